@@ -1,0 +1,1 @@
+"""Stream processing: Kafka in, alerts out. Pure stages, thin shell."""

@@ -1,0 +1,97 @@
+"""What one chunk of a source partition's log becomes: records as bytes, then columns. The input of the collector's step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+I64 = NDArray[np.int64]
+I32 = NDArray[np.int32]
+U64 = NDArray[np.uint64]
+U32 = NDArray[np.uint32]
+U8 = NDArray[np.uint8]
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """n Kafka records in log order, undecoded: one buffer and the places in it.
+
+    A null value or key has length -1. `timestamp_ms` is Kafka's record time. `next_offset` is the position after the
+    chunk; it may lie beyond the last record's offset (control records, compaction).
+    """
+
+    buffer: U8
+    offset: I64
+    timestamp_ms: I64
+    key_start: I64
+    key_length: I64
+    value_start: I64
+    value_length: I64
+    next_offset: int
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+class Tag(IntEnum):
+    """What a cell holds. `MISSING` is absent or null; `INVALID` is present and no scalar of JSON that float64 can hold."""
+
+    MISSING = 0
+    NUMBER = 1
+    TEXT = 2
+    BOOL = 3
+    INVALID = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """An event that cannot be counted. `code` is a key of deadletter.REASONS; `path` is a JSON pointer ("" = the whole)."""
+
+    offset: int
+    row: int
+    code: str
+    detail: str
+    path: str
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """n events in log order, ready to be counted.
+
+    offset, row          I64[n], I32[n]: where the event stands in its log; row > 0 only where a record carries many
+    event_time_ms        I64[n]; record_time_ms I64[n] (Kafka's)
+    id_high, id_low      U64[n], U32[n]: the upper 64 and the next 32 bits of xxh3-128 of the prediction_id's UTF-8 text
+    model                I32[n]: index into Layout.models, -1 = none of them
+    version              U64[n]: xxh3-64 of the version's text, 0 = no version given; texts in `version_names`
+    cell                 U64[n, c]: a number's float64 bits, a text's xxh3-64, 0/1 of a bool; c = len(Layout.paths)
+    tag                  U8[n, c]: Tag
+    version_names        text of every version hash that occurs in this chunk
+    rejects              in log order
+    tombstone_offset     I64[k]: records with a null value
+    Every event of the chunk is in exactly one of: the n rows, rejects, tombstones.
+    """
+
+    next_offset: int
+    offset: I64
+    row: I32
+    event_time_ms: I64
+    record_time_ms: I64
+    id_high: U64
+    id_low: U32
+    model: I32
+    version: U64
+    cell: U64
+    tag: U8
+    version_names: dict[int, str] = field(default_factory=dict)
+    rejects: tuple[Reject, ...] = ()
+    tombstone_offset: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offset)

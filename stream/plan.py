@@ -1,0 +1,74 @@
+"""What a collector counts: derived from the configuration and each model's active reference, frozen, named by hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from detectors.binning import Binning
+from stream.columns import U64
+
+ALL = "all"
+OTHER = "__other__"
+UNKNOWN_MODEL = "__unknown__"
+
+
+class Role(StrEnum):
+    FEATURE = "feature"
+    PREDICTION = "prediction"
+    SCORE = "score"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPlan:
+    """One watched column. `column` indexes Columns.cell; `binning` says how values become bins."""
+
+    name: str
+    role: Role
+    column: int
+    binning: Binning
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """One configured key; value i of `values` is the segment "key=value"; any other value is "key=__other__"."""
+
+    key: str
+    column: int
+    values: tuple[str, ...]
+    value_hash: U64  # xxh3-64 of each value's text, same order
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What is counted of one model. `reference` is the id of the reference that the binnings come from ("" = only rows are sampled).
+
+    `learning` marks a plan without cuts: its panes carry a bottom-k sample of `sample_rows` whole rows and no bins.
+    """
+
+    model: str
+    reference: str
+    targets: tuple[TargetPlan, ...]
+    segments: tuple[SegmentPlan, ...] = ()
+    sample_rows: int = 0
+    learning: bool = False
+    hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorPlan:
+    """All models of one predictions topic, and the rules of its time."""
+
+    models: tuple[ModelPlan, ...]
+    resolution_ms: int
+    lateness_ms: int
+    max_future_skew_ms: int
+    dedup: bool = True
+    versions_max: int = 20
+    names: dict[str, int] = field(default_factory=dict)
+
+
+def no_values() -> U64:
+    return np.empty(0, np.uint64)

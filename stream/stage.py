@@ -1,0 +1,56 @@
+"""What every processor is: a deterministic function of its input logs and of numbered decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to be written. `topic` is a role of topics.Role; `partition` None = chosen by the key.
+
+    `barrier`: everything before it in the outbox must be acknowledged first (markers). The owner's epoch is stamped on
+    panes and markers as a Kafka header when they are sent, never earlier: a restored output goes out under the new owner's.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    barrier: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the input log does not determine. `number` counts from 1 per (stage, partition); `position` is the offset
+    vector at which it was taken; `kind` and `body` (JSON values only) say what.
+    """
+
+    number: int
+    kind: str
+    position: dict[str, int]
+    body: dict[str, Any]
+
+
+class Stage(Protocol):
+    """Stage of one partition number. No clock, no random generator, no I/O; `apply` and `decide` are synchronous.
+
+    An exception out of `apply` or `decide` leaves the state unusable: the owner reloads it.
+    """
+
+    outbox: list[Output]
+
+    def apply(self, source: str, batch: Any) -> None:
+        """Count one batch of the topic with role `source`; outputs are appended to `outbox` in order."""
+
+    def decide(self, decision: Decision) -> None:
+        """Apply a decision at this very place of the log."""
+
+    def changed_blobs(self) -> dict[str, bytes | None]:
+        """Every blob that changed since the last call, encoded; None = gone. One consistent cut, no I/O."""
+
+    def load(self, blobs: Mapping[str, bytes]) -> None:
+        """Become the state that these blobs (all live ones, by name) describe."""

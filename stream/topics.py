@@ -1,0 +1,67 @@
+"""Every topic that driftline reads or writes: its role, name, key and policy, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TopicRole(StrEnum):
+    PREDICTIONS = "predictions"
+    PANES = "panes"
+    WINDOWS = "windows"
+    ALERTS = "alerts"
+    DEAD_LETTERS = "dead-letters"
+    REFERENCES = "references"
+    CONTROL = "control"
+    JOURNAL = "journal"
+    STATE_COLLECTOR = "state.collector"
+    STATE_MONITOR = "state.monitor"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """`partitions`: "P" as the predictions topic, "M" as the monitor's, or a number.
+
+    Retention is in days; None = compacted.
+    """
+
+    role: TopicRole
+    key: str
+    partitions: str
+    retention_d: int | None
+    meaning: str
+    append_time: bool = False
+    extra: tuple[tuple[str, str], ...] = ()
+
+
+DAY_MS = 86_400_000
+COMPACTED = (("cleanup.policy", "compact"), ("min.compaction.lag.ms", "600000"))
+
+TOPICS: tuple[TopicSpec, ...] = (
+    TopicSpec(TopicRole.PANES, "model", "M", 7, "statistics per source partition and pane; markers", append_time=True),
+    TopicSpec(TopicRole.WINDOWS, "model", "M", 90, "every closed window: counts, distances, evidence"),
+    TopicSpec(TopicRole.ALERTS, "model", "M", 90, "opened, escalated, resolved: CloudEvents 1.0"),
+    TopicSpec(TopicRole.DEAD_LETTERS, "original key", "P", 14, "what could not be read, as it came, with the reason"),
+    TopicSpec(TopicRole.REFERENCES, "reference id", "1", None, "reference profiles in chunks"),
+    TopicSpec(TopicRole.CONTROL, "kind/name", "1", None, "active references, configuration revisions"),
+    TopicSpec(TopicRole.JOURNAL, "stage/partition", "1", 365, "every decision that the input log does not determine"),
+    TopicSpec(TopicRole.STATE_COLLECTOR, "snapshot key", "P", None, "snapshots of the collectors"),
+    TopicSpec(TopicRole.STATE_MONITOR, "snapshot key", "M", None, "snapshots of the monitors"),
+)
+
+
+def topic_name(prefix: str, role: TopicRole) -> str:
+    """Name of an internal or output topic. The predictions topic is the user's and comes from the configuration."""
+    return f"{prefix}{role.value}"
+
+
+def topic_config(spec: TopicSpec) -> dict[str, str]:
+    """Broker settings of one topic."""
+    if spec.retention_d is None:
+        settings = dict(COMPACTED)
+    else:
+        settings = {"cleanup.policy": "delete", "retention.ms": str(spec.retention_d * DAY_MS)}
+    if spec.append_time:
+        settings["message.timestamp.type"] = "LogAppendTime"
+    return settings | dict(spec.extra)
