@@ -1,0 +1,62 @@
+# Needs Python 3.11 to 3.13 and make. Everything else comes from the package index and stays in .venv and ~/.cache/driftline.
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := .locks
+PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name; done))
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# The package itself: its dependencies are in the lock already, its build backend too, so nothing unhashed is fetched.
+INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --editable .
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test lint format real throughput clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime  ## a real Kafka, a simulated model with a scripted drift, a worker: the first alert within a minute
+	@$(BIN)/driftline demo $(ARGS)
+
+test: lint  ## everything that must hold before a commit lands: lint, types, all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff and mypy only
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.dev  ## rewrites the files as `lint` wants them
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+real: $(VENV)/.dev  ## 336,776 real flights of 2013 through Kafka and two workers
+	@$(BIN)/python -m load_tests.real $(ARGS)
+
+throughput: $(VENV)/.dev  ## events per wall and CPU second against a bare consumer and plain Faust
+	@$(BIN)/python -m load_tests.throughput --json $(ARGS)
+
+env: $(VENV)/.dev  ## the development environment only
+
+clean:  ## removes the environment and every cache inside this folder
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One environment. What the demo needs comes first and is a subset of the development lock, version for version
+# (tests/unit/test_locks.py), so that `make demo` need not wait for the linters and the oracles.
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "driftline needs Python 3.11, 3.12 or 3.13 on the path, or: make PYTHON=/path/to/python"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "driftline needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is another: make PYTHON=/path/to/python"; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.runtime: $(LOCKS)/runtime.txt $(LOCKS)/build.txt pyproject.toml | $(BIN)/python
+	@echo "installing what driftline runs on"
+	@$(PIP) install --require-hashes -r $(LOCKS)/runtime.txt -r $(LOCKS)/build.txt
+	@$(INSTALL_SELF)
+	@touch $@
+
+$(VENV)/.dev: $(LOCKS)/dev.txt pyproject.toml | $(BIN)/python
+	@echo "installing what driftline is developed with"
+	@$(PIP) install --require-hashes -r $(LOCKS)/dev.txt
+	@$(INSTALL_SELF)
+	@touch $@ $(VENV)/.runtime
