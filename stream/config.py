@@ -1,0 +1,381 @@
+"""The configuration: what may stand in monitor.yaml, with types, limits, defaults and one description of every key.
+
+The models are frozen; reading them from YAML, with places and all problems at once, is config_loader.load_config.
+`driftline schema` prints the JSON Schema that these classes generate, and `driftline explain` their descriptions.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from stream.quantities import Duration, Rate, Secret, Size, refusal, shown
+from stream.topics import TopicRole, topic_name
+
+MODELS_MAX = 50  # labels of metrics are bounded by it
+SEGMENT_VALUES_MAX = 50
+TARGETS_MAX = 2000
+NAME_MAX = 200
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")  # Kafka allows 249 characters; the prefix needs some
+_SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
+
+AUTO = "auto"
+NATIVE = "native"
+
+
+def _topic(value: str) -> str:
+    if _TOPIC.fullmatch(value) is None or value in {".", ".."}:
+        raise refusal("DL-C014", f"{shown(value)} is no topic name", "letters, digits, '.', '_' and '-', at most 200")
+    return value
+
+
+def _server(value: str) -> str:
+    match = _SERVER.fullmatch(value)
+    if match is None or not 0 < int(match[1]) < 65536:
+        raise refusal("DL-C014", f"{shown(value)} is no broker address", "host:port (only secret keys read ${...})")
+    return value
+
+
+def _one_or_many(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _named(key: str) -> BeforeValidator:
+    """A bare text stands for {key: text}."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _auto_or_object(value: Any) -> Any:
+    return {} if value == AUTO else value
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str) or not value:
+        return value
+    return (info.context or {}).get("base", Path()) / value
+
+
+def _scalar_text(value: Any) -> Any:
+    """Segment values as their text: a bare 1 or true in YAML is the value that JSON writes the same way."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
+TopicName = Annotated[str, BeforeValidator(lambda value: _topic(value) if isinstance(value, str) else value)]
+Server = Annotated[str, BeforeValidator(lambda value: _server(value) if isinstance(value, str) else value)]
+File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string"})]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Tolerance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=5)]
+SegmentValue = Annotated[str, BeforeValidator(_scalar_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
+
+
+class Section(BaseModel):
+    """One mapping of the file: unknown keys are errors, nothing is coerced, nothing changes afterwards."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, validate_default=False
+    )
+
+
+class Security(Section):
+    """How the connection to Kafka is secured."""
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="security protocol of the listener"
+    )
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        default=None, description="SASL mechanism, with SASL_* protocols"
+    )
+    username: Name | None = Field(default=None, description="SASL user")
+    password: Secret | None = Field(default=None, description="SASL password: ${NAME} or ${file:PATH}")
+    ca_file: File | None = Field(
+        default=None, description="PEM file with the authorities to trust; without it the system's"
+    )
+    certificate_file: File | None = Field(default=None, description="PEM file with the client certificate (mutual TLS)")
+    key_file: File | None = Field(default=None, description="PEM file with the client's private key")
+    key_password: Secret | None = Field(default=None, description="password of key_file: ${NAME} or ${file:PATH}")
+    check_hostname: bool = Field(default=True, description="whether the broker's certificate must carry its host name")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        sasl = self.protocol.startswith("SASL")
+        given = [name for name in ("mechanism", "username", "password") if getattr(self, name) is not None]
+        if sasl and len(given) < 3:
+            lacking = [name for name in ("mechanism", "username", "password") if name not in given]
+            raise refusal("DL-C010", f"{self.protocol} lacks {', '.join(lacking)}", "mechanism, username and password")
+        if given and not sasl:
+            raise refusal(
+                "DL-C020",
+                f"{given[0]} has no effect with protocol {self.protocol}",
+                "protocol SASL_SSL or SASL_PLAINTEXT",
+            )
+        tls = [
+            name
+            for name in ("ca_file", "certificate_file", "key_file", "key_password")
+            if getattr(self, name) is not None
+        ]
+        if tls and not self.protocol.endswith("SSL"):
+            raise refusal(
+                "DL-C020", f"{tls[0]} has no effect with protocol {self.protocol}", "protocol SSL or SASL_SSL"
+            )
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise refusal("DL-C010", "certificate_file and key_file go together", "both or none")
+        return self
+
+
+class Kafka(Section):
+    """The cluster."""
+
+    bootstrap_servers: Annotated[
+        tuple[Server, ...],
+        BeforeValidator(_one_or_many),
+        Field(min_length=1, max_length=100),
+        WithJsonSchema({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+    ] = Field(description="host:port of one or more brokers")
+    security: Security = Field(default=Security(), description="TLS and SASL; plain text without it")
+
+
+class MappingSettings(Section):
+    """Where things stand in an event: dotted paths, or constants written "=text"."""
+
+    prediction_id: Name = Field(default="prediction_id", description="path of the id, the only identity of an event")
+    model: Name = Field(default="model", description='path of the model\'s name, or a constant: "=fraud"')
+    version: Name | None = Field(default="version", description="path of the model's version, or a constant")
+    timestamp: Name = Field(default="timestamp", description='path of the event time, or "$record" for Kafka\'s own')
+    timestamp_unit: Literal["rfc3339", "s", "ms", "us", "ns", "auto"] = Field(
+        default="auto", description="unit of a numeric timestamp; auto reads RFC 3339 text only"
+    )
+    features: Name = Field(default="features", description="path of the object that holds the features")
+    prediction: Name | None = Field(default="prediction", description="path of the decision")
+    scores: dict[Name, Name] = Field(default={"score": "score"}, description="name of each score and its path")
+    segments: Name | None = Field(default="segments", description="path of the object that holds segment values")
+
+
+class PredictionsTopic(Section):
+    """The topic that the model's predictions are read from."""
+
+    name: TopicName = Field(description="name of the topic")
+    mapping: Annotated[
+        MappingSettings,
+        BeforeValidator(lambda value: {} if value == NATIVE else value),
+    ] = Field(
+        default=MappingSettings(), description="how an event is read: native, or the paths of this topic's own shape"
+    )
+    lateness: Duration = Field(
+        default=Duration(60_000), description="how far behind the newest event another may be and still count"
+    )
+
+
+class Topics(Section):
+    """The user's own topics; driftline's are named by `prefix`."""
+
+    predictions: Annotated[PredictionsTopic, _named("name")] = Field(
+        description="name of the predictions topic, or its settings"
+    )
+
+
+class Window(Section):
+    """How long a window is. `auto` (no `every`) takes the shortest length at which the reference's windows are exchangeable."""
+
+    every: Duration | None = Field(
+        default=None, description="shortest length of a window, a multiple of `resolution`; without it: auto"
+    )
+    min_events: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        default=500, description="a window stays open until it has as many events"
+    )
+    max_duration: Duration | None = Field(
+        default=None, description="…but no longer than this (default 12 × every): insufficient data"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.every is not None and self.max_duration is not None and self.max_duration < self.every:
+            raise refusal(
+                "DL-C020",
+                f"max_duration {self.max_duration} is shorter than every {self.every}",
+                f"at least {self.every}",
+            )
+        return self
+
+
+WindowField = Annotated[Window, BeforeValidator(_auto_or_object)]
+
+
+class Defaults(Section):
+    """What holds for every model that does not say otherwise."""
+
+    false_alarms: Rate = Field(
+        default=Rate(1.0, Duration(30 * 86_400_000)),
+        description="false alarms per model, all targets and versions together",
+    )
+    tolerance: Tolerance = Field(
+        default=0.05, description="shift that does not matter, in reference standard deviations"
+    )
+    window: WindowField = Field(default=Window(), description="auto, or {every, min_events, max_duration}")
+
+
+class Reference(Section):
+    """What normal is: a file of training or validation rows, or the first events of the stream."""
+
+    file: File | None = Field(default=None, description="Parquet or CSV file with one row per prediction")
+    first: Annotated[int, Field(ge=5_000, le=1_000_000_000)] | None = Field(
+        default=None, description="learn from the first N events"
+    )
+    time: Name | None = Field(
+        default=None, description="column with the event time; without it rows are shuffled (seeded) into windows"
+    )
+    label: Name | None = Field(default=None, description="column with the outcome: no feature")
+    prediction: Name | None = Field(
+        default=None, description="column with the decision; without it the column `prediction`, if there is one"
+    )
+    score: Name | None = Field(
+        default=None, description="column with the score; without it the column `score`, if there is one"
+    )
+    ignore: tuple[Name, ...] = Field(default=(), description="columns that are no features")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("file", "first") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise refusal(
+                "DL-C020", "both file and first" if given else "neither file nor first", "exactly one of file, first"
+            )
+        columns = [name for name in ("time", "label", "prediction", "score", "ignore") if getattr(self, name)]
+        if self.file is None and columns:
+            raise refusal("DL-C020", f"{columns[0]} names a column of a file, and there is none", "file, or no columns")
+        return self
+
+
+class Target(Section):
+    """What is known of one feature, of `prediction`, or of a score."""
+
+    kind: Literal["numeric", "categorical"] | None = Field(
+        default=None, description="how values are counted; without it the reference says"
+    )
+    tolerance: Tolerance | None = Field(
+        default=None, description="shift that does not matter, in reference standard deviations"
+    )
+    range: tuple[Number, Number] | None = Field(
+        default=None, description="[low, high]; values outside count as out of range"
+    )
+    watch: bool = Field(default=True, description="false: not read, not counted")
+
+    @field_validator("range")
+    @classmethod
+    def _low_first(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise refusal("DL-C020", f"[{value[0]:g}, {value[1]:g}] is empty", "the lower limit first")
+        return value
+
+    @model_validator(mode="after")
+    def _numeric_range(self) -> Self:
+        if self.kind == "categorical" and self.range is not None:
+            raise refusal("DL-C020", "a categorical target has no range", "kind: numeric, or no range")
+        return self
+
+
+class Threshold(Section):
+    """A distance that pages above an operator's own threshold, outside the promise of `false_alarms`."""
+
+    type: Literal["psi", "kolmogorov_smirnov", "jensen_shannon"] = Field(description="which distance")
+    targets: tuple[Name, ...] = Field(default=(), description="names of targets; none = all")
+    threshold: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1000)] = Field(description="pages above this")
+
+
+class Model(Section):
+    """One watched model, by the name that its events carry."""
+
+    reference: Reference = Field(description="what normal is: {file: ...} or {first: N}")
+    owner: Name | None = Field(default=None, description="team that alerts name")
+    runbook: Name | None = Field(default=None, description="link that alerts carry")
+    criticality: Literal["low", "medium", "high"] = Field(
+        default="medium", description="raises or lowers the severity of alerts"
+    )
+    targets: Annotated[dict[Name, Target], Field(max_length=TARGETS_MAX)] = Field(
+        default={}, description="settings of single targets"
+    )
+    segments: Annotated[
+        dict[Name, Annotated[tuple[SegmentValue, ...], Field(min_length=1, max_length=SEGMENT_VALUES_MAX)]],
+        Field(max_length=20),
+    ] = Field(default={}, description="segment keys and the values that are followed; the rest is counted as __other__")
+    detectors: tuple[Threshold, ...] = Field(default=(), description="distances that page above a threshold")
+    traffic: Literal["shadow", "split"] = Field(
+        default="shadow",
+        description="split: each request reaches one version, so versions are pooled; shadow: several may see the same request",
+    )
+    false_alarms: Rate | None = Field(default=None, description="instead of defaults.false_alarms")
+    tolerance: Tolerance | None = Field(default=None, description="instead of defaults.tolerance")
+    window: WindowField | None = Field(default=None, description="instead of defaults.window")
+
+
+class Metrics(Section):
+    """Prometheus metrics and health, on loopback."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=9464, description="port of the first worker, the next ones take the next ports; 0: none"
+    )
+
+
+class Config(Section):
+    """The whole file."""
+
+    kafka: Kafka = Field(description="the cluster")
+    topics: Topics = Field(description="what is read")
+    models: Annotated[dict[Name, Model], Field(min_length=1, max_length=MODELS_MAX)] = Field(
+        description="what is watched"
+    )
+    prefix: TopicName = Field(default="driftline.", description="start of the names of driftline's own topics")
+    defaults: Defaults = Field(default=Defaults(), description="what holds for every model that does not say otherwise")
+    resolution: Duration = Field(default=Duration(60_000), description="length of a pane, the unit of windows")
+    max_future_skew: Duration = Field(
+        default=Duration(300_000), description="an event further ahead of its record time is a dead letter"
+    )
+    idle_timeout: Duration = Field(
+        default=Duration(60_000), description="a partition without news for so long no longer holds the others up"
+    )
+    dedup: bool = Field(default=True, description="drop events whose prediction_id was seen in the same pane")
+    monitors: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=8, description="partitions of driftline's own topics: models are spread over them"
+    )
+    metrics: Metrics = Field(default=Metrics(), description="Prometheus metrics and health")
+    memory_budget: Size = Field(
+        default=Size(10**9), description="check-config refuses above this estimate of a worker's memory"
+    )
+
+    def topic(self, role: TopicRole) -> str:
+        """Name of the topic with this role."""
+        return self.topics.predictions.name if role is TopicRole.PREDICTIONS else topic_name(self.prefix, role)
+
+    def window_of(self, model: str) -> Window:
+        return self.models[model].window or self.defaults.window
+
+    def tolerance_of(self, model: str, target: str | None = None) -> float:
+        """The target's, else the model's, else the default tolerance."""
+        settings = self.models[model]
+        own = settings.targets[target].tolerance if target in settings.targets else None
+        given = [value for value in (own, settings.tolerance) if value is not None]
+        return given[0] if given else self.defaults.tolerance
+
+    def false_alarms_of(self, model: str) -> Rate:
+        return self.models[model].false_alarms or self.defaults.false_alarms
+
+
+def config_from(data: dict[str, Any], base: Path | None = None) -> Config:
+    """Config from plain values as YAML gives them. Raises ConfigError (config_errors) with every problem, without places."""
+    from stream.config_loader import validate
+
+    return validate(data, base=base or Path())
