@@ -1,0 +1,33 @@
+"""Jensen-Shannon distance, base 2 [1].
+
+js = sqrt(H(m) - (H(p) + H(q)) / 2) = sqrt((KL(p || m) + KL(q || m)) / 2), m = (p + q) / 2, logarithms to base 2.
+
+A metric; 0 = equal shares, 1 = nothing in common. Empty bins need no epsilon: 0 log 0 = 0.
+
+Input        counts >= 0, flat, as detectors.distance says
+Output       F64[t] in [0, 1]; NaN where either side has no event
+Accuracy     exact on the bins; without any drift about sqrt((bins - 1)(1/n + 1/m) / (8 ln 2)), n and m the events of both sides
+Source       [1] Lin 1991, IEEE Trans. Inf. Theory 37, eq. 4.1; the root is a metric: Endres, Schindelin 2003
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detectors.distance.ragged import F64, I64, shares, totals
+
+
+def jensen_shannon(reference: F64 | I64, counts: I64, start: I64) -> F64:
+    """Distance of every target. Input reference and window counts [n], start I64[t+1]. O(n)."""
+    p, q = shares(reference, start), shares(counts, start)
+    middle = (p + q) / 2
+    divergence = (totals(_relative(p, middle), start) + totals(_relative(q, middle), start)) / 2
+    empty = (totals(reference, start) == 0) | (totals(counts, start) == 0)
+    return np.where(empty, np.nan, np.sqrt(np.clip(divergence, 0.0, 1.0)))
+
+
+def _relative(p: F64, m: F64) -> F64:
+    """P log2(p / m), 0 where p is 0."""
+    positive = p > 0
+    ratio = np.divide(p, m, out=np.ones_like(p), where=positive)
+    return np.where(positive, p * np.log2(ratio), 0.0)

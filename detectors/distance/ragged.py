@@ -1,0 +1,23 @@
+"""Sums over the parts of a flat array, empty parts included."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+def totals(values: NDArray[np.float64] | NDArray[np.int64], start: I64) -> NDArray[np.float64]:
+    """Sum of values[start[i]:start[i+1]] for every i. Input values [n], start I64[t+1]; output F64[t]. O(n)."""
+    padded = np.concatenate((np.asarray(values, np.float64), np.zeros(1)))
+    sums = np.add.reduceat(padded, start[:-1]) if len(start) > 1 else np.zeros(0)
+    return np.where(start[:-1] == start[1:], 0.0, sums)
+
+
+def shares(counts: NDArray[np.float64] | NDArray[np.int64], start: I64) -> F64:
+    """Each count over the total of its part; NaN where the total is 0. Output F64[n]."""
+    total = totals(counts, start)
+    total = np.where(total > 0, total, np.nan)
+    return np.asarray(counts, np.float64) / np.repeat(total, np.diff(start))
