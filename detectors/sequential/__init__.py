@@ -1,0 +1,1 @@
+"""Detectors that judge one window after the other and remember."""
