@@ -1,11 +1,20 @@
-"""Panes and markers: what a collector sends to the monitors."""
+"""Panes and markers: what a collector sends to the monitors. Types and wire format.
+
+Every record is one container of kind "pane", "marker" or "announcement". A pane that would exceed RECORD_BYTES_MAX is sent
+as blocks of consecutive targets. On the wire integers have the smallest dtype that holds them, and bins and distinct
+registers are written sparse (places and values) where that is shorter; decoding gives the dtypes documented below.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stream import container
 from stream.columns import F64, I64, U8, U64
 
 
@@ -98,3 +107,234 @@ class Counters:
     tombstones: int = 0
     unknown_model: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+
+
+RECORD_BYTES_MAX = 900_000  # Kafka refuses records above 1 MiB by default; room for headers and the batch
+BODY_BYTES_MAX = (
+    RECORD_BYTES_MAX - 64_000
+)  # the header (names of 10,000 targets are split with their targets) and padding
+HEADER_BYTES_PER_TARGET = 96  # name (up to 256 bytes is added), width, tallies, sums, extremes
+VERSION = 1
+VERSIONS = (VERSION,)
+
+
+class PaneTooLargeError(ValueError):
+    """One target alone does not fit a record."""
+
+
+class BlockMismatchError(ValueError):
+    """Blocks that are not the consecutive parts of one pane."""
+
+
+def encode_pane(pane: Pane) -> list[bytes]:
+    """The records of one pane, each below RECORD_BYTES_MAX, in target order; exactly the last has `last_block`.
+
+    Raises PaneTooLargeError naming the target that alone is too large.
+    """
+    return [
+        _encode_block(pane, first, stop, last=pane.last_block and stop == len(pane.names))
+        for first, stop in _blocks(pane)
+    ]
+
+
+def encode_marker(marker: Marker) -> bytes:
+    """The record of one marker."""
+    header = {
+        "partition": marker.partition,
+        "stream": marker.stream,
+        "edge_ms": marker.edge_ms,
+        "next_offset": marker.next_offset,
+        "counters": marker.counters,
+        "plans": marker.plans,
+        "largest_ms": marker.largest_ms,
+        "idle": marker.idle,
+    }
+    return container.encode("marker", VERSION, header, {})
+
+
+def encode_announcement(announcement: Announcement) -> bytes:
+    """The record by which a new owner makes lower epochs void."""
+    return container.encode("announcement", VERSION, {"partition": announcement.partition}, {})
+
+
+def decode_record(data: bytes) -> Pane | Marker | Announcement:
+    """Any record of the panes topic. Raises ContainerError; an unknown kind, version or section is named."""
+    record = container.decode(data)
+    if record.kind == "marker":
+        return Marker(**record.expect("marker", VERSIONS, ()).header)
+    if record.kind == "announcement":
+        return Announcement(record.expect("announcement", VERSIONS, ()).header["partition"])
+    return _decode_pane(record.expect("pane", VERSIONS, _SECTIONS, _OPTIONAL))
+
+
+def merge_blocks(blocks: Sequence[Pane]) -> Pane:
+    """The whole pane out of all its blocks in target order. Raises BlockMismatchError."""
+    first = blocks[0]
+    expected = 0
+    for block in blocks:
+        if _identity(block) != _identity(first) or block.first_target != expected:
+            raise BlockMismatchError(
+                f"pane {_identity(first)}: target {expected} expected, got {block.first_target} of {_identity(block)}"
+            )
+        expected += len(block.names)
+    if not blocks[-1].last_block:
+        raise BlockMismatchError(f"pane {_identity(first)}: the last block is missing after target {expected}")
+    if len(blocks) == 1:
+        return first
+    width = np.concatenate([np.diff(block.bin_start) for block in blocks])
+    samples = [block.sample for block in blocks if block.sample is not None]
+    sample = None
+    if samples:
+        if len(samples) != len(blocks) or any(not np.array_equal(s.hash, samples[0].hash) for s in samples):
+            raise BlockMismatchError(f"pane {_identity(first)}: the blocks carry different sample rows")
+        cells, tags = [s.cell for s in samples], [s.tag for s in samples]
+        sample = Sample(samples[0].hash, np.concatenate(cells, axis=1), np.concatenate(tags, axis=1))
+    return Pane(
+        **_identity_fields(first),
+        events=first.events,
+        names=tuple(name for block in blocks for name in block.names),
+        first_target=0,
+        last_block=True,
+        bin_start=_starts(width),
+        bins=np.concatenate([block.bins for block in blocks]),
+        sums=np.concatenate([block.sums for block in blocks]),
+        extremes=np.concatenate([block.extremes for block in blocks]),
+        missing=np.concatenate([block.missing for block in blocks]),
+        invalid=np.concatenate([block.invalid for block in blocks]),
+        out_of_range=np.concatenate([block.out_of_range for block in blocks]),
+        distinct=_stack_distinct([block.distinct for block in blocks]),
+        sample=sample,
+    )
+
+
+_SECTIONS = ("width", "sums", "extremes", "tally")
+_OPTIONAL = ("bins", "bins_at", "distinct", "distinct_at", "sample_hash", "sample_cell", "sample_tag")
+_IDENTITY = ("partition", "edge_ms", "model", "version", "segment", "plan", "reference")
+
+
+def _identity(pane: Pane) -> tuple[Any, ...]:
+    return tuple(getattr(pane, name) for name in _IDENTITY)
+
+
+def _identity_fields(pane: Pane) -> dict[str, Any]:
+    return {name: getattr(pane, name) for name in _IDENTITY}
+
+
+def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
+    """Ranges of targets, each within BODY_BYTES_MAX. At least one range, also without targets."""
+    rows = 0 if pane.sample is None else len(pane.sample.hash)
+    width = np.diff(pane.bin_start)
+    first = 0
+    used = base = rows * 8
+    for i, name in enumerate(pane.names):
+        size = HEADER_BYTES_PER_TARGET + 4 * len(name) + 8 * int(width[i]) + pane.distinct.shape[1] + rows * 9
+        if base + size > BODY_BYTES_MAX:
+            raise PaneTooLargeError(
+                f"model {pane.model!r}: target {name!r} needs {size} bytes, at most {BODY_BYTES_MAX}"
+            )
+        if used + size > BODY_BYTES_MAX:
+            yield first, i
+            first, used = i, base
+        used += size
+    yield first, len(pane.names)
+
+
+def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
+    bins = pane.bins[pane.bin_start[first] : pane.bin_start[stop]]
+    distinct = pane.distinct[first:stop]
+    tracked = np.flatnonzero(distinct.any(axis=1))
+    tally = np.stack([pane.missing[first:stop], pane.invalid[first:stop], pane.out_of_range[first:stop]], axis=1)
+    header = _identity_fields(pane) | {
+        "events": pane.events,
+        "names": list(pane.names[first:stop]),
+        "first_target": pane.first_target + first,
+        "last_block": last,
+        "registers": distinct.shape[1],
+        "tracked": tracked.tolist(),
+    }
+    sections: dict[str, NDArray[Any]] = {
+        "width": smallest(np.diff(pane.bin_start[first : stop + 1])),
+        "sums": pane.sums[first:stop],
+        "extremes": pane.extremes[first:stop],
+        "tally": smallest(tally),
+        **_sparse("bins", bins),
+        **_sparse("distinct", distinct[tracked].reshape(-1)),
+    }
+    if pane.sample is not None:
+        sections["sample_hash"] = pane.sample.hash
+        sections["sample_cell"] = pane.sample.cell[:, first:stop]
+        sections["sample_tag"] = pane.sample.tag[:, first:stop]
+    return container.encode("pane", VERSION, header, sections)
+
+
+def _decode_pane(record: container.Container) -> Pane:
+    header, sections = record.header, record.sections
+    width = sections["width"].astype(np.int64)
+    tally = sections["tally"].astype(np.int64)
+    bin_start = _starts(width)
+    targets, registers = len(width), header.pop("registers")
+    tracked = header.pop("tracked")
+    distinct = np.zeros((targets, registers), np.uint8)
+    distinct[tracked] = _dense("distinct", sections, len(tracked) * registers).reshape(len(tracked), registers)
+    sample = None
+    if "sample_hash" in sections:
+        sample = Sample(sections["sample_hash"], sections["sample_cell"], sections["sample_tag"])
+    return Pane(
+        **{**header, "names": tuple(header["names"])},
+        bin_start=bin_start,
+        bins=_dense("bins", sections, int(bin_start[-1])),
+        sums=sections["sums"],
+        extremes=sections["extremes"],
+        missing=tally[:, 0],
+        invalid=tally[:, 1],
+        out_of_range=tally[:, 2],
+        distinct=distinct,
+        sample=sample,
+    )
+
+
+def smallest(values: NDArray[Any]) -> NDArray[Any]:
+    """Non-negative integers in the smallest of u1, u2, u4, i8 that holds them all."""
+    largest = int(values.max()) if values.size else 0
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if largest <= np.iinfo(dtype).max:
+            return values.astype(dtype)
+    return values.astype(np.int64)
+
+
+def _sparse(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """`values` flat, or the non-zero ones with their places when that is shorter."""
+    dense = smallest(values)
+    places = np.flatnonzero(values)
+    at = smallest(places)
+    if len(places) * (at.itemsize + dense.itemsize) < dense.nbytes:
+        return {name: dense[places], name + "_at": at}
+    return {name: dense}
+
+
+def _dense(name: str, sections: container.Sections, length: int) -> I64:
+    """What `_sparse` was given, as int64. Raises Malformed."""
+    values, at = sections[name], sections.get(name + "_at")
+    if at is None:
+        if len(values) != length:
+            raise container.Malformed(f"pane: {len(values)} {name}, expected {length}")
+        return values.astype(np.int64)
+    if len(at) != len(values) or (len(at) and int(at.max()) >= length):
+        raise container.Malformed(f"pane: places of {name} beyond {length}")
+    dense = np.zeros(length, np.int64)
+    dense[at] = values
+    return dense
+
+
+def _starts(width: I64) -> I64:
+    starts = np.zeros(len(width) + 1, np.int64)
+    np.cumsum(width, out=starts[1:])
+    return starts
+
+
+def _stack_distinct(parts: Sequence[U8]) -> U8:
+    """Blocks without any tracked target may come without registers."""
+    registers = max(part.shape[1] for part in parts)
+    return np.concatenate(
+        [part if part.shape[1] == registers else np.zeros((len(part), registers), np.uint8) for part in parts]
+    )
