@@ -78,6 +78,7 @@ Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
 TopicName = Annotated[str, BeforeValidator(lambda value: _topic(value) if isinstance(value, str) else value)]
 Server = Annotated[str, BeforeValidator(lambda value: _server(value) if isinstance(value, str) else value)]
 File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string"})]
+PathText = Annotated[str, Field(max_length=NAME_MAX)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=5)]
 SegmentValue = Annotated[str, BeforeValidator(_scalar_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
@@ -154,15 +155,19 @@ class MappingSettings(Section):
 
     prediction_id: Name = Field(default="prediction_id", description="path of the id, the only identity of an event")
     model: Name = Field(default="model", description='path of the model\'s name, or a constant: "=fraud"')
-    version: Name | None = Field(default="version", description="path of the model's version, or a constant")
+    version: Name = Field(default="version", description="path of the model's version, or a constant")
     timestamp: Name = Field(default="timestamp", description='path of the event time, or "$record" for Kafka\'s own')
     timestamp_unit: Literal["rfc3339", "s", "ms", "us", "ns", "auto"] = Field(
-        default="auto", description="unit of a numeric timestamp; auto reads RFC 3339 text only"
+        default="auto", description="unit of a numeric timestamp; text is always RFC 3339, and auto reads text only"
     )
-    features: Name = Field(default="features", description="path of the object that holds the features")
-    prediction: Name | None = Field(default="prediction", description="path of the decision")
+    features: PathText = Field(
+        default="features", description='path of the object that holds the features; "" = the event itself'
+    )
+    prediction: Name = Field(default="prediction", description="path of the decision")
     scores: dict[Name, Name] = Field(default={"score": "score"}, description="name of each score and its path")
-    segments: Name | None = Field(default="segments", description="path of the object that holds segment values")
+    segments: PathText = Field(
+        default="segments", description='path of the object that holds segment values; "" = the event itself'
+    )
 
 
 class PredictionsTopic(Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stream.config import Config, Window
+from stream.config import Config, MappingSettings, Window
+from stream.mapping import PREDICTION, Layout, Mapping, MappingError
 from stream.topics import TopicRole, topic_name
 
 Finding = tuple[str, tuple[str | int, ...], str, str]
@@ -14,6 +15,7 @@ Finding = tuple[str, tuple[str | int, ...], str, str]
 def check(config: Config) -> Iterator[Finding]:
     """Contradictions inside one configuration, in no particular order."""
     yield from _topics(config)
+    yield from _mapping(config)
     yield from _windows(config)
     yield from _models(config)
 
@@ -24,6 +26,19 @@ def _topics(config: Config) -> Iterator[Finding]:
     if name in own:
         expected = "expected: the topic that the model writes to, or another prefix"
         yield "DL-C021", ("topics", "predictions"), f"{name} is driftline's own {own[name].value} topic", expected
+
+
+def mapping_of(settings: MappingSettings) -> Mapping:
+    """The mapping that decoding compiles. Raises MappingError."""
+    return Mapping(**settings.model_dump())
+
+
+def _mapping(config: Config) -> Iterator[Finding]:
+    try:
+        mapping = mapping_of(config.topics.predictions.mapping)
+        Layout.compile(mapping, (), (PREDICTION, *mapping.scores, "features.x", "segments.x"))
+    except MappingError as error:
+        yield "DL-C026", ("topics", "predictions", "mapping"), str(error), "expected: dotted paths without empty keys"
 
 
 def _windows(config: Config) -> Iterator[Finding]:
@@ -55,10 +70,3 @@ def _models(config: Config) -> Iterator[Finding]:
                         f"{target} is not watched",
                         f"expected: targets.{target} without watch: false",
                     )
-        if config.topics.predictions.mapping.segments is None and model.segments:
-            yield (
-                "DL-C020",
-                (*path, "segments"),
-                "the mapping has no segments",
-                "expected: topics.predictions.mapping.segments",
-            )

@@ -31,6 +31,7 @@ ERROR_CODES: dict[str, str] = {
     "DL-C023": "a name that the reference does not have",
     "DL-C024": "a file that is not there",
     "DL-C025": "more memory than memory_budget",
+    "DL-C026": "a mapping that cannot be followed",
 }
 """Codes are released names: they are never reused for something else."""
 

@@ -125,7 +125,8 @@ class _Reader:
                     key_node.start_mark,
                 )
                 continue
-            self.places[(*path, key)] = Place(place, _position(value_node.start_mark))
+            empty = isinstance(value_node, ScalarNode) and not value_node.value and value_node.style is None
+            self.places[(*path, key)] = Place(place, place if empty else _position(value_node.start_mark))
             values[key] = self.value(value_node, (*path, key))
         return values
 
@@ -347,8 +348,10 @@ def _translate(error: Any, path: Key) -> tuple[str, str, str]:
 
 
 def _needed(path: Key) -> str:
+    if isinstance(path[-1], int):
+        return f"value number {path[-1] + 1}"
     keys = _section_keys(path[:-1])
-    return f"{path[-1]}" + (f" (known here: {', '.join(sorted(keys))})" if keys else "")
+    return path[-1] + (f" (known here: {', '.join(sorted(keys))})" if keys else "")
 
 
 def _place_of(path: Key, places: dict[Key, Place], *, key: bool) -> tuple[int, int]:
@@ -356,7 +359,7 @@ def _place_of(path: Key, places: dict[Key, Place], *, key: bool) -> tuple[int, i
     for length in range(len(path), 0, -1):
         if path[:length] in places:
             place = places[path[:length]]
-            return place.key if key or length < len(path) else place.value
+            return place.key if key else place.value
     return (1, 1) if places else (0, 0)
 
 
@@ -370,6 +373,8 @@ def validate(data: dict[str, Any], *, base: Path, places: dict[Key, Place] | Non
         for error in failure.errors(include_url=False):
             path = tuple(part for part in error["loc"] if part != "[key]")
             code, read, expected = _translate(error, path)
+            if len(path) > 1 and path[:-1] in places and path not in places and code not in {"DL-C010", "DL-C012"}:
+                path = path[:-1]  # a bare text that stands for a list or a mapping
             line, column = _place_of(path, places, key=code in {"DL-C010", "DL-C012"})
             problems.append(Problem(code, dotted(path), read, expected, file, line, column))
     raise ConfigError(problems)
