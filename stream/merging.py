@@ -1,0 +1,239 @@
+"""From a log of panes and markers to complete edges: the monitor's side of "From collector to monitor".
+
+The log holds, in any interleaving, what several owners of every source partition wrote, the dead ones included. Rules:
+
+1. Epoch. Every record carries its owner's epoch. A higher one in an announcement makes lower ones void, and what their
+   owner had sent without a marker is forgotten: the new owner sends it again.
+2. Deduplication. Per source partition: at or below the last marked edge everything is dropped; above it the first record
+   of a key counts, key = (edge, model, version, segment, plan, reference, block).
+3. Completeness. A marker at edge e says that all panes before e are sent. An edge is complete, and is merged, once the
+   markers of ALL source partitions have passed it; edges come out in ascending order, partitions in ascending order.
+
+Dropping rule 1 or 2 makes tests/laws/test_merging_laws.py fail. Memory: the panes between the slowest and the fastest partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stream import container
+from stream.panes import EDGE_MIN, INPUTS, Announcement, Marker, Pane, decode_record, encode_pane
+from stream.tally import Tally
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PaneRecord:
+    """One record of the panes topic. `timestamp_ms` is the broker's LogAppendTime; `epoch` is the owner's, from the header."""
+
+    offset: int
+    timestamp_ms: int
+    epoch: int
+    body: Pane | Marker | Announcement
+
+
+class UnknownSourceError(Exception):
+    """A record of a source partition or stream that this monitor does not know: the predictions topic has grown."""
+
+
+class Group(NamedTuple):
+    """Panes of one edge that may be added: made with the same plan, of one version and segment."""
+
+    plan: str
+    reference: str
+    version: str
+    segment: str
+
+
+BlockKey = tuple[int, str, str, str, str, str, int]
+
+
+@dataclass(slots=True)
+class Marked:
+    """What one marker said, kept until every partition has passed its edge."""
+
+    edge_ms: int
+    plans: dict[str, str]
+    counters: dict[str, int]
+
+
+@dataclass(slots=True)
+class Source:
+    """State of one source partition. `panes`: edge -> block -> pane, unmarked ones and marked ones that are not complete."""
+
+    epoch: int = 0
+    marked_ms: int = EDGE_MIN
+    idle: bool = False
+    panes: dict[int, dict[BlockKey, Pane]] = field(default_factory=dict)
+    markers: list[Marked] = field(default_factory=list)
+
+
+class Merger:
+    """Collects records, gives out complete edges. `low_ms`: everything before it is complete."""
+
+    def __init__(self, sources: int) -> None:
+        self.sources = [Source() for _ in range(sources)]
+        self.low_ms = EDGE_MIN
+        self._given_ms = EDGE_MIN
+        self._dirty: set[tuple[int, int]] = set()
+
+    def add(self, record: PaneRecord) -> bool:
+        """Take in one record; True when `low_ms` has moved. Raises UnknownSourceError."""
+        body = record.body
+        source = self._source(body)
+        if record.epoch < source.epoch:
+            return False
+        if isinstance(body, Announcement):
+            if record.epoch > source.epoch:
+                source.epoch = record.epoch
+                self._forget_unmarked(body.partition)
+            return False
+        if isinstance(body, Pane):
+            key = block_key(body)
+            if body.edge_ms >= source.marked_ms and key not in source.panes.get(body.edge_ms, ()):
+                source.panes.setdefault(body.edge_ms, {})[key] = body
+                self._dirty.add((body.partition, body.edge_ms))
+            return False
+        if body.edge_ms <= source.marked_ms:
+            return False
+        source.marked_ms, source.idle = body.edge_ms, body.idle
+        source.markers.append(Marked(body.edge_ms, body.plans, body.counters))
+        low_ms = min(each.marked_ms for each in self.sources)
+        moved = low_ms > self.low_ms
+        self.low_ms = low_ms
+        return moved
+
+    def complete(self) -> Iterator[tuple[int, dict[str, dict[Group, Tally]]]]:
+        """Every newly complete edge with panes, ascending: edge, model -> group -> tally, models and groups sorted.
+
+        To be exhausted; `plans_at` and `counters_at` answer for an edge until `release`.
+        """
+        edges = {edge for source in self.sources for edge in source.panes if self._given_ms <= edge < self.low_ms}
+        for edge in sorted(edges):
+            yield edge, self._merge(edge)
+        self._given_ms = self.low_ms
+
+    def plans_at(self, edge_ms: int, model: str) -> set[str]:
+        """Plans in force for `model` in the marker of each partition that passed the pane at `edge_ms`."""
+        return {
+            next((marked.plans.get(model, "") for marked in source.markers if marked.edge_ms > edge_ms), "")
+            for source in self.sources
+        }
+
+    def counters_at(self, end_ms: int) -> list[dict[str, int]]:
+        """Counters of each partition as of the first marker at or after `end_ms`."""
+        return [
+            next((marked.counters for marked in source.markers if marked.edge_ms >= end_ms), {})
+            for source in self.sources
+        ]
+
+    def release(self) -> None:
+        """Forget what no edge still to come can ask for."""
+        for partition, source in enumerate(self.sources):
+            for edge in [edge for edge in source.panes if edge < self.low_ms]:
+                del source.panes[edge]
+                self._dirty.add((partition, edge))
+            source.markers = [marked for marked in source.markers if marked.edge_ms >= self.low_ms]
+
+    def references(self) -> set[str]:
+        """References of all panes held."""
+        return {pane.reference for source in self.sources for panes in source.panes.values() for pane in panes.values()}
+
+    def _source(self, body: Pane | Marker | Announcement) -> Source:
+        if not 0 <= body.partition < len(self.sources):
+            raise UnknownSourceError(
+                f"source partition {body.partition}; this monitor was set up for {len(self.sources)} (0 to "
+                f"{len(self.sources) - 1}): the predictions topic has grown"
+            )
+        if isinstance(body, Marker) and body.stream != INPUTS:
+            raise UnknownSourceError(
+                f"marker of stream {body.stream!r} from partition {body.partition}; known: {INPUTS!r}"
+            )
+        return self.sources[body.partition]
+
+    def _forget_unmarked(self, partition: int) -> None:
+        source = self.sources[partition]
+        for edge in [edge for edge in source.panes if edge >= source.marked_ms]:
+            del source.panes[edge]
+            self._dirty.add((partition, edge))
+
+    def _merge(self, edge_ms: int) -> dict[str, dict[Group, Tally]]:
+        merged: dict[str, dict[Group, Tally]] = {}
+        for source in self.sources:
+            blocks: dict[tuple[str, Group], list[Pane]] = {}
+            for pane in source.panes.get(edge_ms, {}).values():
+                group = Group(pane.plan, pane.reference, pane.version, pane.segment)
+                blocks.setdefault((pane.model, group), []).append(pane)
+            for (model, group), parts in blocks.items():
+                groups = merged.setdefault(model, {})
+                tally = Tally.of(parts)
+                if group in groups:
+                    groups[group].add(tally)
+                else:
+                    groups[group] = tally
+        return {model: dict(sorted(merged[model].items())) for model in sorted(merged)}
+
+    # ---- snapshot: "merger" and one blob per (source partition, edge) with panes ------------------------------------
+
+    def header(self) -> dict[str, Any]:
+        """Everything but the panes, for the caller's own blob."""
+        return {
+            "low_ms": self.low_ms,
+            "sources": [
+                {
+                    "epoch": source.epoch,
+                    "marked_ms": source.marked_ms,
+                    "idle": source.idle,
+                    "markers": [[m.edge_ms, m.plans, m.counters] for m in source.markers],
+                }
+                for source in self.sources
+            ],
+        }
+
+    def changed_blobs(self) -> dict[str, bytes | None]:
+        """Panes that changed since the last call, by (source partition, edge); None = none left."""
+        blobs: dict[str, bytes | None] = {}
+        for partition, edge in sorted(self._dirty):
+            panes = self.sources[partition].panes.get(edge)
+            blobs[f"panes/{partition}/{edge}"] = _encode_panes(list(panes.values())) if panes else None
+        self._dirty.clear()
+        return blobs
+
+    def load(self, header: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
+        """Become what `header` and the blobs "panes/..." describe."""
+        if len(header["sources"]) != len(self.sources):
+            raise UnknownSourceError(
+                f"the snapshot has {len(header['sources'])} source partitions, the predictions topic {len(self.sources)}"
+            )
+        self.low_ms = self._given_ms = header["low_ms"]
+        self._dirty.clear()
+        for source, saved in zip(self.sources, header["sources"], strict=True):
+            source.epoch, source.marked_ms, source.idle = saved["epoch"], saved["marked_ms"], saved["idle"]
+            source.markers = [Marked(*marked) for marked in saved["markers"]]
+            source.panes = {}
+        for name in sorted(name for name in blobs if name.startswith("panes/")):
+            for pane in _decode_panes(blobs[name]):
+                self.sources[pane.partition].panes.setdefault(pane.edge_ms, {})[block_key(pane)] = pane
+
+
+def block_key(pane: Pane) -> BlockKey:
+    """Identity of one record of a pane within its source partition."""
+    return (pane.edge_ms, pane.model, pane.version, pane.segment, pane.plan, pane.reference, pane.first_target)
+
+
+def _encode_panes(panes: list[Pane]) -> bytes:
+    """Panes in the order of their keys: equal content gives equal bytes, however the panes arrived."""
+    records = [record for pane in sorted(panes, key=block_key) for record in encode_pane(pane)]
+    sections = {f"pane.{index:06d}": np.frombuffer(record, np.uint8) for index, record in enumerate(records)}
+    return container.encode("panes", VERSION, {}, sections)
+
+
+def _decode_panes(data: bytes) -> list[Pane]:
+    sections = container.decode(data).expect("panes", (VERSION,)).sections
+    panes = [decode_record(sections[name].tobytes()) for name in sorted(sections)]
+    return [pane for pane in panes if isinstance(pane, Pane)]

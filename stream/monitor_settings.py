@@ -1,0 +1,117 @@
+"""What a monitor is told of each model: window rule, promise, tolerances, thresholds, and what alerts carry."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from detectors.reference import WindowInfo, WindowRule
+from stream.plan import Role
+from stream.windows import Lengths
+
+DAY_MS = 86_400_000
+HASH_LENGTH = 32  # hex digits of every id that the monitor makes: 128 bits
+ALGORITHM = 1  # part of the detection hash: raised when equal settings would decide differently
+
+SHADOW = "shadow"
+SPLIT = "split"
+RECORD = "record"
+PAGE = "page"
+
+
+def digest(*parts: str | int) -> str:
+    """Id of these parts, in this order: the first half of their SHA-256, in hexadecimal. Used for every id of a monitor."""
+    return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:HASH_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """An operator's own limit on a distance; `targets` empty = all. It pages outside the promise."""
+
+    type: str
+    threshold: float
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One model. `window` None or auto: what the reference found, and until it is known the rule of `learning_rule`.
+
+    budget_ms       time in which one false alarm is allowed, over all cells of the model
+    tolerances      target -> tolerance, where it differs from `tolerance`
+    resolve_after   r: so many windows inside the tube and without a crossing end an incident
+    learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
+    roles           target -> role, needed only while there is no reference
+    segments        "record" (default) or "page": whether input cells of segments may page; they then share the budget
+    """
+
+    model: str
+    window: WindowRule | None = None  # None or auto: as the reference found
+    min_events: int = 500  # while learning, with `auto`
+    budget_ms: int = 30 * DAY_MS
+    false_alarms: str = "1 per 30d"
+    tolerance: float = 0.05
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    thresholds: tuple[Threshold, ...] = ()
+    traffic: str = SHADOW
+    segments: str = RECORD
+    resolve_after: int = 12
+    learn_first: int | None = None
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    owner: str | None = None
+    criticality: str = "medium"
+    runbook: str | None = None
+
+    def tolerance_of(self, target: str) -> float:
+        return self.tolerances.get(target, self.tolerance)
+
+    def role_of(self, target: str) -> Role:
+        """Role of a target that no reference describes: as configured, else by its usual name."""
+        usual = {"prediction": Role.PREDICTION, "score": Role.SCORE}
+        return self.roles.get(target, usual.get(target, Role.FEATURE))
+
+    def detection_hash(self) -> str:
+        """Names everything that decides about alarms; part of every event id. Receivers and display are not in it."""
+        window = self.window
+        deciding: dict[str, Any] = {
+            "algorithm": ALGORITHM,
+            "model": self.model,
+            "window": None if window is None else [window.every_ms, window.min_events, window.max_duration_ms],
+            "min_events": self.min_events,
+            "budget_ms": self.budget_ms,
+            "tolerance": self.tolerance,
+            "tolerances": dict(self.tolerances),
+            "thresholds": [[t.type, t.threshold, list(t.targets)] for t in self.thresholds],
+            "traffic": self.traffic,
+            "segments": self.segments,
+            "resolve_after": self.resolve_after,
+            "learn_first": self.learn_first,
+        }
+        return digest(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS).decode())
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """All models, and the length of a pane. A model that is not listed is recorded with the defaults."""
+
+    models: Mapping[str, ModelSettings]
+    resolution_ms: int = 60_000
+
+    def model(self, name: str) -> ModelSettings:
+        return self.models[name] if name in self.models else ModelSettings(name)
+
+    def lengths(self, model: str, found: WindowInfo | None) -> Lengths:
+        """The window rule in force: the configured one, else the one that the reference found, in whole panes."""
+        settings = self.model(model)
+        configured = settings.window if settings.window is not None and not settings.window.auto else None
+        return Lengths.of(configured or found or learning_rule(settings, self.resolution_ms), self.resolution_ms)
+
+
+def learning_rule(settings: ModelSettings, resolution_ms: int) -> WindowRule:
+    """Windows while nothing is known of the model: `min_events` and a minute, open for at most an hour."""
+    every_ms = max(resolution_ms, 60_000)
+    return WindowRule(False, every_ms, settings.min_events, max(12 * every_ms, 3_600_000), resolution_ms)
