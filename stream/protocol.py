@@ -203,7 +203,7 @@ class Restored:
     attempts: int
     corrupt: int
     blobs: int
-    bytes: int
+    live_bytes: int
     decisions: int
     held: int
     gap: dict[str, int] = field(default_factory=dict)
@@ -216,7 +216,7 @@ class Saved:
     vector: dict[str, int]
     sequence: int
     blobs: int
-    bytes: int
+    written_bytes: int
     live_bytes: int
     decisions: int
     released: int

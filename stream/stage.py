@@ -35,10 +35,21 @@ class Decision:
     body: dict[str, Any]
 
 
+class StageWaits(Exception):  # noqa: N818 - no error: the owner provides and goes on
+    """The stage needs something from outside before the record at `next_offset`; everything before it is applied.
+
+    The only exception out of `apply` that leaves the state whole.
+    """
+
+    def __init__(self, message: str, next_offset: int) -> None:
+        super().__init__(message)
+        self.next_offset = next_offset
+
+
 class Stage(Protocol):
     """Stage of one partition number. No clock, no random generator, no I/O; `apply` and `decide` are synchronous.
 
-    An exception out of `apply` or `decide` leaves the state unusable: the owner reloads it.
+    An exception out of `apply` or `decide`, but StageWaits, leaves the state unusable: the owner reloads it.
     """
 
     outbox: list[Output]

@@ -1,0 +1,175 @@
+"""A state log as read: which state the next owner of the partition starts from. Pure; numbered as in protocol.STEPS.
+
+Rules
+1. The claim that stands first in the log among those of the highest epoch wins; only its writer's manifests count.
+2. Of these the highest sequence number counts, not the last in the log: a retried record may arrive late.
+3. A manifest counts when it and every blob it names are whole. A tombstone never hides a blob that a manifest names.
+4. A damaged one is passed over and counted, if the older one holds all its decisions; else StateCorrupt: what left under
+   them could not be repeated. An unknown version is refused (NewerState), never passed over.
+5. Records without the claim that they need: read from the beginning (None); still without: StateLost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from stream.container import ContainerError, UnknownVersion
+from stream.protocol import LogIncomplete, LogRecord, LogSlice, NewerState, StateCorrupt, StateLost
+from stream.snapshot_format import BlobRef, Key, Manifest, decode_manifest, join_chunks, parse_key, record_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """State to start from: `epoch` 0 and no manifest = a partition without any record. `corrupt`: manifests passed over."""
+
+    epoch: int
+    manifest: Manifest | None
+    claim_offset: int
+    manifest_offset: int
+    corrupt: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    offset: int
+    key: Key
+    value: bytes
+
+
+class StateLog:
+    """Index of the records read so far, by `add`."""
+
+    def __init__(self, stage: str, partition: int) -> None:
+        self._stage = stage
+        self._partition = partition
+        self._claims: dict[int, _Written] = {}
+        self._manifests: dict[tuple[int, str], dict[int, _Written]] = {}
+        self._blobs: dict[bytes, bytes] = {}
+        self._live: dict[bytes, int] = {}  # key -> offset of its value, without those whose last record is a tombstone
+        self._sizes: list[tuple[int, int]] = []
+        self._highest = 0  # epoch of any value
+        self.records = 0
+        self.foreign = 0  # records of another partition, passed over
+        self.position = 0
+        self.whole = False
+
+    def add(self, part: LogSlice) -> None:
+        """Take in one slice. Raises LogIncomplete if the reader stopped early or, for the first, began elsewhere."""
+        if part.position < part.end:
+            raise LogIncomplete(f"state log of {self._name}: read to {part.position} of {part.end}")
+        if self.records == 0 and not self.whole:
+            self.whole = part.start <= part.beginning
+        elif part.start > self.position:
+            raise LogIncomplete(f"state log of {self._name}: read from {part.start}, expected {self.position}")
+        for record in part.records:
+            self._take(record)
+        self.position = max(self.position, part.position)
+
+    def _take(self, record: LogRecord) -> None:
+        self.records += 1
+        self._sizes.append((record.offset, record_bytes(record.key, record.value)))
+        key = parse_key(record.key)
+        if key is None:
+            raise NewerState(f"state log of {self._name}: offset {record.offset} has the unknown key {record.key!r}")
+        if key.partition != self._partition:
+            self.foreign += 1
+            return
+        if record.value is None:
+            self._live.pop(record.key, None)
+            return
+        self._live[record.key] = record.offset
+        self._highest = max(self._highest, key.epoch)
+        written = _Written(record.offset, key, record.value)
+        if key.kind == "b":
+            self._blobs[record.key] = record.value
+            return
+        if key.kind == "c":
+            self._claims.setdefault(key.epoch, written)
+        self._manifests.setdefault((key.epoch, key.writer), {}).setdefault(key.sequence, written)
+
+    @property
+    def _name(self) -> str:
+        return f"{self._stage} {self._partition}"
+
+    def winner(self, epoch: int) -> str | None:
+        """Writer of the first claim of `epoch`."""
+        claim = self._claims.get(epoch)
+        return claim.key.writer if claim else None
+
+    def highest_epoch(self) -> int:
+        """The highest epoch that was claimed, 0 = none."""
+        return max(self._claims, default=0)
+
+    def choose(self) -> Choice | None:
+        """Steps 1 and 2: the state to start from; None = read from the beginning first.
+
+        Raises StateLost, StateCorrupt, NewerState.
+        """
+        if self.records == self.foreign:
+            return Choice(0, None, 0, 0, 0) if self.whole else None
+        epoch = self.highest_epoch()
+        if self._highest > epoch or epoch == 0:
+            self._require_whole(StateLost(f"state log of {self._name}: records without the claim they belong to"))
+            return None
+        claim = self._claims[epoch]
+        written = self._manifests[epoch, claim.key.writer]
+        corrupt, forgotten = 0, 0
+        for sequence in sorted(written, reverse=True):
+            item = written[sequence]
+            manifest = self._read(item)
+            if manifest is None and not self.whole:
+                return None
+            if manifest is None:
+                corrupt, forgotten = corrupt + 1, max(forgotten, item.key.decided)
+            elif manifest.decided < forgotten:
+                break
+            else:
+                return Choice(epoch, manifest, claim.offset, item.offset, corrupt)
+        self._require_whole(
+            StateCorrupt(
+                f"state log of {self._name}: {corrupt} manifests of epoch {epoch} are damaged, none can be used"
+            )
+        )
+        return None
+
+    def _require_whole(self, error: Exception) -> None:
+        if self.whole:
+            raise error
+
+    def _read(self, item: _Written) -> Manifest | None:
+        """The manifest, None if it or one of its blobs is damaged."""
+        try:
+            manifest = decode_manifest(item.value)
+        except UnknownVersion as error:
+            raise NewerState(f"state of {self._name}: {error}") from error
+        except ContainerError:
+            return None
+        if (manifest.stage, manifest.partition, manifest.epoch, manifest.sequence) != (
+            self._stage,
+            self._partition,
+            item.key.epoch,
+            item.key.sequence,
+        ):
+            return None
+        return manifest if all(self.blob(ref) is not None for ref in manifest.refs.values()) else None
+
+    def blob(self, ref: BlobRef) -> bytes | None:
+        """A blob's bytes, None if a piece is missing or wrong."""
+        return join_chunks(ref, [self._blobs.get(key) for key in ref.keys])
+
+    def garbage(self, manifest: Manifest | None, keep: Iterable[bytes]) -> tuple[bytes, ...]:
+        """Keys that hold a value and that no state from `manifest` on needs, in log order."""
+        kept = set(keep)
+        if manifest is not None:
+            kept |= {key for ref in manifest.refs.values() for key in ref.keys}
+        return tuple(key for key in self._live if key not in kept)
+
+    def bytes_since(self, offset: int) -> int:
+        """Bytes of the records after `offset`."""
+        return sum(size for at, size in self._sizes if at > offset)
+
+
+def lowest_offset(claim: int, manifest: int, refs: Mapping[str, BlobRef]) -> int:
+    """The lowest offset that a restore needs: of the claim, the newest manifest, the live blobs."""
+    return min([claim, manifest, *(offset for ref in refs.values() for offset in ref.offsets)])
