@@ -1,0 +1,305 @@
+"""From the configuration and the active references to what the stages work with. Pure.
+
+Three hashes (contracts.md): of the collector (what counting depends on, on panes and dead letters), of detection (one a
+model, in alert ids: ModelSettings.detection_hash) and of the file (display: LoadedConfig.file_hash).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import orjson
+from xxhash import xxh3_64_intdigest
+
+from detectors.binning import Binning, Kind
+from detectors.reference import ReferenceProfile, WindowRule
+from stream import mapping as event_mapping
+from stream.config import Config, Model
+from stream.config_checks import mapping_of
+from stream.config_errors import unknown_name
+from stream.mapping import Layout
+from stream.monitor_settings import ModelSettings, MonitorSettings, Threshold
+from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
+from stream.plan_codec import sealed
+
+SAMPLE_ROWS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
+SAMPLE_ROWS_MAX = 20_000  # bounds a learning pane; more rows move a cut by less than its own sampling error
+CUTS_SHARE = 0.15  # of the reference chooses the cuts (default-detector.md, 1)
+MAX_DURATION_FACTOR = 12  # a window may stay open for 12 times `every` when the configuration does not say
+
+
+class PlanningError(ValueError):
+    """The configuration and what is known of a model do not make a plan; the message says which model and what to do."""
+
+
+class UnknownTargetsError(PlanningError):
+    """A model learns from the stream, and neither the configuration nor a sample of events says what its targets are."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTarget:
+    """A target that no reference describes yet: from the configuration, or from a sample of events (stream.discover)."""
+
+    name: str
+    role: Role
+    kind: Kind
+
+
+def target_path(name: str, role: Role) -> str:
+    """Path of a target's cell in a Layout."""
+    if role is Role.PREDICTION:
+        return event_mapping.PREDICTION
+    return name if role is Role.SCORE else f"{event_mapping.FEATURES}.{name}"
+
+
+def declared_targets(config: Config, model: str) -> tuple[DeclaredTarget, ...]:
+    """The watched targets that the configuration names with their kind, in its order."""
+    scores = config.topics.predictions.mapping.scores
+    declared = []
+    for name, settings in config.models[model].targets.items():
+        if not settings.watch:
+            continue
+        role = _usual_role(name, scores)
+        kind = Kind(settings.kind) if settings.kind else Kind.NUMERIC
+        if settings.kind or settings.range is not None or role is Role.SCORE:
+            declared.append(DeclaredTarget(name, role, kind))
+    return tuple(declared)
+
+
+def _usual_role(name: str, scores: Mapping[str, str]) -> Role:
+    if name == event_mapping.PREDICTION:
+        return Role.PREDICTION
+    return Role.SCORE if name in scores else Role.FEATURE
+
+
+def learning_targets(
+    config: Config, model: str, discovered: Sequence[DeclaredTarget] = ()
+) -> tuple[DeclaredTarget, ...]:
+    """Targets of a model that learns: what a sample showed, as the configuration corrects it. Raises UnknownTargetsError."""
+    settings = config.models[model].targets
+    chosen = {target.name: target for target in discovered}
+    chosen |= {target.name: target for target in declared_targets(config, model)}
+    watched = [target for name, target in chosen.items() if name not in settings or settings[name].watch]
+    if not any(target.role is Role.FEATURE for target in watched) and not discovered:
+        raise UnknownTargetsError(
+            f"models.{model}: reference.first needs to know what to watch: no events to sample, and no targets with a kind"
+        )
+    return tuple(sorted(watched, key=lambda target: (list(Role).index(target.role), target.name)))
+
+
+def layout_paths(
+    config: Config,
+    references: Mapping[str, ReferenceProfile | None],
+    discovered: Mapping[str, Sequence[DeclaredTarget]],
+) -> list[str]:
+    """Every cell that any model needs, each once, in a canonical order."""
+    paths: dict[str, None] = {}
+    for name, model in config.models.items():
+        for target, role in _watched(config, name, references.get(name), discovered.get(name, ())):
+            paths[target_path(target, role)] = None
+        for key in model.segments:
+            paths[f"{event_mapping.SEGMENTS}.{key}"] = None
+    return list(paths)
+
+
+def _watched(
+    config: Config, model: str, profile: ReferenceProfile | None, discovered: Sequence[DeclaredTarget]
+) -> list[tuple[str, Role]]:
+    if profile is None:
+        return [(target.name, target.role) for target in learning_targets(config, model, discovered)]
+    settings = config.models[model].targets
+    return [
+        (target.name, Role(target.role))
+        for target in profile.targets
+        if target.name not in settings or settings[target.name].watch
+    ]
+
+
+def model_plan(
+    config: Config,
+    model: str,
+    profile: ReferenceProfile | None,
+    paths: Sequence[str],
+    discovered: Sequence[DeclaredTarget] = (),
+) -> ModelPlan:
+    """What is counted of one model under this reference (None = it is still to be learnt); `paths` are the layout's.
+
+    Raises PlanningError where the reference has a target whose cell the layout does not read: that needs a restart.
+    """
+    column = {path: index for index, path in enumerate(paths)}
+    settings = config.models[model]
+    binnings = _learning_binnings(config, model, discovered) if profile is None else _binnings(settings, profile)
+    targets = []
+    for name, role in _watched(config, model, profile, discovered):
+        path = target_path(name, role)
+        if path not in column:
+            raise PlanningError(
+                f"models.{model}: {path} is not read by this worker; restart it to follow the new reference"
+            )
+        targets.append(TargetPlan(name, role, column[path], binnings[name]))
+    segments = tuple(
+        _segment(key, values, column[f"{event_mapping.SEGMENTS}.{key}"]) for key, values in settings.segments.items()
+    )
+    learning = profile is None
+    plan = ModelPlan(
+        model=model,
+        reference="" if profile is None else profile.id,
+        targets=tuple(targets),
+        segments=segments,
+        sample_rows=_sample_rows(settings) if learning else 0,
+        learning=learning,
+    )
+    return sealed(plan)
+
+
+def _sample_rows(settings: Model) -> int:
+    first = settings.reference.first or 0
+    return int(min(max(CUTS_SHARE * first, SAMPLE_ROWS_MIN), SAMPLE_ROWS_MAX))
+
+
+def _learning_binnings(config: Config, model: str, discovered: Sequence[DeclaredTarget]) -> dict[str, Binning]:
+    settings = config.models[model].targets
+    found = {}
+    for target in learning_targets(config, model, discovered):
+        limits = settings[target.name].range if target.name in settings else None
+        low, high = limits or (-np.inf, np.inf)
+        nothing = np.empty(0, np.float64)
+        found[target.name] = Binning(
+            kind=target.kind,
+            cuts=nothing,
+            core=(0, 0),
+            centre=0.0,
+            low=low,
+            high=high,
+            key=np.empty(0, np.uint64),
+            code=np.empty(0, np.int32),
+            labels=(),
+        )
+    return found
+
+
+def _binnings(settings: Model, profile: ReferenceProfile) -> dict[str, Binning]:
+    """The reference's bins; an operator's range replaces the reference's."""
+    found = {}
+    for target in profile.targets:
+        own = settings.targets.get(target.name)
+        limits = own.range if own is not None else None
+        binning = target.binning
+        if limits is not None and binning.kind is Kind.NUMERIC:
+            binning = replace(binning, low=limits[0], high=limits[1])
+        found[target.name] = binning
+    return found
+
+
+def _segment(key: str, values: tuple[str, ...], column: int) -> SegmentPlan:
+    hashes = np.array([xxh3_64_intdigest(value.encode()) for value in values], np.uint64)
+    return SegmentPlan(key, column, values, hashes)
+
+
+def collector_plan(
+    config: Config,
+    references: Mapping[str, ReferenceProfile | None],
+    discovered: Mapping[str, Sequence[DeclaredTarget]] | None = None,
+) -> tuple[CollectorPlan, Layout]:
+    """What the collectors count, and how events are read for it. `references` names the active ones, None = to be learnt.
+
+    Raises PlanningError, mapping.MappingError.
+    """
+    discovered = discovered or {}
+    paths = layout_paths(config, references, discovered)
+    models = tuple(
+        model_plan(config, name, references.get(name), paths, discovered.get(name, ())) for name in config.models
+    )
+    plan = CollectorPlan(
+        models=models,
+        resolution_ms=config.resolution.ms,
+        lateness_ms=config.topics.predictions.lateness.ms,
+        max_future_skew_ms=config.max_future_skew.ms,
+        dedup=config.dedup,
+    )
+    with_features = [model.model for model in models if any(target.role is Role.FEATURE for target in model.targets)]
+    mapping = mapping_of(config.topics.predictions.mapping)
+    return plan, Layout.compile(mapping, [model.model for model in models], paths, with_features=with_features)
+
+
+def collector_hash(config: Config, plan: CollectorPlan) -> str:
+    """Name of everything that counting depends on: mapping, plans, and the rules of time."""
+    deciding = {
+        "mapping": config.topics.predictions.mapping.model_dump(),
+        "models": [model.hash for model in plan.models],
+        "resolution_ms": plan.resolution_ms,
+        "lateness_ms": plan.lateness_ms,
+        "max_future_skew_ms": plan.max_future_skew_ms,
+        "dedup": plan.dedup,
+    }
+    return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def window_rule(config: Config, model: str) -> WindowRule:
+    """How windows are cut, of this model's reference and live: as configured, or auto."""
+    window = config.window_of(model)
+    if window.every is None:
+        return WindowRule(auto=True, min_events=window.min_events, resolution_ms=config.resolution.ms)
+    longest_ms = window.max_duration.ms if window.max_duration else MAX_DURATION_FACTOR * window.every.ms
+    return WindowRule(
+        auto=False,
+        every_ms=window.every.ms,
+        min_events=window.min_events,
+        max_duration_ms=longest_ms,
+        resolution_ms=config.resolution.ms,
+    )
+
+
+def monitor_settings(
+    config: Config, discovered: Mapping[str, Sequence[DeclaredTarget]] | None = None
+) -> MonitorSettings:
+    """What the monitors are told of every model."""
+    found = discovered or {}
+    models = {name: _model_settings(config, name, found.get(name, ())) for name in config.models}
+    return MonitorSettings(models=models, resolution_ms=config.resolution.ms)
+
+
+def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarget]) -> ModelSettings:
+    model = config.models[name]
+    rate = config.false_alarms_of(name)
+    roles = {target.name: target.role for target in (*discovered, *declared_targets(config, name))}
+    return ModelSettings(
+        model=name,
+        window=window_rule(config, name),
+        min_events=config.window_of(name).min_events,
+        budget_ms=round(rate.budget_ms),
+        false_alarms=str(rate),
+        tolerance=config.tolerance_of(name),
+        tolerances={
+            target: settings.tolerance
+            for target, settings in model.targets.items()
+            if settings.tolerance is not None and settings.watch
+        },
+        thresholds=tuple(Threshold(own.type, own.threshold, own.targets) for own in model.detectors),
+        traffic=model.traffic,
+        learn_first=model.reference.first,
+        roles=roles,
+        owner=model.owner,
+        criticality=model.criticality,
+        runbook=model.runbook,
+    )
+
+
+def check_names(config: Config, model: str, profile: ReferenceProfile) -> list[tuple[tuple[str | int, ...], str, str]]:
+    """Names in the configuration that this reference does not have: (path, what was read, what was expected)."""
+    known = [target.name for target in profile.targets]
+    settings = config.models[model]
+    findings: list[tuple[tuple[str | int, ...], str, str]] = []
+    for name, target in settings.targets.items():
+        if target.watch and name not in known:
+            path: tuple[str | int, ...] = ("models", model, "targets", name)
+            findings.append((path, f"the reference has no {name}", unknown_name(name, known)))
+    for index, detector in enumerate(settings.detectors):
+        for place, name in enumerate(detector.targets):
+            if name not in known:
+                path = ("models", model, "detectors", index, "targets", place)
+                findings.append((path, f"the reference has no {name}", unknown_name(name, known)))
+    return findings

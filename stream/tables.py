@@ -1,0 +1,175 @@
+"""Rows from Parquet or CSV: columns for a reference, events for a replay. The only file that imports pyarrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from stream.config import Config
+from stream.config_errors import unknown_name
+from stream.mapping import PREDICTION
+from stream.plan import Role
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ENVELOPE = ("prediction_id", "model", "version", "timestamp")
+"""Columns of that name are no features, because an event has them beside its features."""
+BATCH_ROWS = 8_192
+NESTED_FEATURES = "features"
+
+
+class TableError(ValueError):
+    """A file that cannot be used as it is; the message says which column and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceRows:
+    """What a reference is built from, by target name.
+
+    columns      float64 (NaN = missing), bool, or object (text, None = missing), all n rows
+    roles, kinds, ranges     for those targets that have one
+    time_ms      int64[n], or None: rows without time
+    """
+
+    columns: dict[str, NDArray[Any]]
+    roles: dict[str, str]
+    kinds: dict[str, str]
+    ranges: dict[str, tuple[float, float]]
+    time_ms: NDArray[np.int64] | None
+    rows: int
+
+
+def read_table(path: Path) -> pa.Table:
+    """The whole file; the ending says what it is. Raises TableError."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    try:
+        if path.suffix.lower() in {".csv", ".tsv"}:
+            options = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            return csv.read_csv(path, parse_options=options)
+        if path.suffix.lower() in {".parquet", ".pq"}:
+            return parquet.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split("\n", 1)[0][:200]
+        raise TableError(f"{path}: {reason}") from None
+    raise TableError(f"{path}: {path.suffix or 'no ending'} is not known; known: .parquet, .pq, .csv, .tsv")
+
+
+def reference_rows(config: Config, model: str, table: pa.Table) -> ReferenceRows:
+    """Columns of the table as targets of `model`. Raises TableError for a column that is missing or cannot be watched."""
+    settings = config.models[model]
+    named = settings.reference
+    known = table.column_names
+    if len(set(known)) != len(known):
+        raise TableError("a column's name stands twice")
+    for key in ("time", "label", "prediction", "score"):
+        name = getattr(named, key)
+        if name is not None and name not in known:
+            raise TableError(f"models.{model}.reference.{key}: there is no column {name}.  {unknown_name(name, known)}")
+    scores = list(config.topics.predictions.mapping.scores)
+    time_column = named.time or ("timestamp" if "timestamp" in known else None)
+    outputs = {name: (Role.SCORE, name) for name in scores if name in known}
+    prediction = named.prediction or (PREDICTION if PREDICTION in known else None)
+    if prediction is not None:
+        outputs[prediction] = (Role.PREDICTION, PREDICTION)
+    if named.score is not None and scores:
+        outputs.pop(scores[0], None)
+        outputs[named.score] = (Role.SCORE, scores[0])
+    skipped = {time_column, named.label, *ENVELOPE, *named.ignore}
+    rows = ReferenceRows({}, {}, {}, {}, _time_ms(table, time_column), table.num_rows)
+    for column in known:
+        if column in skipped:
+            continue
+        role, target = outputs.get(column, (Role.FEATURE, column))
+        own = settings.targets.get(target)
+        if own is not None and not own.watch:
+            continue
+        if target in rows.columns:
+            raise TableError(f"models.{model}: a feature and the {role.value} are both called {target}; rename one")
+        rows.columns[target] = _values(table.column(column), column)
+        rows.roles[target] = role.value
+        if own is not None and own.kind is not None:
+            rows.kinds[target] = own.kind
+        if own is not None and own.range is not None:
+            rows.ranges[target] = own.range
+    if not rows.columns:
+        raise TableError(f"models.{model}: the file has no column to watch")
+    return rows
+
+
+def _values(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
+    """One column as numpy: numbers as float64 with NaN for null, bool as bool or object, text as object with None."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        column = column.cast(kind.value_type)
+        kind = column.type
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind):
+        return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+    if types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    raise TableError(f"the column {name} is of type {kind}: no number, text or bool. Name it in reference.ignore")
+
+
+def _time_ms(table: pa.Table, name: str | None) -> NDArray[np.int64] | None:
+    """Event times of the rows; a numeric column is read as milliseconds. None where there is no such column."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if name is None:
+        return None
+    column = table.column(name)
+    if column.null_count:
+        raise TableError(f"the time column {name} has {column.null_count} rows without time")
+    kind = column.type
+    if types.is_string(kind) or types.is_large_string(kind):
+        try:
+            column = column.cast(pa.timestamp("ms", "UTC"), safe=False)
+        except pa.ArrowInvalid as error:
+            reason = str(error).split("\n", 1)[0][:200]
+            raise TableError(f"the time column {name} cannot be read: {reason}") from None
+    elif types.is_date(kind) or types.is_timestamp(kind):
+        column = column.cast(pa.timestamp("ms"), safe=False)
+    elif not types.is_integer(kind):
+        raise TableError(f"the time column {name} is of type {kind}: neither a timestamp nor whole milliseconds")
+    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+
+
+def table_events(path: Path, *, prediction: str, scores: Mapping[str, str]) -> Iterator[bytes]:
+    """A Parquet or CSV file as native events, one a row, in the order of the file. Raises TableError.
+
+    Columns prediction_id, model, version, timestamp, prediction and the scores make the envelope; "features" and
+    "segments" may be nested, or every other column is a feature and "segments.<key>" a segment.
+    """
+    table = read_table(path)
+    outputs = {prediction, *scores}
+    for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        for row in batch.to_pylist():
+            event: dict[str, Any] = {}
+            features: dict[str, Any] = {}
+            segments: dict[str, Any] = {}
+            for name, value in row.items():
+                if name in ENVELOPE or name in outputs:
+                    event[name] = value
+                elif name == NESTED_FEATURES:
+                    features.update(value or {})
+                elif name.startswith("segments."):
+                    segments[name.removeprefix("segments.")] = value
+                elif name == "segments":
+                    segments.update(value or {})
+                else:
+                    features[name] = value
+            event["features"] = features
+            if segments:
+                event["segments"] = segments
+            yield orjson.dumps(event, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC, default=str)
