@@ -45,7 +45,7 @@ class ModelSettings:
     tolerances      target -> tolerance, where it differs from `tolerance`
     resolve_after   r: so many windows inside the tube and without a crossing end an incident
     learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
-    roles           target -> role, needed only while there is no reference
+    roles, kinds    target -> role, target -> "numeric" or "categorical": needed only while there is no reference
     segments        "record" (default) or "page": whether input cells of segments may page; they then share the budget
     """
 
@@ -62,6 +62,7 @@ class ModelSettings:
     resolve_after: int = 12
     learn_first: int | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
     owner: str | None = None
     criticality: str = "medium"
     runbook: str | None = None

@@ -1,0 +1,126 @@
+"""Statistics of a window, against numpy on the raw values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.binning import Binning, Kind
+from detectors.reference import ReferenceProfile, TargetReference, WindowInfo
+from stream.panes import Pane
+from stream.tally import PlanMismatchError, Tally
+from stream.window_statistics import QUANTILES, Lens
+
+
+def binning(cuts=(), labels=(), centre=0.0):
+    kind = Kind.CATEGORICAL if labels else Kind.NUMERIC
+    nothing = np.empty(0)
+    return Binning(kind, np.array(cuts, float), (0, len(cuts)), centre, -np.inf, np.inf, nothing.astype(np.uint64),
+                   nothing.astype(np.int32), tuple(labels))  # fmt: skip
+
+
+def target(name, bins, counts, role="feature", **fields):
+    values = {
+        "rank": np.empty(0, np.int64), "order": np.empty((0, 0)), "tie": np.empty((0, 0)), "windows": 50,
+        "size_min": 10, "size_max": 1000, "size_median": 100, "group": 1, "summary": {}, "minimum": 0.0, "maximum": 1.0,
+    } | fields  # fmt: skip
+    counts = np.array(counts, np.int64)
+    return TargetReference(name=name, role=role, binning=bins, first=counts // 2, counts=counts - counts // 2, **values)
+
+
+def profile(*targets, **fields):
+    info = WindowInfo(50, 10, 20, 100, 10, 20, 1000, checked=True)
+    return ReferenceProfile(
+        "sha256:aa", "m", targets, fields.pop("windows", info), 1000, {"file": "t.parquet"}, **fields
+    )
+
+
+def counted(names, parts, *, events, sums, extremes, missing=None, invalid=None, out_of_range=None):
+    zero = np.zeros(len(names), np.int64)
+    start = np.concatenate(([0], np.cumsum([len(part) for part in parts]))).astype(np.int64)
+    return Tally.of([Pane(
+        partition=0, edge_ms=0, model="m", version="1", segment="all", plan="p", reference="sha256:aa", events=events,
+        names=tuple(names), first_target=0, last_block=True, bin_start=start,
+        bins=np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64),
+        sums=np.array(sums, float).reshape(-1, 2),
+        extremes=np.array(extremes, float).reshape(-1, 2), missing=zero if missing is None else np.array(missing),
+        invalid=zero if invalid is None else np.array(invalid),
+        out_of_range=zero if out_of_range is None else np.array(out_of_range), distinct=np.zeros((len(names), 0), np.uint8),
+    )])  # fmt: skip
+
+
+def numeric(name, cuts, x, centre):
+    bins = np.bincount(np.searchsorted(cuts, x, side="right"), minlength=len(cuts) + 1)
+    y = x - centre
+    return bins, (y.sum(), (y * y).sum()), (x.min(), x.max())
+
+
+def test_moments_quantiles_and_rates_against_numpy():
+    random = np.random.default_rng(1)
+    x, z = random.normal(100, 3, 5000), random.lognormal(0, 1, 5000)
+    cuts = (np.linspace(90, 110, 81), np.geomspace(0.05, 20, 81))
+    a, b = numeric("a", cuts[0], x, 99.0), numeric("b", cuts[1], z, 1.0)
+    shape = profile(
+        target("a", binning(cuts[0], centre=99.0), [1] * 84), target("b", binning(cuts[1], centre=1.0), [1] * 84),
+        target("c", binning(labels=("DE", "__other__", "__unseen__")), [60, 30, 0, 5, 5]),
+    )  # fmt: skip
+    tally = counted(
+        "abc", [a[0], b[0], np.array([4000, 500, 250])], events=5000,
+        sums=[a[1], b[1], (0, 0)], extremes=[a[2], b[2], (np.nan, np.nan)], missing=[0, 0, 200], invalid=[0, 0, 50],
+        out_of_range=[25, 0, 0],
+    )  # fmt: skip
+    found = Lens("abc", shape).statistics(tally)
+    for index, values in enumerate((x, z)):
+        assert found.mean[index] == pytest.approx(values.mean())
+        assert found.std[index] == pytest.approx(values.std())
+        for name, share in QUANTILES.items():
+            exact = np.quantile(values, share)
+            rank = (values <= found.quantiles[name][index]).mean()
+            assert abs(rank - share) < 0.03, (name, exact)
+    assert np.isnan(found.mean[2])
+    assert np.isnan(found.quantiles["median"][2])
+    assert found.missing.tolist() == [0, 0, 0.04]
+    assert found.invalid.tolist() == [0, 0, 0.01]
+    assert found.out_of_range[0] == 0.005
+    assert found.unseen[2] == 0.05
+    assert np.isnan(found.unseen[0])
+    assert np.isnan(found.kolmogorov_smirnov[2])
+    assert found.psi[2] > 0.01
+    assert found.jensen_shannon[2] > 0.01
+
+
+def test_outer_quantiles_lie_between_the_exact_extremes():
+    shape = profile(target("a", binning((10.0,)), [50, 50, 0, 0]))
+    tally = counted("a", [np.array([10, 0])], events=10, sums=[(0, 0)], extremes=[(4, 8)])
+    found = Lens("a", shape).statistics(tally)
+    assert found.quantiles["p01"][0] == pytest.approx(4.04)
+    assert found.quantiles["p99"][0] == pytest.approx(7.96)
+
+
+def test_a_window_without_events_has_no_statistics_and_no_warnings():
+    shape = profile(
+        target("a", binning((0.0, 1.0)), [5, 5, 5, 0, 0]), target("b", binning(labels=("x", "y")), [1, 1, 0, 0])
+    )
+    none = [(np.nan, np.nan)] * 2
+    tally = counted("ab", [np.zeros(3), np.zeros(2)], events=0, sums=[(0, 0)] * 2, extremes=none)
+    found = Lens("ab", shape).statistics(tally)
+    for values in (found.mean, found.std, found.psi, found.missing, found.unseen, found.quantiles["median"]):
+        assert np.isnan(values).all()
+
+
+def test_all_missing_has_rates_and_distances_only():
+    shape = profile(target("a", binning((0.0, 1.0)), [5, 5, 5, 0, 0]))
+    tally = counted("a", [np.zeros(3)], events=7, sums=[(0, 0)], extremes=[(np.nan, np.nan)], missing=[7])
+    found = Lens("a", shape).statistics(tally)
+    assert found.missing[0] == 1
+    assert np.isnan(found.mean[0])
+    assert np.isnan(found.kolmogorov_smirnov[0])
+    assert found.jensen_shannon[0] == pytest.approx(1)
+
+
+def test_counts_of_other_bins_are_refused():
+    lens = Lens("a", profile(target("a", binning((0.0, 1.0)), [5, 5, 5, 0, 0])))
+    with pytest.raises(PlanMismatchError, match="do not fit"):
+        lens.statistics(counted("a", [np.zeros(4)], events=0, sums=[(0, 0)], extremes=[(0, 0)]))
+    with pytest.raises(PlanMismatchError, match="no target 'b'"):
+        Lens("ab", profile(target("a", binning((0.0,)), [5, 5, 0, 0])))
