@@ -1,0 +1,1 @@
+"""One file per group of commands. They import typer only; everything else is imported where it is used."""

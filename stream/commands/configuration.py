@@ -1,0 +1,107 @@
+"""check-config, schema, explain: what the configuration says, before anything starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stream.commands.shared import (
+    CONFIG_FILE,
+    ConfigOption,
+    ExitCode,
+    Output,
+    OutputOption,
+    exits,
+    loaded_config,
+    print_json,
+    print_table,
+    stop,
+)
+
+if TYPE_CHECKING:
+    from stream.config_errors import Problem
+    from stream.sizing import Estimate
+
+MB = 1_000_000
+
+
+@exits
+def check_config(
+    config: ConfigOption = Path(CONFIG_FILE),
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of the predictions topic, for the estimate.")] = 8,
+    rate: Annotated[int, typer.Option(min=1, help="Events per second, for the estimate.")] = 10_000,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Say everything that is wrong with the configuration, and what it will cost."""
+    from stream.config_errors import ConfigError
+    from stream.preflight import preflight
+
+    try:
+        result = preflight(config, partitions=partitions, events_per_s=rate)
+    except ConfigError as error:
+        _report(list(error.problems), None, output)
+        raise typer.Exit(int(ExitCode.PROBLEMS)) from None
+    _report(list(result.problems), result.estimate, output)
+    if any(problem.severity.value == "error" for problem in result.problems):
+        raise typer.Exit(int(ExitCode.PROBLEMS))
+
+
+def _report(problems: list[Problem], estimate: Estimate | None, output: Output) -> None:
+    if output is Output.JSON:
+        data: dict[str, Any] = {"problems": [problem.as_json() for problem in problems]}
+        print_json(data | {"estimate": estimate.as_json() if estimate else None})
+        return
+    for problem in problems:
+        print(problem.render(), file=sys.stderr)
+    if estimate is None:
+        return
+    print(
+        f"about {estimate.total_bytes / MB:.0f} MB for one worker with all partitions: panes {estimate.panes_bytes / MB:.1f}, "
+        f"ids {estimate.ids_bytes / MB:.1f}, learning {estimate.sample_bytes / MB:.1f}, monitor {estimate.monitor_bytes / MB:.1f}, "
+        f"programs {estimate.imports_bytes / MB:.0f}; snapshots {estimate.snapshot_bytes_per_s / MB:.2f} MB/s"
+    )
+    if not problems:
+        print("ok")
+
+
+@exits
+def schema(
+    name: Annotated[str, typer.Argument(help="config, or an event: prediction, alert, dead_letter.")] = "config",
+) -> None:
+    """Print the JSON Schema of the configuration (for editors), or of an event."""
+    if name == "config":
+        from stream.config_schema import json_schema
+
+        print_json(json_schema())
+        return
+    from stream.config_errors import unknown_name
+    from stream.events import json_schemas
+
+    schemas = json_schemas()
+    if name not in schemas:
+        stop(f"there is no schema {name}.  {unknown_name(name, ['config', *schemas])}", ExitCode.USAGE)
+    print_json(schemas[name])
+
+
+@exits
+def explain(
+    config: ConfigOption = Path(CONFIG_FILE),
+    path: Annotated[str, typer.Argument(help="Only settings whose path contains this.")] = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Print every setting in force: its value, where it comes from, what it means."""
+    from stream.explain import explain as settings_of
+    from stream.preflight import built_references
+
+    loaded = loaded_config(config)
+    settings = [item for item in settings_of(loaded, built_references(loaded)) if path in item.path]
+    if not settings:
+        stop(f"no setting's path contains {path!r}")
+    if output is Output.JSON:
+        print_json([setting.as_json() for setting in settings])
+        return
+    rows = [[setting.path, setting.value, setting.origin, setting.meaning] for setting in settings]
+    print_table(["setting", "value", "from", "meaning"], rows)

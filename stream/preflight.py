@@ -1,0 +1,140 @@
+"""What `check-config` does beyond reading the file: are the reference files there, do they have the named columns, is the
+memory enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detectors.binning import Kind
+from detectors.reference import BadReference, ReferenceProfile
+from detectors.reference_build import build_reference
+from stream.config import Config
+from stream.config_errors import Problem, Severity, unknown_name
+from stream.config_loader import Key, LoadedConfig, dotted, load
+from stream.plan import Role
+from stream.planning import DeclaredTarget, UnknownTargetsError, collector_plan, window_rule
+from stream.sizing import Estimate, estimate
+from stream.tables import ReferenceRows, TableError, read_table, reference_rows
+
+MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found; `estimate` None: a model's targets are known only from the stream."""
+
+    loaded: LoadedConfig
+    problems: tuple[Problem, ...]
+    estimate: Estimate | None
+
+
+def rows_of(config: Config, model: str) -> ReferenceRows:
+    """The rows of the model's reference file. Raises TableError, also where the file is not there."""
+    file = config.models[model].reference.file
+    if file is None:
+        raise TableError(f"models.{model}: its reference is learnt from the stream, not from a file")
+    return reference_rows(config, model, read_table(file))
+
+
+def build_from_file(config: Config, model: str) -> ReferenceProfile:
+    """The reference of the configured file. Raises TableError, BadReference. Cost: about a second per 100k rows of 20 columns."""
+    rows = rows_of(config, model)
+    file = config.models[model].reference.file
+    assert file is not None
+    return build_reference(
+        model,
+        rows.columns,
+        rows.roles,
+        kinds=rows.kinds,
+        time_ms=rows.time_ms,
+        window=window_rule(config, model),
+        ranges=rows.ranges,
+        origin={"file": file.name, "rows": rows.rows, "time": rows.time_ms is not None},
+    )
+
+
+def built_references(loaded: LoadedConfig) -> dict[str, ReferenceProfile]:
+    """References of all models that name a file which can be read; others are left out."""
+    found = {}
+    for model, settings in loaded.config.models.items():
+        if settings.reference.file is not None and settings.reference.file.is_file():
+            found[model] = build_from_file(loaded.config, model)
+    return found
+
+
+def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
+    """Read the file and all that it names; no broker is asked. Raises ConfigError where the file itself is wrong."""
+    loaded = load(path)
+    config = loaded.config
+    problems = list(loaded.warnings)
+    known: dict[str, tuple[DeclaredTarget, ...]] = {}
+    for model, settings in config.models.items():
+        if settings.reference.file is None:
+            continue
+        where: Key = ("models", model, "reference", "file")
+        if not settings.reference.file.is_file():
+            read = f"{settings.reference.file} is not there"
+            problems.append(_problem(loaded, "DL-C024", where, read, "a Parquet or CSV file"))
+            continue
+        try:
+            rows = rows_of(config, model)
+        except (TableError, BadReference) as error:
+            problems.append(_problem(loaded, "DL-C023", where, str(error), "columns that can be watched"))
+            continue
+        known[model] = _declared(rows)
+        problems += _unknown_names(loaded, model, rows.columns)
+    size = _estimate(config, known, partitions, events_per_s)
+    if size is not None and size.total_bytes > config.memory_budget.bytes:
+        read = f"about {size.total_bytes / MB:.0f} MB are needed, memory_budget is {config.memory_budget}"
+        expected = "fewer segment values or targets, a shorter resolution, dedup: false, or a larger budget"
+        problems.append(_problem(loaded, "DL-C025", ("memory_budget",), read, expected))
+    return Preflight(loaded, tuple(problems), size)
+
+
+def _problem(loaded: LoadedConfig, code: str, path: Key, read: str, expected: str) -> Problem:
+    for length in range(len(path), 0, -1):
+        place = loaded.places.get(path[:length])
+        if place is not None:
+            return Problem(code, dotted(path), read, expected, loaded.file, *place.value)
+    return Problem(code, dotted(path), read, expected, loaded.file, 1, 1, Severity.ERROR)
+
+
+def _declared(rows: ReferenceRows) -> tuple[DeclaredTarget, ...]:
+    """Targets as the columns' types suggest, for the estimate."""
+    found = []
+    for name, values in rows.columns.items():
+        numeric = values.dtype == np.float64
+        kind = Kind(rows.kinds[name]) if name in rows.kinds else Kind.NUMERIC if numeric else Kind.CATEGORICAL
+        found.append(DeclaredTarget(name, Role(rows.roles[name]), kind))
+    return tuple(found)
+
+
+def _unknown_names(loaded: LoadedConfig, model: str, columns: Mapping[str, object]) -> list[Problem]:
+    settings = loaded.config.models[model]
+    base: Key = ("models", model)
+    named: list[tuple[Key, str]] = [
+        ((*base, "targets", name), name) for name, target in settings.targets.items() if target.watch
+    ]
+    for index, detector in enumerate(settings.detectors):
+        named += [((*base, "detectors", index, "targets", place), name) for place, name in enumerate(detector.targets)]
+    return [
+        _problem(loaded, "DL-C023", path, f"the reference has no {name}", unknown_name(name, columns))
+        for path, name in named
+        if name not in columns
+    ]
+
+
+def _estimate(
+    config: Config, known: Mapping[str, tuple[DeclaredTarget, ...]], partitions: int, events_per_s: int
+) -> Estimate | None:
+    nothing: dict[str, ReferenceProfile | None] = dict.fromkeys(config.models)
+    try:
+        plan, _ = collector_plan(config, nothing, known)
+    except UnknownTargetsError:
+        return None
+    return estimate(plan, partitions, events_per_s=events_per_s)
