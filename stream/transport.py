@@ -1,0 +1,302 @@
+"""Raw record batches through Faust: one engine message per partition and chunk, no Python object per event.
+
+What Faust keeps: group membership, assignment, heartbeats, timers, shutdown. What is replaced, each with a contract test
+in tests/integration/test_transport_hooks.py that fails when an upgrade of Faust or aiokafka moves it:
+
+1. aiokafka's fetcher keeps the fetched bytes of raw topics (`install_raw_fetch`: one method of one instance).
+2. `Consumer.getmany` yields chunks; the schema passes them through undecoded.
+3. Faust's own bookkeeping of offsets is off (`_read_offset`, `_add_gap`, `_new_offset`): which chunk is next is known by the
+   state's offset vector alone, and offsets are committed only as a numbered step of a snapshot.
+4. `perform_seek` goes to the vectors of the restored states.
+5. `commit_fenced` says whether the broker accepted a commit in a given generation; Faust's would crash the app on some
+   errors and report success for partitions that are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from types import FunctionType, MethodType
+from typing import Any
+
+import aiokafka.consumer.fetcher as aiokafka_fetcher
+import faust
+from aiokafka import codec
+from aiokafka.errors import CommitFailedError, CorruptRecordException, IllegalStateError, KafkaError
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from stream import chunks
+from stream.chunks import Chunk, Piece, Plain
+
+EVENTS_PER_CHUNK = 4000  # a step of some 10-20 ms; events
+FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; Faust's 1500 costs latency
+POLL_S = 0.2
+FULL_SLEEP_S = 0.01  # all buffers full: Faust would sleep a whole second
+READ_COMMITTED = "read_committed"
+
+DECOMPRESS: chunks.Decompress = {
+    1: codec.gzip_decode,
+    2: codec.snappy_decode,
+    3: codec.lz4_decode,
+    4: codec.zstd_decode,
+}
+
+
+class MessageSet:
+    """The message set of one partition in one fetch response, as it came."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def has_next(self) -> bool:
+        size = len(self.data)
+        return size >= chunks.MAGIC_OFFSET + 1 and size >= chunks.LOG_OVERHEAD + int.from_bytes(self.data[8:12], "big")
+
+    def size_in_bytes(self) -> int:
+        return len(self.data)
+
+
+class RawPartitionRecords:
+    """Stands for aiokafka's PartitionRecords: iterates over pieces, keeps `next_fetch_offset` as the fetcher expects."""
+
+    def __init__(self, raw: bool, tp: Any, records: MessageSet, aborted: Any, position: int, *rest: Any) -> None:
+        _, _, check_crc, isolation = rest
+        self.next_fetch_offset = position
+        if raw and not aborted and chunks.is_current_format(records.data):
+            self._pieces = self._raw(tp, records.data, check_crc)
+        else:
+            reader = aiokafka_fetcher.PartitionRecords(
+                tp, MemoryRecords(records.data), aborted, position, None, None, check_crc, isolation
+            )
+            self._pieces = self._plain(reader)
+
+    def __iter__(self) -> Iterator[Piece]:
+        return self
+
+    def __next__(self) -> Piece:
+        piece = next(self._pieces)
+        self.next_fetch_offset = piece.next_offset
+        return piece
+
+    def _raw(self, tp: Any, data: bytes, check_crc: bool) -> Iterator[Piece]:
+        try:
+            yield from chunks.read_batches(data, self.next_fetch_offset, DECOMPRESS, check_crc=check_crc)
+        except chunks.CorruptBatchError as error:
+            raise CorruptRecordException(f"{tp}: {error}") from error
+
+    def _plain(self, reader: Any) -> Iterator[Piece]:
+        position = reader.next_fetch_offset
+        for record in reader:
+            headers = tuple((name, value or b"") for name, value in record.headers)
+            following = reader.next_fetch_offset
+            yield Plain(record.offset, record.timestamp, record.key, record.value, headers, position, following)
+            position = following
+        if reader.next_fetch_offset > position:  # control batches, aborted ones, what compaction took
+            yield chunks.hole(position, reader.next_fetch_offset)
+
+
+def install_raw_fetch(fetcher: Any, raw_topics: frozenset[str]) -> None:
+    """Make one aiokafka fetcher deliver pieces: its response handler, with two names of its module bound to ours.
+
+    Nothing outside this instance changes. Raises RuntimeError when the handler no longer uses those names.
+    """
+    handler = type(fetcher)._proc_fetch_request  # noqa: SLF001
+    needed = {"MemoryRecords", "PartitionRecords"}
+    if not needed <= set(handler.__code__.co_names) or handler.__code__.co_freevars:
+        raise RuntimeError("this aiokafka reads fetch responses in another way; driftline needs aiokafka 0.14")
+
+    def partition_records(tp: Any, *rest: Any) -> RawPartitionRecords:
+        return RawPartitionRecords(tp.topic in raw_topics, tp, *rest)
+
+    names = vars(aiokafka_fetcher) | {"MemoryRecords": MessageSet, "PartitionRecords": partition_records}
+    rebound = FunctionType(handler.__code__, names, handler.__name__, handler.__defaults__)
+    fetcher._proc_fetch_request = MethodType(rebound, fetcher)  # noqa: SLF001
+
+
+class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's consumer thread over a raw fetcher, with a commit that tells the truth."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = READ_COMMITTED  # noqa: SLF001  predictions of aborted transactions never happened
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        install_raw_fetch(self._consumer._fetcher, self.app.raw_topics)  # noqa: SLF001
+
+    async def _beside(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run in the thread's loop without queueing behind fetches: Faust's method queue has two places."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
+
+    async def commit_fenced(self, offsets: Mapping[TP, int], metadata: str, generation: int) -> bool:
+        """Commit in the group generation `generation`; False when this member does not own the partitions (any more)."""
+        return bool(await self._beside(self._commit_fenced(offsets, metadata, generation)))
+
+    async def _commit_fenced(self, offsets: Mapping[TP, int], metadata: str, generation: int) -> bool:
+        consumer = self._ensure_consumer()
+        coordinator = consumer._coordinator  # noqa: SLF001
+        if coordinator.generation != generation or not set(offsets) <= self.assignment():
+            return False
+        wanted = {TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(at, metadata) for tp, at in offsets.items()}
+        try:
+            await consumer.commit(wanted)
+        except (CommitFailedError, IllegalStateError):
+            return False
+        except KafkaError as error:
+            self.log.warning("offset commit failed: %r", error)
+            return False
+        # generations only grow: unchanged before and after means that the request carried this one
+        return bool(coordinator.generation == generation)
+
+    async def bounds(self, tps: Iterable[TP]) -> dict[TP, tuple[int, int]]:
+        """Beginning and end of each partition, as a reader of committed records sees them."""
+        return dict(await self._beside(self._bounds(list(tps))))
+
+    async def _bounds(self, tps: list[TP]) -> dict[TP, tuple[int, int]]:
+        consumer = self._ensure_consumer()
+        plain = {tp: TopicPartition(tp.topic, tp.partition) for tp in tps}
+        begins = await consumer.beginning_offsets(plain.values())
+        ends = await consumer.end_offsets(plain.values())
+        return {tp: (begins[at], ends[at]) for tp, at in plain.items()}
+
+    async def committed(self, tp: TP) -> tuple[int, str] | None:
+        """The group's committed offset of a partition and its metadata; None = nothing was committed."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001
+        plain = TopicPartition(tp.topic, tp.partition)
+        found = (await self._beside(coordinator.fetch_committed_offsets([plain]))).get(plain)
+        return None if found is None or found.offset < 0 else (found.offset, found.metadata)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Off: Faust looks at acknowledged events; the worker has a liveness probe on positions of its own."""
+
+
+class Unfiltered(dict[Any, Any]):
+    """Faust's read offsets, answering None: it then neither drops a message nor invents a gap."""
+
+    def __getitem__(self, key: Any) -> None:
+        return None
+
+
+class RawConsumer(driver.Consumer):  # type: ignore[misc]
+    """Faust's consumer, yielding chunks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = Unfiltered()
+
+    def _new_consumer_thread(self) -> RawConsumerThread:
+        return RawConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
+        """One round of fetched chunks, partitions in turn. After a rebalance the rest is dropped: positions are sought anew."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        active = self._get_active_partitions()
+        if not active:
+            await asyncio.sleep(FULL_SLEEP_S)
+            return
+        generation = self.app.consumer_generation_id
+        seeks = dict(self.app.seeks)
+        fetched = await self._getmany(active, min(timeout, POLL_S))
+        queues = [self._chunks_of(driver_tp, pieces, seeks) for driver_tp, pieces in (fetched or {}).items()]
+        while queues:
+            for queue in list(queues):
+                chunk = next(queue, None)
+                if chunk is None:
+                    queues.remove(queue)
+                    continue
+                if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+                    return
+                tp = TP(chunk.topic, chunk.partition)
+                yield tp, _message(tp, chunk, generation)
+
+    def _chunks_of(self, tp: Any, pieces: list[Piece], seeks: Mapping[TP, int]) -> Iterator[Chunk]:
+        seek = seeks.get(TP(tp.topic, tp.partition), 0)
+        return chunks.chunks(tp.topic, tp.partition, pieces, self.app.events_per_chunk, seek)
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Off: a chunk's offset is its last record's."""
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Off: offsets are committed by snapshots only. What Faust has collected is forgotten."""
+        self._acked[tp].clear()
+        self._acked_index[tp].clear()
+        return None
+
+    async def perform_seek(self) -> None:
+        """Go to where the restored states stand."""
+        positions: dict[TP, int] = await self.app.positions(self.assignment())
+        await self.app.seek(positions)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await super().on_partitions_revoked(revoked)
+        await self.app.before_revocation(revoked)
+
+
+def _message(tp: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
+    return ConsumerMessage(
+        tp.topic,
+        tp.partition,
+        chunk.next_offset - 1,
+        None,
+        0,
+        None,
+        None,
+        chunk,
+        None,
+        0,
+        0,
+        tp,
+        generation_id=generation,
+    )
+
+
+class RawTransport(driver.Transport):  # type: ignore[misc]
+    Consumer = RawConsumer
+
+
+class ChunkSchema(faust.Schema):  # type: ignore[misc]
+    """Passes the chunk through Faust's decoding untouched."""
+
+    def loads_key(self, _app: Any, _message: Any, **_: Any) -> None:
+        return None
+
+    def loads_value(self, _app: Any, message: Any, **_: Any) -> Any:
+        return message.value
+
+
+Positions = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
+Revocation = Callable[[set[TP]], Awaitable[None]]
+
+
+class RawApp(faust.App):  # type: ignore[misc]
+    """A Faust app over raw chunks. `positions` and `before_revocation` are the owner's, set before it starts."""
+
+    positions: Positions
+    before_revocation: Revocation
+    events_per_chunk = EVENTS_PER_CHUNK
+
+    def __init__(self, *args: Any, raw_topics: Iterable[str] = (), **kwargs: Any) -> None:
+        self.raw_topics = frozenset(raw_topics)
+        self.seeks: Counter[TP] = Counter()
+        super().__init__(*args, **kwargs)
+
+    def _new_transport(self) -> RawTransport:
+        return RawTransport(self.conf.broker_consumer, self)
+
+    def chunk_topic(self, name: str) -> Any:
+        """A topic whose messages are `Chunk`s: bytes when it is one of `raw_topics`, else records with their headers."""
+        return self.topic(name, schema=ChunkSchema())
+
+    async def seek(self, positions: Mapping[TP, int]) -> None:
+        """Read these partitions from other offsets. Chunks already under way still arrive: `Chunk.seek` tells them."""
+        here = {tp: offset for tp, offset in positions.items() if tp in self.consumer.assignment()}
+        if here:
+            await self.consumer.seek_wait(here)
+            self.seeks.update(here.keys())
