@@ -28,10 +28,11 @@ class Kafka:
     bootstrap_servers: str
 
     def create_topic(self, name: str, partitions: int = 1, settings: dict[str, str] | None = None) -> str:
-        from kafka.admin import KafkaAdminClient, NewTopic
+        from kafka.admin import KafkaAdminClient
 
+        wanted = {name: {"num_partitions": partitions, "replication_factor": 1, "configs": settings or {}}}
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)) as admin:
-            admin.create_topics([NewTopic(name, partitions, 1, topic_configs=settings or {})])
+            admin.create_topics(wanted, wait_for_metadata=True)
         return name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import KafkaAdminClient
 
 from stream import broker_files
 from stream.broker import Broker, BrokerUnavailableError, any_broker
@@ -71,7 +72,7 @@ def test_data_survive_a_kill_and_a_stop() -> None:
     with Broker(properties={"message.max.bytes": "4000000"}) as broker:
         address, folder = broker.bootstrap_servers, broker.log_file.parent
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=address)) as admin:
-            admin.create_topics([NewTopic("kept", 1, 1)])
+            admin.create_topics({"kept": {"num_partitions": 1, "replication_factor": 1}})
         write(address, "kept", [b"one", b"two"])
 
         first = broker.pid
@@ -110,9 +111,10 @@ def test_it_ends_with_its_parent(process: subprocess.Popen[str], number: int) ->
 
 def test_it_ends_with_its_guard(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
-    pid, guard, _, _ = json.loads(process.stdout.readline())
+    pid, guard, folder, _ = json.loads(process.stdout.readline())
     os.kill(guard, signal.SIGKILL)
     wait_gone([pid])
+    shutil.rmtree(folder)  # nobody was left to do it
 
 
 def test_it_listens_on_loopback_only() -> None:

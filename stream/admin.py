@@ -1,0 +1,219 @@
+"""Topics: which ones driftline needs for a configuration, making them, and comparing what is there. Uses kafka-python.
+
+The predictions topic is the user's: it is looked at, and made only when asked for. Nothing that exists is ever changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stream.connection import KafkaUnreachableError, client_log, kafka_python_settings, why_refused, why_unreachable
+from stream.topics import TOPICS, TopicRole, topic_config, topic_name
+
+if TYPE_CHECKING:
+    from stream.config import Config, Kafka
+
+REPLICATION_MAX = 3  # the default where there are brokers enough
+CONNECT_S = 10.0
+TOPIC_EXISTS = 36  # Kafka's error code
+EXACT = ("cleanup.policy", "message.timestamp.type")  # a wrong one breaks results; retention is the operator's business
+AT_LEAST = ("min.compaction.lag.ms",)  # below it a snapshot could lose a blob while it is being read
+Difference = Literal["missing", "partitions", "policy"]
+
+
+class AdminError(Exception):
+    """Kafka is there and refuses, or the configuration's topics are not as they must be; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeededTopic:
+    role: TopicRole
+    name: str
+    partitions: int
+    settings: dict[str, str]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedTopic:
+    """`created` is False for one that was there before."""
+
+    role: TopicRole
+    name: str
+    partitions: int
+    replication: int
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """One topic of the configuration as it is; `difference` None = as it must be, else `detail` says what is wrong."""
+
+    role: TopicRole
+    name: str
+    partitions: int | None
+    meaning: str
+    difference: Difference | None = None
+    detail: str = ""
+
+
+@contextlib.contextmanager
+def admin_client(kafka: Kafka, connect_s: float = CONNECT_S) -> Iterator[Any]:
+    """A connected kafka.admin.KafkaAdminClient. Raises KafkaUnreachableError with the cause, AdminError when refused."""
+    from kafka.admin import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    settings = kafka_python_settings(kafka)
+    timeouts = {"bootstrap_timeout_ms": int(connect_s * 1000), "request_timeout_ms": 30_000}
+    servers = ", ".join(kafka.bootstrap_servers)
+    if (
+        cause := why_unreachable(kafka)
+    ) is not None:  # at once, and without the client, which would retry until its time is up
+        raise KafkaUnreachableError(f"cannot use Kafka at {servers}: {cause}")
+    with client_log("kafka") as lines:
+        client = KafkaAdminClient.__new__(KafkaAdminClient)
+        try:
+            client.__init__(**settings, **timeouts)
+        except (KafkaError, OSError) as error:
+            client._closed = False  # noqa: SLF001 - a constructor that fails leaves a thread and its sockets behind
+            client.close()
+            cause = why_refused(kafka, [*lines, str(error)])
+            raise KafkaUnreachableError(f"cannot use Kafka at {servers}: {cause}") from error
+    with contextlib.closing(client):
+        try:
+            yield client
+        except KafkaError as error:
+            raise AdminError(
+                f"Kafka refused: {type(error).__name__}: {getattr(error, 'description', error)}"
+            ) from error
+
+
+def needed_topics(config: Config, prediction_partitions: int) -> tuple[NeededTopic, ...]:
+    """Everything driftline writes, with P = `prediction_partitions` and M = config.monitors filled in."""
+    counts = {"P": prediction_partitions, "M": config.monitors}
+    return tuple(
+        NeededTopic(
+            role=spec.role,
+            name=topic_name(config.prefix, spec.role),
+            partitions=counts[spec.partitions] if spec.partitions in counts else int(spec.partitions),
+            settings=topic_config(spec),
+            meaning=spec.meaning,
+        )
+        for spec in TOPICS
+    )
+
+
+def partition_count(kafka: Kafka, topic: str) -> int | None:
+    """Number of partitions, None where there is no such topic."""
+    with admin_client(kafka) as client:
+        return _partition_counts(client, [topic])[topic]
+
+
+def create_topics(
+    config: Config, *, replication: int | None = None, with_inputs: int | None = None
+) -> tuple[CreatedTopic, ...]:
+    """Makes what is missing; `with_inputs` also the predictions topic, with so many partitions.
+
+    replication: default 3, or as many as there are brokers. With 3 and more, min.insync.replicas=2, so that what was
+    acknowledged survives the loss of a broker. Raises AdminError, KafkaUnreachableError.
+    """
+    with admin_client(config.kafka) as client:
+        if replication is None:
+            replication = min(REPLICATION_MAX, len(client.describe_cluster()["brokers"]))
+        predictions = config.topics.predictions.name
+        count = _partition_counts(client, [predictions])[predictions]
+        if count is None and with_inputs is None:
+            raise AdminError(
+                f"the predictions topic {predictions} does not exist: it is yours to make, or let `driftline topics create"
+                " --with-inputs N` make it with N partitions"
+            )
+        needed = list(needed_topics(config, count or with_inputs or 1))
+        if count is None and with_inputs is not None:
+            needed.insert(0, NeededTopic(TopicRole.PREDICTIONS, predictions, with_inputs, {}, "what the models write"))
+        return tuple(_create(client, needed, replication))
+
+
+def _create(client: Any, needed: Sequence[NeededTopic], replication: int) -> Iterator[CreatedTopic]:
+    durable = {"min.insync.replicas": "2"} if replication >= REPLICATION_MAX else {}
+    wanted = {
+        topic.name: {
+            "num_partitions": topic.partitions,
+            "replication_factor": replication,
+            "configs": topic.settings | durable,
+        }
+        for topic in needed
+    }
+    answers = {entry["name"]: entry for entry in client.create_topics(wanted, raise_errors=False)["topics"]}
+    refused = [
+        f"{name}: {entry['error_message'] or entry['error_code']}"
+        for name, entry in answers.items()
+        if entry["error_code"] not in (0, TOPIC_EXISTS)
+    ]
+    if refused:
+        raise AdminError("Kafka refused to make topics:\n  " + "\n  ".join(refused))
+    made = [name for name, entry in answers.items() if entry["error_code"] == 0]
+    if made:
+        client.wait_for_topics(made)
+    for topic in needed:
+        yield CreatedTopic(topic.role, topic.name, topic.partitions, replication, topic.name in made)
+
+
+def compare_topics(config: Config) -> tuple[TopicState, ...]:
+    """Every topic of the configuration, predictions first, as it is against as it must be."""
+    predictions = config.topics.predictions.name
+    with admin_client(config.kafka) as client:
+        names = [predictions, *(topic.name for topic in needed_topics(config, 1))]
+        counts = _partition_counts(client, names)
+        settings = _topic_settings(client, [name for name in names if counts[name] is not None])
+    source = counts[predictions]
+    first = TopicState(TopicRole.PREDICTIONS, predictions, source, "what the models write")
+    if source is None:
+        first = TopicState(
+            TopicRole.PREDICTIONS, predictions, None, first.meaning, "missing", "yours to make, or --with-inputs N"
+        )
+    needed = needed_topics(config, source or 1)
+    return (first, *(_compare(topic, counts[topic.name], settings.get(topic.name, {}), source) for topic in needed))
+
+
+def _compare(needed: NeededTopic, count: int | None, settings: dict[str, str], source: int | None) -> TopicState:
+    difference: Difference | None = None
+    detail = ""
+    wrong = [
+        f"{key} is {settings.get(key)}, must be {needed.settings[key]}"
+        for key in EXACT
+        if key in needed.settings and settings.get(key) != needed.settings[key]
+    ] + [
+        f"{key} is {settings.get(key)}, must be at least {needed.settings[key]}"
+        for key in AT_LEAST
+        if key in needed.settings and int(settings.get(key, 0)) < int(needed.settings[key])
+    ]
+    follows_source = needed.role in {TopicRole.DEAD_LETTERS, TopicRole.STATE_COLLECTOR}
+    if count is None:
+        difference, detail = "missing", "driftline topics create"
+    elif count != needed.partitions and (source is not None or not follows_source):
+        difference, detail = "partitions", f"has {count} partitions, must have {needed.partitions}"
+    elif wrong:
+        difference, detail = "policy", "; ".join(wrong)
+    return TopicState(needed.role, needed.name, count, needed.meaning, difference, detail)
+
+
+def _partition_counts(client: Any, names: Sequence[str]) -> dict[str, int | None]:
+    found = {entry["name"]: entry for entry in client.describe_topics(list(names))}
+    counts: dict[str, int | None] = {}
+    for name in names:
+        entry = found.get(name)
+        counts[name] = len(entry["partitions"]) if entry is not None and entry["error_code"] == 0 else None
+    return counts
+
+
+def _topic_settings(client: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    if not names:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    answer = client.describe_configs(resources, config_filter="all")["topic"]
+    return {name: {key: entry["value"] for key, entry in settings.items()} for name, settings in answer.items()}
