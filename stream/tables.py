@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from stream.config import Config
+from stream.config import Config, Reference
 from stream.config_errors import unknown_name
 from stream.mapping import PREDICTION
 from stream.plan import Role
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ENVELOPE = ("prediction_id", "model", "version", "timestamp")
 """Columns of that name are no features, because an event has them beside its features."""
 BATCH_ROWS = 8_192
-NESTED_FEATURES = "features"
+NESTED = ("features", "segments")
+_TEXTS = ("prediction_id", "model", "version")
 
 
 class TableError(ValueError):
@@ -51,6 +52,8 @@ def read_table(path: Path) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
+    if not path.is_file():
+        raise TableError(f"{path} is not there")
     try:
         if path.suffix.lower() in {".csv", ".tsv"}:
             options = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
@@ -58,8 +61,7 @@ def read_table(path: Path) -> pa.Table:
         if path.suffix.lower() in {".parquet", ".pq"}:
             return parquet.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split("\n", 1)[0][:200]
-        raise TableError(f"{path}: {reason}") from None
+        raise TableError(f"{path}: {str(error).splitlines()[0][:200]}") from None
     raise TableError(f"{path}: {path.suffix or 'no ending'} is not known; known: .parquet, .pq, .csv, .tsv")
 
 
@@ -145,31 +147,50 @@ def _time_ms(table: pa.Table, name: str | None) -> NDArray[np.int64] | None:
     return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
 
 
-def table_events(path: Path, *, prediction: str, scores: Mapping[str, str]) -> Iterator[bytes]:
+def table_events(config: Config, path: Path) -> Iterator[bytes]:
     """A Parquet or CSV file as native events, one a row, in the order of the file. Raises TableError.
 
-    Columns prediction_id, model, version, timestamp, prediction and the scores make the envelope; "features" and
-    "segments" may be nested, or every other column is a feature and "segments.<key>" a segment.
+    Columns prediction_id (else the number of the row), model (else the only configured one), version and timestamp make
+    the envelope; prediction and scores are found as in a reference file. "features" and "segments" may be nested, a column
+    "segments.<key>" is a segment, and what is left is a feature. A configured segment key that is a feature is both.
     """
     table = read_table(path)
-    outputs = {prediction, *scores}
+    only = next(iter(config.models)) if len(config.models) == 1 else None
+    if "model" not in table.column_names and only is None:
+        raise TableError(f"{path}: with several models configured, a column `model` must say whose prediction a row is")
+    reference = config.models[only].reference if only is not None else None
+    renamed = _event_names(config, reference)
+    ignored = {*reference.ignore, reference.label} if reference is not None else set()
+    keys = {key for model in config.models.values() for key in model.segments}
+    outputs = {*ENVELOPE, PREDICTION, *config.topics.predictions.mapping.scores}
+    number = 0
     for batch in table.to_batches(max_chunksize=BATCH_ROWS):
         for row in batch.to_pylist():
-            event: dict[str, Any] = {}
+            event: dict[str, Any] = {"prediction_id": f"row-{number}", "model": only}
             features: dict[str, Any] = {}
             segments: dict[str, Any] = {}
-            for name, value in row.items():
-                if name in ENVELOPE or name in outputs:
-                    event[name] = value
-                elif name == NESTED_FEATURES:
-                    features.update(value or {})
+            for column, value in row.items():
+                name = renamed.get(column, column)
+                if name in outputs:
+                    event[name] = str(value) if name in _TEXTS and value is not None else value
+                elif name in NESTED:
+                    (features if name == NESTED[0] else segments).update(value or {})
                 elif name.startswith("segments."):
                     segments[name.removeprefix("segments.")] = value
-                elif name == "segments":
-                    segments.update(value or {})
-                else:
+                elif column not in ignored:
                     features[name] = value
-            event["features"] = features
-            if segments:
-                event["segments"] = segments
+            segments |= {key: features[key] for key in keys if key in features and key not in segments}
+            event["features"], event["segments"] = features, segments
+            number += 1
             yield orjson.dumps(event, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC, default=str)
+
+
+def _event_names(config: Config, reference: Reference | None) -> dict[str, str]:
+    """Columns that the configuration names for the reference, and what they are in an event."""
+    if reference is None:
+        return {}
+    scores = list(config.topics.predictions.mapping.scores)
+    named = {reference.time: "timestamp", reference.prediction: PREDICTION}
+    if scores:
+        named[reference.score] = scores[0]
+    return {column: name for column, name in named.items() if column is not None}

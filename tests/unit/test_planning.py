@@ -1,0 +1,282 @@
+"""Plans, layouts, hashes and settings from a configuration and references."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from xxhash import xxh3_64_intdigest
+
+from detectors.binning import Binning, Kind
+from detectors.reference import ReferenceProfile, TargetReference, WindowInfo, WindowRule
+from stream.config import Config, config_from
+from stream.discover import discover
+from stream.mapping import NATIVE
+from stream.plan import Role
+from stream.planning import (
+    DeclaredTarget,
+    PlanningError,
+    UnknownTargetsError,
+    check_names,
+    collector_hash,
+    collector_plan,
+    declared_targets,
+    model_plan,
+    monitor_settings,
+    window_rule,
+)
+from stream.sizing import estimate
+
+
+def config(model: dict[str, Any] | None = None, **more: Any) -> Config:
+    data = {
+        "kafka": {"bootstrap_servers": "a:1"},
+        "topics": {"predictions": "p"},
+        "models": {"fraud": {"reference": {"first": 100_000}} | (model or {})},
+    }
+    return config_from(data | more)
+
+
+def numeric(name: str, role: str = "feature") -> TargetReference:
+    binning = Binning(
+        kind=Kind.NUMERIC,
+        cuts=np.array([0.0, 1.0, 2.0]),
+        core=(0, 3),
+        centre=1.0,
+        low=-5.0,
+        high=5.0,
+        key=np.empty(0, np.uint64),
+        code=np.empty(0, np.int32),
+        labels=(),
+    )
+    counts = np.full(6, 10, np.int64)
+    return TargetReference(
+        name=name,
+        role=role,
+        binning=binning,
+        first=counts,
+        counts=counts,
+        rank=np.array([1, 2]),
+        order=np.zeros((5, 2)),
+        tie=np.zeros((5, 2)),
+        windows=2,
+        size_min=20,
+        size_max=40,
+        size_median=30,
+        group=1,
+        summary={},
+        minimum=0.0,
+        maximum=2.0,
+    )
+
+
+def profile(*targets: TargetReference) -> ReferenceProfile:
+    windows = WindowInfo(2, 300_000, 500, 3_600_000, 60_000, 20, 40, checked=True)
+    return ReferenceProfile("sha256:abc", "fraud", targets, windows, 120, {})
+
+
+def test_a_reference_becomes_a_plan_and_a_layout() -> None:
+    segments = {"segments": {"country": ["DE", 1]}}
+    plan, layout = collector_plan(
+        config(segments),
+        {"fraud": profile(numeric("amount"), numeric("score", "score"), numeric("prediction", "prediction"))},
+    )
+    (model,) = plan.models
+    assert layout.paths == ("features.amount", "score", "prediction", "segments.country")
+    assert [(target.name, target.role, target.column) for target in model.targets] == [
+        ("amount", Role.FEATURE, 0),
+        ("score", Role.SCORE, 1),
+        ("prediction", Role.PREDICTION, 2),
+    ]
+    assert model.reference == "sha256:abc"
+    assert not model.learning
+    assert model.sample_rows == 0
+    assert model.segments[0].values == ("DE", "1")
+    assert model.segments[0].value_hash[0] == xxh3_64_intdigest(b"DE")
+    assert (plan.resolution_ms, plan.lateness_ms, plan.max_future_skew_ms, plan.dedup) == (
+        60_000,
+        60_000,
+        300_000,
+        True,
+    )
+    assert layout.models == ("fraud",)
+
+
+def test_an_operators_range_replaces_the_references_and_an_unwatched_target_is_not_read() -> None:
+    settings = {"targets": {"amount": {"range": [0, 2]}, "noise": {"watch": False}}}
+    plan, layout = collector_plan(config(settings), {"fraud": profile(numeric("amount"), numeric("noise"))})
+    (target,) = plan.models[0].targets
+    assert (target.binning.low, target.binning.high) == (0.0, 2.0)
+    assert layout.paths == ("features.amount",)
+
+
+def test_the_hashes_name_what_counting_depends_on_and_nothing_else() -> None:
+    references = {"fraud": profile(numeric("amount"))}
+
+    def hash_of(made: Config) -> str:
+        return collector_hash(made, collector_plan(made, references)[0])
+
+    base = hash_of(config())
+    assert hash_of(config({"owner": "me", "tolerance": 0.3}, prefix="x.")) == base
+    changes = [
+        config({"targets": {"amount": {"range": [0, 2]}}}),
+        config({"segments": {"country": ["DE"]}}),
+        config(resolution="30s"),
+        config(dedup=False),
+        config(max_future_skew="1m"),
+        config(topics={"predictions": {"name": "p", "lateness": "5s"}}),
+        config(topics={"predictions": {"name": "p", "mapping": {"timestamp": "at"}}}),
+    ]
+    assert len({base, *map(hash_of, changes)}) == len(changes) + 1
+    moved = replace(numeric("amount"), binning=replace(numeric("amount").binning, cuts=np.array([0.0, 1.0, 2.5])))
+    assert collector_hash(config(), collector_plan(config(), {"fraud": profile(moved)})[0]) != base
+
+
+def test_a_learning_model_samples_whole_rows_of_the_declared_targets() -> None:
+    settings = {
+        "targets": {
+            "amount": {"kind": "numeric", "range": [0, 9]},
+            "prediction": {"kind": "categorical"},
+            "x": {"tolerance": 0.1},
+        }
+    }
+    made = config(settings)
+    assert declared_targets(made, "fraud") == (
+        DeclaredTarget("amount", Role.FEATURE, Kind.NUMERIC),
+        DeclaredTarget("prediction", Role.PREDICTION, Kind.CATEGORICAL),
+    )
+    plan, layout = collector_plan(made, {"fraud": None})
+    (model,) = plan.models
+    assert model.learning
+    assert model.reference == ""
+    assert model.sample_rows == 15_000
+    assert layout.paths == ("features.amount", "prediction")
+    assert model.targets[0].binning.high == 9
+
+
+@pytest.mark.parametrize(("first", "rows"), [(5_000, 5_000), (50_000, 7_500), (10_000_000, 20_000)])
+def test_the_sample_is_a_share_of_what_is_learnt_from_within_limits(first: int, rows: int) -> None:
+    made = config({"reference": {"first": first}, "targets": {"a": {"kind": "numeric"}}})
+    assert collector_plan(made, {"fraud": None})[0].models[0].sample_rows == rows
+
+
+def test_learning_without_any_target_is_refused_by_name() -> None:
+    with pytest.raises(UnknownTargetsError, match=r"models\.fraud: reference\.first needs to know what to watch"):
+        collector_plan(config(), {"fraud": None})
+
+
+def test_what_a_sample_showed_is_corrected_by_the_configuration() -> None:
+    found = (DeclaredTarget("amount", Role.FEATURE, Kind.NUMERIC), DeclaredTarget("id", Role.FEATURE, Kind.NUMERIC))
+    made = config({"targets": {"amount": {"kind": "categorical"}, "id": {"watch": False}}})
+    plan, _ = collector_plan(made, {"fraud": None}, {"fraud": found})
+    assert [(target.name, target.binning.kind) for target in plan.models[0].targets] == [("amount", Kind.CATEGORICAL)]
+
+
+def test_a_new_reference_with_a_column_that_is_not_read_needs_a_restart() -> None:
+    with pytest.raises(PlanningError, match=r"features\.other is not read by this worker; restart"):
+        model_plan(config(), "fraud", profile(numeric("other")), ["features.amount"])
+
+
+def test_monitor_settings_carry_what_decides() -> None:
+    made = config(
+        {
+            "false_alarms": "2 per 10d",
+            "targets": {"amount": {"tolerance": 0.2}, "noise": {"watch": False, "tolerance": 1.0}},
+            "detectors": [{"type": "psi", "targets": ["amount"], "threshold": 0.25}],
+            "window": {"every": "5m"},
+            "owner": "payments",
+            "runbook": "https://wiki",
+            "criticality": "high",
+            "traffic": "split",
+        }
+    )
+    settings = monitor_settings(made)
+    model = settings.models["fraud"]
+    assert settings.resolution_ms == 60_000
+    assert model.budget_ms == 5 * 86_400_000
+    assert model.tolerance_of("amount") == 0.2
+    assert model.tolerance_of("other") == 0.05
+    assert dict(model.tolerances) == {"amount": 0.2}
+    assert model.window == WindowRule(False, 300_000, 500, 3_600_000, 60_000)
+    assert [(own.type, own.threshold, own.targets) for own in model.thresholds] == [("psi", 0.25, ("amount",))]
+    assert (model.owner, model.runbook, model.criticality, model.traffic) == (
+        "payments",
+        "https://wiki",
+        "high",
+        "split",
+    )
+    assert model.learn_first == 100_000
+    assert model.detection_hash() != monitor_settings(config()).models["fraud"].detection_hash()
+
+
+def test_auto_windows_leave_the_length_to_the_reference() -> None:
+    assert window_rule(config(), "fraud") == WindowRule(True, 0, 500, 0, 60_000)
+
+
+def test_names_that_the_reference_does_not_have() -> None:
+    made = config(
+        {
+            "targets": {"amuont": {"tolerance": 0.1}},
+            "detectors": [{"type": "psi", "targets": ["score"], "threshold": 1}],
+        }
+    )
+    assert check_names(made, "fraud", profile(numeric("amount"))) == [
+        (
+            ("models", "fraud", "targets", "amuont"),
+            "the reference has no amuont",
+            "did you mean `amount`?  Known here: amount",
+        ),
+        (("models", "fraud", "detectors", 0, "targets", 0), "the reference has no score", "Known here: amount"),
+    ]
+
+
+def test_the_memory_grows_as_the_arithmetic_says() -> None:
+    references = {"fraud": profile(*(numeric(f"f{n}") for n in range(100)))}
+    plain, _ = collector_plan(config(), references)
+    eight = estimate(plain, 8)
+    assert eight.edge_bytes == 8 * 100 * (4 * 4 + 56)
+    assert eight.panes_bytes == 3 * eight.edge_bytes
+    assert eight.ids_bytes == 10_000 * 180 * 36
+    assert estimate(plain, 16).edge_bytes == 2 * eight.edge_bytes
+    segments = {"segments": {"country": [f"c{n}" for n in range(9)]}}
+    assert estimate(collector_plan(config(segments), references)[0], 8).edge_bytes == 11 * eight.edge_bytes
+    assert estimate(collector_plan(config(dedup=False), references)[0], 8).ids_bytes == 0
+    assert eight.as_json()["total_bytes"] == eight.total_bytes
+
+
+def test_targets_are_proposed_from_a_sample() -> None:
+    events = [
+        {
+            "model": "fraud",
+            "features": {
+                "amount": n * 1.5,
+                "country": "DE" if n % 3 else "FR",
+                "text": f"session {n}",
+                "new": bool(n % 2),
+                "empty": None,
+                "nested": {"a": 1},
+                "mixed": "x" if n % 10 == 0 else n,
+            },
+            "prediction": n % 2,
+            "score": n / 100,
+        }
+        for n in range(100)
+    ]
+    found = discover([*events, {"model": "other", "features": {"x": 1}}, b"{", b"[1]"], NATIVE, ["fraud", "quiet"])
+    assert found["quiet"] == ()
+    assert [(target.name, target.role.value, target.kind.value) for target in found["fraud"]] == [
+        ("amount", "feature", "numeric"),
+        ("country", "feature", "categorical"),
+        ("mixed", "feature", "numeric"),
+        ("new", "feature", "categorical"),
+        ("prediction", "prediction", "categorical"),
+        ("score", "score", "numeric"),
+    ]
+
+
+def test_a_prediction_with_many_values_is_numeric() -> None:
+    events = [{"model": "fraud", "features": {"a": 1}, "prediction": n} for n in range(100)]
+    found = discover(events, NATIVE, ["fraud"])["fraud"]
+    assert DeclaredTarget("prediction", Role.PREDICTION, Kind.NUMERIC) in found
