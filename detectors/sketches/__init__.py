@@ -1,0 +1,1 @@
+"""Mergeable summaries without a random generator: equal inputs give equal bytes, in any batching."""
