@@ -92,7 +92,6 @@ class _Cut:
     vector: dict[str, int]
     decided: int
     decisions: tuple[Decision, ...]
-    outputs: tuple[Output, ...]  # to be sent before the manifest
     held: tuple[Output, ...]  # to be sent after the commit
     blobs: dict[str, bytes]
     gone: frozenset[str]
@@ -378,9 +377,7 @@ class PartitionOwner:
         again = yield from self._read_far()
         # 2 the cut: no yield inside
         cut = self._cut(again)
-        # 3 what the state has said before the cut is acknowledged
-        if cut.outputs:
-            yield Append("snapshot.3-outputs", cut.outputs)
+        # 3 what the state has said before the cut is acknowledged, or in the manifest
         yield Acknowledged("snapshot.3-acknowledged")
         # 4, 5 blobs, then the manifest that names them
         manifest, given_up = yield from self._write_blobs(cut)
@@ -392,7 +389,7 @@ class PartitionOwner:
         self._saved = manifest
         # 7, 8 what waited for the commit: the journal first, so that nothing is seen without its reason
         yield from self._journal("snapshot.7-journal", len(cut.decisions))
-        released = yield from self._release("snapshot.8-release", len(cut.held))
+        released = yield from self._release("snapshot.8-release", len(cut.held) or self._releasable())
         # 9 the newest manifest but one stays whole, should the newest be damaged
         tombstones, self._retired = self._retired, given_up
         if tombstones:
@@ -423,8 +420,8 @@ class PartitionOwner:
     def _cut(self, again: dict[str, bytes]) -> _Cut:
         changes = self.stage.changed_blobs()
         self._collect()
-        outputs = self.take_outputs()
         held = tuple(self._queue)
+        self._hold = self._hold or bool(held)  # not taken in time: they keep their place before all that follows
         blobs = again | {name: blob for name, blob in changes.items() if blob is not None}
         gone = {name for name, blob in changes.items() if blob is None}
         for name in gone:
@@ -433,7 +430,7 @@ class PartitionOwner:
             blobs[HELD] = encode_outputs(held)
         else:
             gone.add(HELD)
-        return _Cut(dict(self.vector), self._decided, tuple(self._pending), outputs, held, blobs, frozenset(gone))
+        return _Cut(dict(self.vector), self._decided, tuple(self._pending), held, blobs, frozenset(gone))
 
     def _write_blobs(self, cut: _Cut) -> Steps[tuple[Manifest, tuple[bytes, ...]]]:
         """Write the cut's blobs; the manifest of it, and the keys that it gives up."""
@@ -481,11 +478,16 @@ class PartitionOwner:
             for _ in batch:
                 self._queue.popleft()
             released += count
-            self._collect()
-            count = 0 if self._pending or self._hold_all else len(self._queue)
-        if not self._pending and not self._hold_all:
-            self._hold = bool(self._queue)
+            count = self._releasable()
         return released
+
+    def _releasable(self) -> int:
+        """How many more may go; with none left and no newer decision the hold ends, at this very place."""
+        if self._pending or self._hold_all:
+            return 0
+        self._collect()
+        self._hold = bool(self._queue)
+        return len(self._queue)
 
     # -- plumbing
 

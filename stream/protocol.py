@@ -47,8 +47,7 @@ RESTORE_STEPS = (
 )  # 9: ready
 SNAPSHOT_STEPS = (
     "snapshot.1-read-far",
-    "snapshot.3-outputs",  # 2 is the cut, without an effect
-    "snapshot.3-acknowledged",
+    "snapshot.3-acknowledged",  # 2 is the cut, without an effect
     "snapshot.4-blobs",
     "snapshot.5-manifest",
     "snapshot.6-commit",
