@@ -64,6 +64,17 @@ class GroupPort(Protocol):
     async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, tuple[int, int]]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a reader saw of a log: as protocol.LogSlice, the records are aiokafka's."""
+
+    beginning: int
+    end: int
+    start: int
+    position: int
+    records: Sequence[Any]
+
+
 class LogReader:
     """Reads stretches of a log; a few consumers are kept open and lent out."""
 
@@ -105,22 +116,34 @@ class LogReader:
 
     async def read(self, topic: str, partition: int, start: int | None) -> LogSlice:
         """Every record from `start` (None = the beginning) to the end as of now. Raises LogIncomplete when it stalls."""
+        stretch = await self.stretch(topic, partition, start)
+        records = [LogRecord(record.offset, record.key or b"", record.value) for record in stretch.records]
+        return LogSlice(stretch.beginning, stretch.end, stretch.start, stretch.position, records)
+
+    async def stretch(self, topic: str, partition: int, start: int | None, *, tail: int | None = None) -> Stretch:
+        """As `read`, with headers and times. `tail`: at most so many offsets before the end."""
         at, records = TopicPartition(topic, partition), []
         async with self._lent() as consumer:
             consumer.assign([at])
             beginning = (await consumer.beginning_offsets([at]))[at]
             end = (await consumer.end_offsets([at]))[at]
             first = beginning if start is None else max(start, beginning)
+            if tail is not None:
+                first = max(first, end - tail)
             position = first
             if first < end:
                 consumer.seek(at, first)
             while position < end:
-                batch = await asyncio.wait_for(_some(consumer, at), READ_STALL_S)
-                records += [LogRecord(record.offset, record.key or b"", record.value) for record in batch]
+                try:
+                    records += await asyncio.wait_for(_some(consumer, at), READ_STALL_S)
+                except TimeoutError:
+                    raise LogIncomplete(
+                        f"{topic}-{partition}: nothing for {READ_STALL_S:.0f} s at {position}"
+                    ) from None
                 position = await consumer.position(at)
             if records and records[0].offset < first:
                 raise LogIncomplete(f"{topic}-{partition}: asked for {first}, got {records[0].offset}")
-        return LogSlice(beginning, end, first, position, records)
+        return Stretch(beginning, end, first, position, records)
 
     async def read_at(self, topic: str, partition: int, offsets: Sequence[int]) -> tuple[bytes | None, ...]:
         """Values at these offsets; None where compaction has removed one."""

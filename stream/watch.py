@@ -1,0 +1,81 @@
+"""When an idle partition ticks, and to which event time (contracts.md, Time). Pure: the clock comes as an argument.
+
+A partition is idle when its log has not grown for `idle_timeout`. One that is idle and wholly read ticks
+- while others are not idle: to the smallest edge that those have marked, so that it holds nobody up;
+- when all are idle: to the largest event time that any marker names, plus the idle wall time, minus the lateness.
+A tick is a decision: what it was is in the journal, so nothing here needs to be exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from stream.panes import EDGE_END, EDGE_MIN, Announcement, Marker, Pane
+
+
+@dataclass
+class MarkerWatch:
+    """What the markers in one panes partition say of each source partition; every marker reaches every panes partition."""
+
+    sources: int
+    marked_ms: dict[int, int] = field(default_factory=dict)
+    largest_ms: dict[int, int] = field(default_factory=dict)
+    _epoch: dict[int, int] = field(default_factory=dict)
+
+    def add(self, epoch: int, body: Pane | Marker | Announcement) -> None:
+        if isinstance(body, Pane) or epoch < self._epoch.get(body.partition, 0):
+            return
+        self._epoch[body.partition] = epoch
+        if isinstance(body, Marker):
+            self.marked_ms[body.partition] = max(self.marked_ms.get(body.partition, EDGE_MIN), body.edge_ms)
+            self.largest_ms[body.partition] = max(self.largest_ms.get(body.partition, EDGE_MIN), body.largest_ms)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every source partition has marked the end of a bounded input."""
+        return all(self.marked_ms.get(source) == EDGE_END for source in range(self.sources))
+
+
+@dataclass
+class IdleRule:
+    """Judges idleness from the ends of the source partitions, seen again and again."""
+
+    watch: MarkerWatch
+    idle_timeout_s: float
+    lateness_ms: int
+    resolution_ms: int
+    _ends: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+    def see(self, ends: Mapping[int, int], now_s: float) -> None:
+        """The end offset of each source partition, at `now_s` of a monotonic clock."""
+        for source, end in ends.items():
+            if source not in self._ends or self._ends[source][0] != end:
+                self._ends[source] = (end, now_s)
+
+    def end(self, source: int) -> int | None:
+        return self._ends[source][0] if source in self._ends else None
+
+    def idle_s(self, source: int, now_s: float) -> float:
+        """How long the log has not grown, as far as it was watched."""
+        return now_s - self._ends[source][1] if source in self._ends else 0.0
+
+    def tick_ms(self, source: int, position: int, now_s: float) -> int | None:
+        """Event time to which `source`, read to `position`, ticks now; None = it does not."""
+        end = self.end(source)
+        if end is None or position < end or self.idle_s(source, now_s) < self.idle_timeout_s:
+            return None
+        everyone = range(self.watch.sources)
+        active = [other for other in everyone if self.idle_s(other, now_s) < self.idle_timeout_s]
+        if active:
+            if any(other not in self.watch.marked_ms for other in active):
+                return None
+            until = min(self.watch.marked_ms[other] for other in active)
+        else:
+            largest = max(self.watch.largest_ms.values(), default=EDGE_MIN)
+            if largest == EDGE_MIN:
+                return None
+            waited_s = min(self.idle_s(other, now_s) for other in everyone)
+            until = largest + int(waited_s * 1000) - self.lateness_ms
+        until -= until % self.resolution_ms  # between two edges a tick would close nothing
+        return until if until > self.watch.marked_ms.get(source, EDGE_MIN) else None
