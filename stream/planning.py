@@ -265,7 +265,7 @@ def monitor_settings(
 def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarget]) -> ModelSettings:
     model = config.models[name]
     rate = config.false_alarms_of(name)
-    roles = {target.name: target.role for target in (*discovered, *declared_targets(config, name))}
+    known = (*discovered, *declared_targets(config, name))
     return ModelSettings(
         model=name,
         window=window_rule(config, name),
@@ -281,7 +281,8 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
         thresholds=tuple(Threshold(own.type, own.threshold, own.targets) for own in model.detectors),
         traffic=model.traffic,
         learn_first=model.reference.first,
-        roles=roles,
+        roles={target.name: target.role for target in known},
+        kinds={target.name: target.kind.value for target in known},
         owner=model.owner,
         criticality=model.criticality,
         runbook=model.runbook,

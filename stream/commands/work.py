@@ -43,14 +43,12 @@ def replay(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Run the same pipeline over a file, in one process and without a broker, and print its alerts."""
-    from stream.replay import event_lines
     from stream.replay import replay as run_replay
 
     loaded = loaded_config(config)
     if str(events) != "-" and not events.is_file():
         stop(f"{events} is not there", ExitCode.USAGE)
-    source = sys.stdin.buffer if str(events) == "-" else event_lines(loaded.config, events)
-    result = run_replay(loaded.config, source)
+    result = run_replay(loaded.config, sys.stdin.buffer if str(events) == "-" else events)
     if output is Output.JSON:
         print_json(result.as_json())
         return
