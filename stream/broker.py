@@ -214,11 +214,11 @@ class Broker:
                 return
             time.sleep(0.05)
         came_to = "ended" if not self.running else f"did not answer within {START_S:.0f} s"
-        tail = self._log_tail()
+        tail = self.log_tail()
         self.close()
         raise BrokerUnavailableError(f"Apache Kafka {kafka_version()} {came_to}; the end of its log:\n{tail}")
 
-    def _log_tail(self) -> str:
+    def log_tail(self) -> str:
         with contextlib.suppress(FileNotFoundError):
             lines = self.log_file.read_text(errors="replace").splitlines()
             telling = [line for line in lines if not line.startswith("\t")]  # without the stack frames
@@ -252,7 +252,7 @@ def any_broker(tuning: Tuning = "light", properties: Mapping[str, str] | None = 
 
 
 def run_broker(port: int | None = 9092, data: Path | None = None) -> int:
-    """Body of `driftline broker`: runs until SIGINT or SIGTERM. Returns 0, or 1 when the broker ended by itself."""
+    """Body of `driftline broker`: runs until SIGINT or SIGTERM. Returns 0; 1 = it ended by itself; 3 = not to be had."""
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -265,8 +265,11 @@ def run_broker(port: int | None = 9092, data: Path | None = None) -> int:
             while broker.running:
                 if ended.wait(0.5):
                     return 0
-            print("the broker ended by itself; the end of its log:", broker._log_tail(), sep="\n", file=sys.stderr)  # noqa: SLF001
+            print("the broker ended by itself; the end of its log:", broker.log_tail(), sep="\n", file=sys.stderr)
             return 1
+    except BrokerUnavailableError as error:
+        print(error, file=sys.stderr)
+        return 3
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

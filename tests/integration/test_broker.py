@@ -184,3 +184,26 @@ def test_no_java_is_one_clear_error(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         broker_files.find_java()
     old.write_text("#!/bin/sh\necho 'openjdk version \"21.0.2\"' >&2\n")
     assert broker_files.find_java() == old
+
+
+def run_broker_process(port: int) -> subprocess.Popen[str]:
+    code = f"import sys; from stream.broker import run_broker; sys.exit(run_broker({port}))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def test_the_command_runs_until_it_is_told_to_stop() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with run_broker_process(port) as refused:
+            assert refused.wait(30) == 3
+            assert refused.stderr is not None
+            assert "is taken" in refused.stderr.read()
+    with run_broker_process(port) as running:
+        assert running.stdout is not None
+        assert f"127.0.0.1:{port}" in running.stdout.readline()
+        children = psutil.Process(running.pid).children(recursive=True)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
+        wait_gone([child.pid for child in children])
