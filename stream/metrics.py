@@ -107,16 +107,16 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)  # a collector is anything with collect()
 
-    def set(self, name: str, value: float, **labels: object) -> None:
+    def set(self, name: str, value: float, /, **labels: object) -> None:
         with self._lock:
             self._series(name)[self._key(name, labels)] = float(value)
 
-    def add(self, name: str, amount: float = 1, **labels: object) -> None:
+    def add(self, name: str, amount: float = 1, /, **labels: object) -> None:
         with self._lock:
             series, key = self._series(name), self._key(name, labels)
             series[key] = series.get(key, 0.0) + amount
 
-    def raise_to(self, name: str, value: float, **labels: object) -> None:
+    def raise_to(self, name: str, value: float, /, **labels: object) -> None:
         """Keep the largest value."""
         with self._lock:
             series, key = self._series(name), self._key(name, labels)
@@ -132,7 +132,7 @@ class Metrics:
                     for key in [key for key in series if all(key[at] == value for at, value in places)]:
                         del series[key]
 
-    def get(self, name: str, **labels: object) -> float | None:
+    def get(self, name: str, /, **labels: object) -> float | None:
         with self._lock:
             return self._series(name).get(self._key(name, labels))
 

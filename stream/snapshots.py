@@ -14,13 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.errors import KafkaError
 
 from stream.protocol import (
@@ -35,19 +33,18 @@ from stream.protocol import (
     ReadAt,
     ReadLog,
     ReadMetadata,
+    Restored,
+    Saved,
     Steps,
 )
+from stream.sender import Sender
 from stream.stage import Output
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 READERS_MAX = 4
 READ_STALL_S = 60.0  # a reader that gets nowhere for so long gives up: never hang in a restore
 COMMIT_TIMEOUT_S = 15.0
-RESEND_FIRST_S = 0.1
-RESEND_MAX_S = 5.0
-QUEUE_BYTES_MAX = 32 << 20  # outputs waiting for the broker, per owner; beyond it the partition is held back
 RECORD_BYTES_MAX = 1_048_576
 
 Settings = Mapping[str, Any]
@@ -169,143 +166,6 @@ async def _some(consumer: AIOKafkaConsumer, at: TopicPartition) -> list[Any]:
             return list(found.get(at, ()))
 
 
-@dataclass(slots=True)
-class _Item:
-    output: Output
-    done: asyncio.Future[int]
-
-
-class Sender:
-    """Sends one owner's outputs in order. Never skips: a failed send is repeated until it is acknowledged or closed."""
-
-    def __init__(self, producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[Output], None]) -> None:
-        self._producer = producer
-        self._topic_of = topic_of
-        self._on_sent = on_sent
-        self._queue: deque[_Item] = deque()
-        self._unacknowledged: set[asyncio.Future[int]] = set()
-        self._wake = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
-        self._bytes = 0
-        self._task: asyncio.Task[None] | None = None
-
-    def post(self, outputs: Sequence[Output]) -> list[asyncio.Future[int]]:
-        """Queue outputs; the futures tell their offsets."""
-        loop = asyncio.get_running_loop()
-        if self._task is None:
-            self._task = loop.create_task(self._run())
-        items = [_Item(output, loop.create_future()) for output in outputs]
-        self._queue.extend(items)
-        self._bytes += sum(_size(output) for output in outputs)
-        if self._bytes > QUEUE_BYTES_MAX:
-            self._room.clear()
-        self._wake.set()
-        return [item.done for item in items]
-
-    async def room(self) -> None:
-        """Wait until the queue is short: the partition is held back while its outputs cannot be written."""
-        await self._room.wait()
-
-    async def append(self, outputs: Sequence[Output]) -> tuple[int, ...]:
-        """Offsets of `outputs`, once all are acknowledged."""
-        return tuple(await asyncio.gather(*self.post(outputs)))
-
-    async def acknowledged(self) -> None:
-        """Wait for everything that was posted before."""
-        waiting = [item.done for item in self._queue] + list(self._unacknowledged)
-        if waiting:
-            await asyncio.gather(*waiting)
-
-    async def close(self) -> None:
-        """Stop sending; what is queued is void (its owner is dead or gone)."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        for done in [*(item.done for item in self._queue), *self._unacknowledged]:
-            done.cancel()
-        self._queue.clear()
-        self._room.set()
-
-    async def _run(self) -> None:
-        while True:
-            while self._queue:
-                item = self._queue[0]
-                if item.output.barrier and self._unacknowledged:
-                    await asyncio.wait(set(self._unacknowledged))
-                self._queue.popleft()
-                self._unacknowledged.add(item.done)
-                item.done.add_done_callback(self._unacknowledged.discard)
-                await self._send(item)
-            self._wake.clear()
-            await self._wake.wait()
-
-    async def _send(self, item: _Item) -> None:
-        try:
-            sent = await self._hand_over(item)
-        except KafkaError as error:
-            await self._again(item, error, RESEND_FIRST_S)
-            return
-        sent.add_done_callback(lambda future: self._on_reply(item, future))
-
-    async def _hand_over(self, item: _Item) -> asyncio.Future[Any]:
-        output, topic = item.output, self._topic_of(item.output.topic)
-        future: asyncio.Future[Any] = await self._producer.send(
-            topic, output.value, key=output.key, partition=output.partition, headers=list(output.headers)
-        )
-        return future
-
-    def _on_reply(self, item: _Item, future: asyncio.Future[Any]) -> None:
-        if item.done.done():
-            return
-        error = None if future.cancelled() else future.exception()
-        if future.cancelled() or error is not None:
-            task = asyncio.ensure_future(self._again(item, error, RESEND_FIRST_S))
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
-            return
-        self._bytes -= _size(item.output)
-        if self._bytes <= QUEUE_BYTES_MAX // 2:
-            self._room.set()
-        self._on_sent(item.output)
-        item.done.set_result(future.result().offset)
-
-    async def _again(self, item: _Item, error: BaseException | None, pause_s: float) -> None:
-        """Repeat one output. A record that the broker will never take is the caller's error, not a reason to spin."""
-        while not item.done.done():
-            if isinstance(error, KafkaError) and not _worth_repeating(error):
-                item.done.set_exception(error)
-                return
-            log.warning("output to %s not acknowledged (%r), again in %.1f s", item.output.topic, error, pause_s)
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RESEND_MAX_S)
-            try:
-                future = await self._hand_over(item)
-                await asyncio.wait([future])
-                error = None if future.cancelled() else future.exception()
-                if error is None and not future.cancelled():
-                    self._on_reply(item, future)
-            except KafkaError as failed:
-                error = failed
-
-
-def _worth_repeating(error: KafkaError) -> bool:
-    from aiokafka import errors
-
-    fatal = (
-        errors.MessageSizeTooLargeError,
-        errors.RecordListTooLargeError,
-        errors.TopicAuthorizationFailedError,
-        errors.InvalidTopicError,
-        errors.UnsupportedVersionError,
-    )
-    return not isinstance(error, fatal)
-
-
-def _size(output: Output) -> int:
-    return len(output.key or b"") + len(output.value or b"") + 64
-
-
 class Executor:
     """Executes the effects of one owner."""
 
@@ -354,6 +214,34 @@ async def drive(steps: Steps[T], execute: Callable[[Effect], Awaitable[Any]]) ->
         steps.close()
 
 
+def worth_repeating(error: BaseException) -> bool:
+    """Whether the broker may take the same record later. Anything but Kafka's errors is a fault of the program."""
+    fatal = (
+        errors.MessageSizeTooLargeError,
+        errors.RecordListTooLargeError,
+        errors.TopicAuthorizationFailedError,
+        errors.InvalidTopicError,
+        errors.UnsupportedVersionError,
+    )
+    return isinstance(error, KafkaError) and not isinstance(error, fatal)
+
+
+def sender_of(producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[Output], None]) -> Sender:
+    """A sender over the shared producer."""
+
+    async def hand_over(output: Output) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = await producer.send(
+            topic_of(output.topic),
+            output.value,
+            key=output.key,
+            partition=output.partition,
+            headers=list(output.headers),
+        )
+        return future
+
+    return Sender(hand_over, worth_repeating, on_sent)
+
+
 async def open_producer(settings: Settings) -> AIOKafkaProducer:
     """The producer that all owners of a worker share. Not idempotent: a resend after a timeout would be refused."""
     producer = AIOKafkaProducer(
@@ -365,3 +253,33 @@ async def open_producer(settings: Settings) -> AIOKafkaProducer:
         await producer.stop()
         raise
     return producer
+
+
+class Lane:
+    """One owner's way to Kafka: assignment.Lane."""
+
+    def __init__(self, sender: Sender, executor: Executor) -> None:
+        self._sender = sender
+        self._executor = executor
+
+    async def drive_restore(self, steps: Steps[Restored]) -> Restored:
+        return await drive(steps, self._executor.execute)
+
+    async def drive_snapshot(self, steps: Steps[Saved | None]) -> Saved | None:
+        return await drive(steps, self._executor.execute)
+
+    def post(self, outputs: Sequence[Output]) -> None:
+        for done in self._sender.post(outputs):
+            done.add_done_callback(_seen)
+
+    async def room(self) -> None:
+        await self._sender.room()
+
+    async def close(self) -> None:
+        await self._sender.close()
+
+
+def _seen(done: asyncio.Future[int]) -> None:
+    """A lasting failure is reported by the next snapshot, which waits for every acknowledgement."""
+    if not done.cancelled():
+        done.exception()

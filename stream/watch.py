@@ -77,5 +77,6 @@ class IdleRule:
                 return None
             waited_s = min(self.idle_s(other, now_s) for other in everyone)
             until = largest + int(waited_s * 1000) - self.lateness_ms
-        until -= until % self.resolution_ms  # between two edges a tick would close nothing
+        if until != EDGE_END:
+            until -= until % self.resolution_ms  # between two edges a tick would close nothing
         return until if until > self.watch.marked_ms.get(source, EDGE_MIN) else None

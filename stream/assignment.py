@@ -1,0 +1,258 @@
+"""The partitions that this worker owns: restored after every rebalance, saved before every revocation, reloaded on errors.
+
+A `Slot` is one partition of one stage: its PartitionOwner, the sender of its outputs, the executor of its effects. Slots
+live as long as one group generation; a reload makes a new owner in the same slot's place. No Kafka client is named here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from stream.metrics import Metrics
+from stream.ownership import PartitionOwner
+from stream.panes import Announcement, encode_announcement
+from stream.protocol import (
+    Fenced,
+    InputLost,
+    ManifestTooLarge,
+    NewerState,
+    Restored,
+    Saved,
+    StateCorrupt,
+    StateLost,
+    Steps,
+)
+from stream.stage import Output, Stage
+from stream.topics import TopicRole
+
+log = logging.getLogger(__name__)
+
+COLLECTOR = "collector"
+MONITOR = "monitor"
+SOURCES = {COLLECTOR: TopicRole.PREDICTIONS.value, MONITOR: TopicRole.PANES.value}
+REFUSALS = (NewerState, StateLost, StateCorrupt, InputLost, ManifestTooLarge)
+"""What a restart does not mend: the operator must know the name and decide."""
+
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 5.0
+RELOADS_MAX = 3  # without any progress in between: the same record fails again and again
+
+Key = tuple[str, int]
+
+
+class Refused(Exception):  # noqa: N818 - a verdict, with the reason as its cause
+    """A partition cannot be processed and no restart will change that."""
+
+
+class Lane(Protocol):
+    """How one owner reaches the outside: its sender and executor (snapshots.py)."""
+
+    async def drive_restore(self, steps: Steps[Restored]) -> Restored: ...
+
+    async def drive_snapshot(self, steps: Steps[Saved | None]) -> Saved | None: ...
+
+    def post(self, outputs: Sequence[Output]) -> None: ...
+
+    async def room(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass
+class Slot:
+    """One owned partition of one stage."""
+
+    stage: str
+    partition: int
+    owner: PartitionOwner
+    lane: Lane
+    generation: int
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    closed: bool = False
+    hole: int | None = None  # where the log went on after the last seek, if not at the position
+    reloads: int = 0
+    reload_at: int = -1
+
+    @property
+    def source(self) -> str:
+        return SOURCES[self.stage]
+
+    @property
+    def position(self) -> int:
+        return self.owner.vector[self.source]
+
+    @property
+    def usable(self) -> bool:
+        return not self.closed and self.owner.ready
+
+    def flush(self) -> None:
+        """Hand over what may leave."""
+        outputs = self.owner.take_outputs()
+        if outputs:
+            self.lane.post(outputs)
+
+
+class Owners:
+    """All slots of a worker. `make_stage(stage, partition)` gives an empty stage, `make_lane(stage, partition, generation)`
+    a fresh lane. Who reloads a slot must make the engine read from its position again.
+    """
+
+    def __init__(
+        self,
+        make_stage: Callable[[str, int], Stage],
+        make_lane: Callable[[str, int, int], Lane],
+        monitors: int,
+        metrics: Metrics,
+    ) -> None:
+        self._make_stage = make_stage
+        self._make_lane = make_lane
+        self._monitors = monitors
+        self._metrics = metrics
+        self.slots: dict[Key, Slot] = {}
+
+    def get(self, stage: str, partition: int) -> Slot | None:
+        slot = self.slots.get((stage, partition))
+        return slot if slot is not None and slot.usable else None
+
+    def of(self, stage: str) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot.stage == stage and slot.usable]
+
+    async def restore(self, wanted: Iterable[Key], generation: int, still: Callable[[], bool]) -> None:
+        """Become owner of `wanted`, all anew. `still()` False ends it: the assignment has changed meanwhile.
+
+        Raises Refused.
+        """
+        await self.close()
+        found = await asyncio.gather(*(self._restore(key, generation, still) for key in wanted), return_exceptions=True)
+        for result in found:
+            if isinstance(result, BaseException):
+                raise result
+        for stage in SOURCES:
+            self._metrics.set("owned_partitions", len(self.of(stage)), stage=stage)
+
+    async def _restore(self, key: Key, generation: int, still: Callable[[], bool]) -> None:
+        """One partition, until it is loaded, refused, or another's. What the broker cannot do now is tried again."""
+        pause_s = RETRY_FIRST_S
+        while still():
+            slot = self._new_slot(key, generation)
+            started = time.monotonic()
+            try:
+                restored = await slot.lane.drive_restore(slot.owner.restore())
+                if restored.blobs == 0:  # a fresh state depends on what was known at its start: keep that
+                    await slot.lane.drive_snapshot(slot.owner.snapshot())
+            except Fenced:
+                await slot.lane.close()
+                log.info("%s %d belongs to another member now", *key)
+                return
+            except REFUSALS as error:
+                await slot.lane.close()
+                raise Refused(f"{type(error).__name__}: {error}") from error
+            except Exception as error:  # noqa: BLE001  brokers come back; a partition without an owner is worse than noise
+                await slot.lane.close()
+                log.warning("%s %d not loaded (%r), again in %.1f s", *key, error, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_MAX_S)
+                continue
+            self.slots[key] = slot
+            self._note_restore(slot, restored, time.monotonic() - started)
+            return
+
+    def _new_slot(self, key: Key, generation: int) -> Slot:
+        stage, partition = key
+        owner = PartitionOwner(
+            stage,
+            partition,
+            self._make_stage(stage, partition),
+            uuid.uuid4().hex[:12],
+            sources=(SOURCES[stage],),
+            announcements=self._announcements(partition) if stage == COLLECTOR else (),
+        )
+        return Slot(stage, partition, owner, self._make_lane(stage, partition, generation), generation)
+
+    def _announcements(self, partition: int) -> tuple[Output, ...]:
+        value = encode_announcement(Announcement(partition))
+        return tuple(Output(TopicRole.PANES.value, None, value, place) for place in range(self._monitors))
+
+    def _note_restore(self, slot: Slot, restored: Restored, took_s: float) -> None:
+        self._metrics.add("restores_total", stage=slot.stage)
+        self._metrics.set("restore_seconds", took_s, stage=slot.stage)
+        for missing in restored.gap.values():
+            log.error("%s %d: retention took %d events before they were read", slot.stage, slot.partition, missing)
+            self._metrics.add("input_gap_events_total", missing, partition=slot.partition)
+        log.info(
+            "%s %d: epoch %d at %s, %d blobs, %d bytes, %.2f s", slot.stage, slot.partition, restored.epoch,
+            restored.vector, restored.blobs, restored.live_bytes, took_s,
+        )  # fmt: skip
+
+    async def reload(self, slot: Slot, error: BaseException, still: Callable[[], bool]) -> Slot | None:
+        """Throw a failed state away and load it again; None = it is another's now. Raises Refused after too many times."""
+        log.error(
+            "%s %d at %s failed and is loaded again", slot.stage, slot.partition, slot.owner.vector, exc_info=error
+        )
+        at = slot.owner.vector.get(slot.source, -1)
+        reloads = slot.reloads + 1 if at <= slot.reload_at else 1
+        if reloads > RELOADS_MAX:
+            where = f"{slot.stage} {slot.partition} at {slot.source} {at}"
+            raise Refused(f"{where} fails again and again: {type(error).__name__}: {error}") from error
+        self._metrics.add("reloads_total", stage=slot.stage)
+        await self._retire(slot)
+        key = (slot.stage, slot.partition)
+        await self._restore(key, slot.generation, still)
+        fresh = self.slots.get(key)
+        if fresh is not None:
+            fresh.reloads, fresh.reload_at = reloads, max(at, slot.reload_at)
+        return fresh
+
+    async def snapshot(self, slot: Slot) -> bool:
+        """Save one state if anything changed. False: it failed or was fenced; the slot is dead then."""
+        async with slot.lock:
+            if not slot.usable or not slot.owner.changed:
+                return slot.usable
+            started = time.monotonic()
+            try:
+                saved = await slot.lane.drive_snapshot(slot.owner.snapshot())
+            except Fenced:
+                log.warning("%s %d: fenced, another member owns it", slot.stage, slot.partition)
+                self._metrics.add("fenced_total", stage=slot.stage)
+                slot.closed = True
+                return False
+            except ManifestTooLarge as error:
+                raise Refused(f"{type(error).__name__}: {error}") from error
+            except Exception as error:  # noqa: BLE001  the owner is dead and is loaded again by whoever sees it
+                log.warning("%s %d: snapshot failed: %r", slot.stage, slot.partition, error)
+                labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
+                self._metrics.add("snapshot_failures_total", **labels)
+                return False
+            self._note_snapshot(slot, saved, time.monotonic() - started)
+            return True
+
+    def _note_snapshot(self, slot: Slot, saved: Saved | None, took_s: float) -> None:
+        if saved is None:
+            return
+        labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
+        self._metrics.add("snapshots_total", **labels)
+        self._metrics.add("snapshot_bytes_total", saved.written_bytes, **labels)
+        self._metrics.set("snapshot_seconds", took_s, **labels)
+        self._metrics.set("snapshot_timestamp_seconds", time.time(), **labels)
+
+    async def save_all(self) -> None:
+        """A snapshot of every state, side by side."""
+        await asyncio.gather(*(self.snapshot(slot) for slot in list(self.slots.values()) if slot.usable))
+
+    async def close(self) -> None:
+        """Give everything up; nothing of it is sent or saved any more."""
+        for slot in list(self.slots.values()):
+            await self._retire(slot)
+
+    async def _retire(self, slot: Slot) -> None:
+        slot.closed = True
+        await slot.lane.close()
+        if self.slots.get((slot.stage, slot.partition)) is slot:
+            del self.slots[slot.stage, slot.partition]
+        self._metrics.forget(stage=slot.stage, partition=slot.partition)
