@@ -1,0 +1,293 @@
+"""One window of one target through both layers of the default detector, compiled."""
+# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.compiled import compiled
+from detectors.normal import ppf
+from detectors.sequential.categories import count_score, plug_in_shares
+from detectors.sequential.rank_layer import bet, bet_adaptively, rank_bin
+from detectors.sequential.scores import window_statistics
+from detectors.sequential.tube import grow, plug_in
+from detectors.sequential.uniforms import uniform
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+# Fields of `out`.
+RANK, TUBE, LEADING, RANK_CROSSED, TUBE_CROSSED, FIRES, SINCE, FIELDS = 0, 1, 2, 3, 4, 5, 6, 7
+# Fields of `clock`: windows judged, and those at which the latches were set.
+INDEX, RANK_LATCH, TUBE_LATCH = 0, 1, 2
+NEVER = -(1 << 40)
+# Fields of an effect.
+SHIFT, SIZE, FORM, SHARE, INSIDE, EFFECT_FIELDS = 0, 1, 2, 3, 4, 5
+FORM_NONE, FORM_SHIFT, FORM_SCALE, FORM_SHARE = 0.0, 1.0, 2.0, 3.0
+
+GAIN_MAX = 60.0  # nats of a bet's running gain, from which the start of an excursion is told; so that it drains in time
+SIGMAS_INSIDE = 3.5  # a window outside the tube by less than this can be chance (about one window in 100 over 40 cuts)
+SIGMAS_SEEN = 2.0  # a change below this is not told
+
+
+@compiled
+def checked_total(counts: I64) -> int:
+    """Sum of the counts, -1 if any is negative."""
+    total = 0
+    for c in counts:
+        if c < 0:
+            return -1
+        total += c
+    return total
+
+
+@compiled
+def fold_core(counts: I64, first: int, core: int, bins: int, out: I64) -> None:
+    """Numeric counts I64[bins + 2] -> core counts I64[core]: far bins go to the outer core bins."""
+    out[:] = 0
+    for k in range(bins):
+        out[min(max(k - first, 0), core - 1)] += counts[k]
+
+
+@compiled
+def statistics(
+    core: I64,
+    shares: I64,
+    score: F64,
+    nominal: F64,
+    shape_scale: F64,
+    share_p: F64,
+    seed: np.uint64,
+    out: F64,
+    tie: F64,
+) -> None:
+    """All statistics of one window and their tie-breaks: the five of the values (if core has bins), then one per share."""
+    values = 0
+    if len(core) > 0:
+        window_statistics(core, score, nominal, shape_scale, out)
+        values = 5
+    total = 0
+    for c in core:
+        total += c
+    for c in shares:
+        total += c
+    for j in range(values + len(shares)):
+        tie[j] = uniform(seed, j)
+    for i in range(len(shares)):
+        j = values + i
+        out[j] = count_score(shares[i], total, share_p[i], tie[j])
+
+
+@compiled
+def rank_layer(
+    values: F64, ties: F64, weight: float, order: F64, order_tie: F64, alpha: F64,
+    bets: F64, bet_start: I64, share_bets: F32, decay: F64, adaptive_share: float, thresholds: F64,
+    evidence: F64, adaptive: F64, share_evidence: F64, seen: F64, recent: F64, recent_total: F64, scratch: F64, out: F64,
+) -> None:  # fmt: skip
+    """Move every statistic's bets on by one window; out[RANK] = largest evidence / threshold, out[LEADING] = whose."""
+    bins = len(alpha)
+    present = np.empty(bins)
+    best, leading, crossed = 0.0, 0, False
+    value_statistics = len(bet_start) - 1 if bets.shape[0] > 0 else 0
+    for j in range(len(thresholds)):
+        k = rank_bin(values[j], ties[j], order[j], order_tie[j])
+        for l in range(bins):
+            present[l] = alpha[l] + seen[j, l]
+        if j < value_statistics:
+            start, stop = bet_start[j], bet_start[j + 1]
+            share = (1.0 - adaptive_share) / (stop - start)
+            total = bet(k, weight, present, bets[:, start:stop], share, evidence[start:stop], scratch)
+            share = adaptive_share / len(decay)
+            total += bet_adaptively(k, weight, present, recent[j], recent_total[j], decay, share, adaptive[j])
+        else:
+            i = j - value_statistics
+            count = share_bets.shape[2]
+            total = bet(k, weight, present, share_bets[i], 1.0 / count, share_evidence[i], scratch)
+        seen[j, k] += 1.0
+        ratio = total / thresholds[j]
+        if ratio > best:
+            best, leading = ratio, j
+        if ratio >= 1.0:  # each statistic resets itself
+            crossed = True
+            if j < value_statistics:
+                evidence[bet_start[j] : bet_start[j + 1]] = 0.0
+                adaptive[j] = 0.0
+            else:
+                share_evidence[j - value_statistics] = 0.0
+    out[RANK] = best
+    out[LEADING] = leading
+    out[RANK_CROSSED] = 1.0 if crossed else 0.0
+
+
+@compiled
+def tube_layer(
+    core: I64, shares: I64, weight: float, start_ms: int, threshold: float, log_h: F64, masses: F64, lo: F64, hi: F64,
+    share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
+    evidence: F64, gain: F64, gain_start: I64, recent: F64, recent_total: F64, out: F64,
+) -> None:  # fmt: skip
+    """Move the tube's bets on by one window: fixed value targets, share targets, plug-in, in this order."""
+    fixed, per_share = log_h.shape[1], share_in.shape[1]
+    exponents = np.zeros(len(evidence))
+    for k in range(len(core)):
+        if core[k] > 0:
+            for i in range(fixed):
+                exponents[i] += core[k] * log_h[k, i]
+    total = 0
+    for c in core:
+        total += c
+    for c in shares:
+        total += c
+    at = fixed
+    for s in range(len(shares)):
+        for i in range(per_share):
+            exponents[at] = shares[s] * share_in[s, i] + (total - shares[s]) * share_out[s, i]
+            at += 1
+    if len(core) > 0:
+        exponents[at] = plug_in(core, masses, lo, hi, recent, recent_total)
+    else:
+        exponents[at] = plug_in_shares(shares, share_masses, share_lo, share_hi, recent, recent_total)
+    statistic, leading = 0.0, 0
+    for i in range(len(evidence)):
+        if bet_weight[i] == 0.0:
+            continue
+        evidence[i] = grow(evidence[i], weight, exponents[i])
+        statistic += bet_weight[i] * evidence[i]
+        if gain[i] <= 0.0:
+            gain[i] = 0.0
+            gain_start[i] = start_ms
+        gain[i] = min(gain[i] + exponents[i], GAIN_MAX)
+        if gain[i] > gain[leading]:
+            leading = i
+    out[TUBE] = statistic / threshold
+    out[SINCE] = leading
+    crossed = statistic >= threshold
+    if crossed:
+        evidence[:] = 0.0
+    out[TUBE_CROSSED] = 1.0 if crossed else 0.0
+
+
+@compiled
+def latch(clock: I64, expiry: int, out: F64) -> None:
+    """Set and expire the latches; out[FIRES] when both are set, and then both are cleared."""
+    now = clock[INDEX]
+    if out[RANK_CROSSED] > 0.0:
+        clock[RANK_LATCH] = now
+    if out[TUBE_CROSSED] > 0.0:
+        clock[TUBE_LATCH] = now
+    for which in (RANK_LATCH, TUBE_LATCH):
+        if now - clock[which] >= expiry:
+            clock[which] = NEVER
+    out[FIRES] = 0.0
+    if clock[RANK_LATCH] != NEVER and clock[TUBE_LATCH] != NEVER:
+        out[FIRES] = 1.0
+        clock[RANK_LATCH] = NEVER
+        clock[TUBE_LATCH] = NEVER
+    clock[INDEX] = now + 1
+
+
+@compiled
+def _beyond(share: float, total: int, lo: float, hi: float) -> bool:
+    """Further outside [lo, hi] than chance: 3.5 standard errors and one event."""
+    if share < lo:
+        return lo - share > SIGMAS_INSIDE * math.sqrt(lo * (1.0 - lo) / total) + 1.0 / total
+    return share - hi > SIGMAS_INSIDE * math.sqrt(max(hi * (1.0 - hi), 0.0) / total) + 1.0 / total
+
+
+@compiled
+def _surprise(c: int, n: int, p: float) -> float:
+    """Signed root of the binomial deviance of c among n at share p: about standard normal, and honest for rare events."""
+    q = c / n
+    deviance = 0.0
+    if c > 0:
+        deviance += c * math.log(q / p)
+    if c < n:
+        deviance += (n - c) * math.log((1.0 - q) / (1.0 - p))
+    root = math.sqrt(max(2.0 * deviance, 0.0))
+    return root if q > p else -root
+
+
+@compiled
+def effect(
+    core: I64, shares: I64, score: F64, score_mean: F64, lo: F64, hi: F64,
+    share_masses: F64, share_lo: F64, share_hi: F64, out: F64,
+) -> None:  # fmt: skip
+    """How far the counts are from the reference: out F64[EFFECT_FIELDS]. The most significant of location, scale, any share."""
+    out[:] = 0.0
+    out[INSIDE] = 1.0
+    valid, total = 0, 0
+    for c in core:
+        valid += c
+    for c in shares:
+        total += c
+    total += valid
+    best = SIGMAS_SEEN
+    if valid > 0:
+        location, scale, below = 0.0, 0.0, 0
+        for k in range(len(core)):
+            location += core[k] * score[k, 0]
+            scale += core[k] * score[k, 1]
+            below += core[k]
+            if k < len(core) - 1 and _beyond(below / valid, valid, lo[k], hi[k]):
+                out[INSIDE] = 0.0
+        location = location / valid - score_mean[0]
+        scale = scale / valid - score_mean[1] - location * location
+        out[SHIFT] = location
+        out[SIZE] = abs(location)
+        surprise = abs(location) * math.sqrt(float(valid))
+        if surprise > best:
+            best = surprise
+            out[FORM] = FORM_SHIFT
+        surprise = abs(scale) * math.sqrt(0.5 * valid)
+        if surprise > best:
+            best = surprise
+            out[FORM] = FORM_SCALE
+            out[SIZE] = abs(math.sqrt(max(1.0 + scale, 0.0)) - 1.0)
+            out[SHIFT] = math.sqrt(max(1.0 + scale, 0.0)) - 1.0
+    for s in range(len(shares)):
+        if total == 0:
+            break
+        if _beyond(shares[s] / total, total, share_lo[s], share_hi[s]):
+            out[INSIDE] = 0.0
+        surprise = abs(_surprise(shares[s], total, share_masses[s]))
+        if surprise > best:
+            best = surprise
+            now = min(max(shares[s] / total, 0.5 / total), 1.0 - 0.5 / total)
+            out[FORM] = FORM_SHARE
+            out[SHARE] = s
+            out[SHIFT] = ppf(now) - ppf(share_masses[s])
+            out[SIZE] = abs(out[SHIFT])
+
+
+@compiled
+def judge(
+    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, core_bins: int,
+    score: F64, nominal: F64, shape_scale: F64, score_mean: F64, share_p: F64,
+    order: F64, order_tie: F64, alpha: F64, bets: F64, bet_start: I64, share_bets: F32, decay: F64, adaptive_share: float,
+    thresholds: F64,
+    threshold: float, log_h: F64, masses: F64, lo: F64, hi: F64, share_in: F64, share_out: F64, share_masses: F64,
+    share_lo: F64, share_hi: F64, bet_weight: F64,
+    clock: I64, evidence: F64, adaptive: F64, share_evidence: F64, seen: F64, recent: F64, recent_total: F64,
+    tube: F64, gain: F64, gain_start: I64, plug: F64, plug_total: F64, out: F64, told: F64,
+) -> None:  # fmt: skip
+    """Both layers, the latches, and the effect of one window."""
+    shares = counts[len(counts) - len(share_p) :]
+    core = np.empty(core_bins, np.int64)
+    if core_bins > 0:
+        fold_core(counts, first, core_bins, len(counts) - len(share_p), core)
+    count = len(thresholds)
+    values, ties, scratch = np.empty(count), np.empty(count), np.empty(64)
+    statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)
+    rank_layer(
+        values, ties, weight, order, order_tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds,
+        evidence, adaptive, share_evidence, seen, recent, recent_total, scratch, out,
+    )  # fmt: skip
+    tube_layer(
+        core, shares, weight, start_ms, threshold, log_h, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi,
+        bet_weight, tube, gain, gain_start, plug, plug_total, out,
+    )  # fmt: skip
+    latch(clock, expiry, out)
+    effect(core, shares, score, score_mean, lo, hi, share_masses, share_lo, share_hi, told)

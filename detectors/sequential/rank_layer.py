@@ -1,0 +1,124 @@
+"""Layer 1: the rank of a window's statistic among the reference windows (exact at any reference size).
+
+A window's rank bin k is where its pair (statistic, uniform) falls among the reference's kept order statistics. With alpha_k
+the number of reference ranks in bin k and N_k how often live windows fell there, p(k) = (alpha_k + N_k) / (m + 1 + t) is the
+probability of bin k given the past, when live windows are exchangeable with the reference's. For a bet h >= 0 on rank bins
+
+    L = h(k) / sum_l p(l) h(l)            E[L | past ranks] = 1 exactly            R <- (R + w) L
+
+so E[R_t] = sum of the weights: an e-SR process [1]; the number of times that R passes A is at most T / A in expectation.
+The adaptive bets replace h by (ew + n0 p) / ((ewn + n0) p), with exponentially weighted counts ew of the rank bins.
+
+Source [1] Shin, Ramdas, Rinaldo 2023, "E-detectors"; ranks as in Vovk et al. on conformal test martingales.
+"""
+
+# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.compiled import compiled
+from detectors.normal import cdf_all, ppf_all
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+_LOWER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45)
+# Ranks 1 and m stand for "record": a window beyond every one of the reference has a bin of its own.
+RANK_PROBABILITIES = (0.0, *_LOWER, 0.5, *(1.0 - p for p in reversed(_LOWER)), 1.0)
+
+# Shifts of the normal scores of the ranks that the bets expect, per statistic (location, scale, tails, shape).
+LOCATION_SHIFTS = (0.25, -0.25, 0.5, -0.5, 0.9, -0.9, 1.5, -1.5, 2.5, -2.5, 4.0, -4.0)
+SCALE_SHIFTS = (0.3, -0.3, 0.7, -0.7, 1.4, -1.4, 2.5, -2.5)
+ONE_SIDED_SHIFTS = (0.3, 0.6, 1.1, 1.9, 3.0)  # a tail that thins or a law that fits better is no news
+SHIFTS = (LOCATION_SHIFTS, SCALE_SHIFTS, ONE_SIDED_SHIFTS, ONE_SIDED_SHIFTS, ONE_SIDED_SHIFTS)
+
+ADAPTIVE_SHARE = 0.08
+ADAPTIVE_DECAY = np.array([0.9, 0.98])  # memories of 10 and 50 windows
+ADAPTIVE_PRIOR = 30.0  # windows' worth of the null in an adaptive bet
+EVIDENCE_MAX = 1e250  # evidence saturates here: far above any threshold, far below overflow
+
+
+def kept_ranks(windows: int) -> I64:
+    """Which order statistics of `windows` >= 1 reference windows are kept: I64[r], r <= 35, increasing, 1 .. windows."""
+    wanted = np.round(np.array(RANK_PROBABILITIES) * (windows + 1))
+    return np.unique(np.clip(wanted, 1, windows)).astype(np.int64)
+
+
+def order_statistics(values: F64, ties: F64, rank: I64) -> tuple[F64, F64]:
+    """The pairs (value, tie) at the kept ranks, ties between equal values broken by `ties`."""
+    chosen = np.lexsort((ties, values))[rank - 1]
+    return values[chosen], ties[chosen]
+
+
+def rank_counts(rank: I64, windows: int) -> F64:
+    """Alpha F64[r + 1]: ranks of a new window in each rank bin; the sum is windows + 1."""
+    return np.diff(np.concatenate([[0], rank, [windows + 1]])).astype(np.float64)
+
+
+def shift_bets(rank: I64, windows: int, shifts: tuple[float, ...]) -> F64:
+    """H F64[r + 1, len(shifts)]: mass of N(s, 1) on the normal scores of each rank bin over its null mass."""
+    probit = ppf_all(rank / (windows + 1.0))
+    null = rank_counts(rank, windows) / (windows + 1.0)
+    columns = [np.diff(np.concatenate([[0.0], cdf_all(probit - s), [1.0]])) / null for s in shifts]
+    return np.ascontiguousarray(np.column_stack(columns))
+
+
+@compiled
+def rank_bin(value: float, tie: float, order: F64, ties: F64) -> int:
+    """Number of kept pairs (order, ties) before (value, tie), lexicographically. O(log r)."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if order[middle] < value or (order[middle] == value and ties[middle] < tie):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled
+def bet(k: int, weight: float, present: F64, bets: F32 | F64, share: float, evidence: F64, scratch: F64) -> float:
+    """One window of the fixed bets of one statistic: evidence F64[M] <- (evidence + weight) L; returns share * its sum.
+
+    present F64[r + 1] = alpha + N before this window (not changed); bets [r + 1, M]; scratch F64[>= M]. O(r M).
+    """
+    bins, count = bets.shape
+    total = 0.0
+    scratch[:count] = 0.0
+    for l in range(bins):
+        n = present[l]
+        total += n
+        for i in range(count):
+            scratch[i] += n * bets[l, i]
+    statistic = 0.0
+    for i in range(count):
+        # Every bet has positive mass on some bin with alpha > 0, so the denominator is positive.
+        grown = (evidence[i] + weight) * (bets[k, i] * total / scratch[i])
+        evidence[i] = min(grown, EVIDENCE_MAX)
+        statistic += share * evidence[i]
+    return statistic
+
+
+@compiled
+def bet_adaptively(
+    k: int, weight: float, present: F64, recent: F64, recent_total: F64, decay: F64, share: float, evidence: F64
+) -> float:
+    """One window of the adaptive bets: recent F64[Q, r + 1] and recent_total F64[Q] are moved on; returns share * sum."""
+    total = 0.0
+    for l in range(len(present)):
+        total += present[l]
+    null = present[k] / total
+    statistic = 0.0
+    for i in range(len(decay)):
+        ratio = (recent[i, k] + ADAPTIVE_PRIOR * null) / ((recent_total[i] + ADAPTIVE_PRIOR) * null)
+        evidence[i] = min((evidence[i] + weight) * ratio, EVIDENCE_MAX)
+        statistic += share * evidence[i]
+        for l in range(len(present)):
+            recent[i, l] *= decay[i]
+        recent[i, k] += 1.0
+        recent_total[i] = recent_total[i] * decay[i] + 1.0
+    return statistic

@@ -1,0 +1,103 @@
+"""The five statistics of a window of a numeric target, from its bin counts alone (so they can be merged).
+
+With a_k, b_k the probit edges of bin k and p_k its mass, both from the rows that chose the cuts:
+    z_k   = (phi(a_k) - phi(b_k)) / p_k                        mean probit value of the bin: location
+    z2_k  = (a_k phi(a_k) - b_k phi(b_k)) / p_k                mean of its square, less 1: scale
+    psi_k = log(1 + .02 (t_k / p_k - 1))                       t = mean over c of Uniform(c, 1): upper tail; mirrored: lower
+Statistics: sqrt(B) mean of each, and sqrt(B) max over .01 <= F <= .99 of |F_j - F| / sqrt(F (1 - F)): shape.
+
+An atom is a bin like any other: its score is the mean over the probit interval that its nominal ranks cover.
+Scores are rounded to 2^-24, so a sum of counts times scores is exact: no order of summation and no machine changes a bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.compiled import compiled
+from detectors.normal import pdf_all, ppf_all
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+STATISTICS = ("location", "scale", "upper_tail", "lower_tail", "shape")
+TAIL_STARTS = (0.98, 0.99, 0.995, 0.999, 0.9998)
+TAIL_SHARE = 0.02
+SHAPE_RANGE = (0.01, 0.99)  # outside of it the standardised distance is a Poisson count, not a distance
+ROUNDING = 2.0**24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreTable:
+    """score F64[K, 4]; nominal F64[K - 1]: F at each cut; shape_scale F64[K - 1]: 1 / sqrt(F (1 - F)), 0 = not used."""
+
+    score: F64
+    nominal: F64
+    shape_scale: F64
+
+
+def tail_masses(edges: F64, start: float, *, upper: bool) -> F64:
+    """Mass of Uniform(start, 1) (upper), or of its mirror image, in the bins between `edges` (probabilities, 0 .. 1)."""
+    scaled = (edges - start) / (1.0 - start) if upper else edges / (1.0 - start)
+    return np.diff(np.clip(scaled, 0.0, 1.0))
+
+
+def smoothed(counts: I64) -> F64:
+    """(n + 1/2) / (m + K / 2): positive masses of K bins, summing to 1."""
+    raised = counts.astype(np.float64) + 0.5
+    masses: F64 = raised / raised.sum()
+    return masses
+
+
+def score_table(first: I64) -> ScoreTable:
+    """Scores of K >= 1 core bins from the counts I64[K] of the rows that chose the cuts."""
+    p = smoothed(first)
+    nominal = np.cumsum(p)[:-1]
+    edges = np.concatenate([[0.0], nominal, [1.0]])
+    probit = np.concatenate([[0.0], ppf_all(nominal), [0.0]])  # the outer edges only ever meet a density of 0
+    density = np.concatenate([[0.0], pdf_all(probit[1:-1]), [0.0]])
+    location = (density[:-1] - density[1:]) / p
+    scale = (probit[:-1] * density[:-1] - probit[1:] * density[1:]) / p
+    tails = [
+        np.log(
+            1.0 + TAIL_SHARE * (np.mean([tail_masses(edges, c, upper=upper) for c in TAIL_STARTS], axis=0) / p - 1.0)
+        )
+        for upper in (True, False)
+    ]
+    score = np.column_stack([location, scale, *tails])
+    inside = (nominal >= SHAPE_RANGE[0]) & (nominal <= SHAPE_RANGE[1])
+    shape_scale = np.where(inside, 1.0 / np.sqrt(nominal * (1.0 - nominal)), 0.0)
+    return ScoreTable(np.round(score * ROUNDING) / ROUNDING, nominal, shape_scale)
+
+
+@compiled
+def window_statistics(counts: I64, score: F64, nominal: F64, shape_scale: F64, out: F64) -> None:
+    """Fill out F64[5] from core counts I64[K]; all 0 without a valid value. O(K)."""
+    bins = len(counts)
+    total = 0
+    location, scale, upper, lower, shape = 0.0, 0.0, 0.0, 0.0, 0.0
+    for k in range(bins):
+        c = counts[k]
+        total += c
+        if c > 0:
+            location += c * score[k, 0]
+            scale += c * score[k, 1]
+            upper += c * score[k, 2]
+            lower += c * score[k, 3]
+    if total == 0:
+        out[:5] = 0.0
+        return
+    below = 0
+    for k in range(bins - 1):
+        below += counts[k]
+        distance = abs(below / total - nominal[k]) * shape_scale[k]
+        shape = max(shape, distance)
+    root = np.sqrt(float(total))
+    out[0] = location / root
+    out[1] = scale / root
+    out[2] = upper / root
+    out[3] = lower / root
+    out[4] = shape * root
