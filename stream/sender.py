@@ -22,6 +22,10 @@ HandOver = Callable[[Output], Awaitable["asyncio.Future[Any]"]]  # the future's 
 WorthRepeating = Callable[[BaseException], bool]
 
 
+class SenderClosedError(Exception):
+    """The output was not sent, or nobody waited for its acknowledgement."""
+
+
 @dataclass(slots=True)
 class _Item:
     output: Output
@@ -52,6 +56,8 @@ class Sender:
         if self._task is None:
             self._task = loop.create_task(self._run())
         items = [_Item(output, loop.create_future()) for output in outputs]
+        for item in items:
+            item.done.add_done_callback(_seen)
         self._queue.extend(items)
         self._bytes += sum(_size(output) for output in outputs)
         if self._bytes > QUEUE_BYTES_MAX:
@@ -81,20 +87,24 @@ class Sender:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        self._fail(SenderClosedError("its owner has given the partition up"))
+
+    def _fail(self, error: BaseException) -> None:
+        """Nothing more is sent: what waits, and whoever asks later, learns why."""
+        self._failed = self._failed or error
         for done in [*(item.done for item in self._queue), *self._unacknowledged]:
-            done.cancel()
+            if not done.done():
+                done.set_exception(self._failed)
         self._queue.clear()
         self._room.set()
 
     async def _run(self) -> None:
         while True:
             while self._queue:
-                item = self._queue[0]
-                if item.output.barrier and self._unacknowledged:
+                if self._queue[0].output.barrier and self._unacknowledged:
                     await asyncio.wait(set(self._unacknowledged))
-                if self._failed is not None:
-                    return
-                self._queue.popleft()
+                    continue
+                item = self._queue.popleft()
                 self._unacknowledged.add(item.done)
                 item.done.add_done_callback(self._unacknowledged.discard)
                 await self._send(item)
@@ -127,10 +137,7 @@ class Sender:
         """Repeat one output. A record that the broker will never take is the caller's error, not a reason to spin."""
         while not item.done.done():
             if error is not None and not self._worth_repeating(error):
-                self._failed = error
-                item.done.set_exception(error)
-                for waiting in self._queue:
-                    waiting.done.cancel()
+                self._fail(error)
                 return
             log.warning("output to %s not acknowledged (%r), again in %.1f s", item.output.topic, error, pause_s)
             await asyncio.sleep(pause_s)
@@ -143,6 +150,12 @@ class Sender:
                     self._on_reply(item, future)
             except Exception as failed:  # noqa: BLE001  judged at the top of the loop
                 error = failed
+
+
+def _seen(done: asyncio.Future[int]) -> None:
+    """A failure nobody waits for is kept in `_failed`; asyncio need not complain as well."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _size(output: Output) -> int:

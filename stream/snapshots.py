@@ -269,17 +269,10 @@ class Lane:
         return await drive(steps, self._executor.execute)
 
     def post(self, outputs: Sequence[Output]) -> None:
-        for done in self._sender.post(outputs):
-            done.add_done_callback(_seen)
+        self._sender.post(outputs)
 
     async def room(self) -> None:
         await self._sender.room()
 
     async def close(self) -> None:
         await self._sender.close()
-
-
-def _seen(done: asyncio.Future[int]) -> None:
-    """A lasting failure is reported by the next snapshot, which waits for every acknowledgement."""
-    if not done.cancelled():
-        done.exception()
