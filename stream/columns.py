@@ -75,6 +75,7 @@ class Columns:
     version_names        text of every version hash that occurs in this chunk
     rejects              in log order
     tombstone_offset     I64[k]: records with a null value
+    records              what the chunk was decoded from: the collector's dead letters (future_timestamp) quote it
     Every event of the chunk is in exactly one of: the n rows, rejects, tombstones.
     """
 
@@ -92,6 +93,7 @@ class Columns:
     version_names: dict[int, str] = field(default_factory=dict)
     rejects: tuple[Reject, ...] = ()
     tombstone_offset: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    records: Records | None = None
 
     def __len__(self) -> int:
         return len(self.offset)

@@ -257,8 +257,8 @@ def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
         "sums": pane.sums[first:stop],
         "extremes": pane.extremes[first:stop],
         "tally": smallest(tally),
-        **_sparse("bins", bins),
-        **_sparse("distinct", distinct[tracked].reshape(-1)),
+        **sparse("bins", bins),
+        **sparse("distinct", distinct[tracked].reshape(-1)),
     }
     if pane.sample is not None:
         sections["sample_hash"] = pane.sample.hash
@@ -275,14 +275,14 @@ def _decode_pane(record: container.Container) -> Pane:
     targets, registers = len(width), header.pop("registers")
     tracked = header.pop("tracked")
     distinct = np.zeros((targets, registers), np.uint8)
-    distinct[tracked] = _dense("distinct", sections, len(tracked) * registers).reshape(len(tracked), registers)
+    distinct[tracked] = dense("distinct", sections, len(tracked) * registers).reshape(len(tracked), registers)
     sample = None
     if "sample_hash" in sections:
         sample = Sample(sections["sample_hash"], sections["sample_cell"], sections["sample_tag"])
     return Pane(
         **{**header, "names": tuple(header["names"])},
         bin_start=bin_start,
-        bins=_dense("bins", sections, int(bin_start[-1])),
+        bins=dense("bins", sections, int(bin_start[-1])),
         sums=sections["sums"],
         extremes=sections["extremes"],
         missing=tally[:, 0],
@@ -302,7 +302,7 @@ def smallest(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.int64)
 
 
-def _sparse(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def sparse(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """`values` flat, or the non-zero ones with their places when that is shorter."""
     dense = smallest(values)
     places = np.flatnonzero(values)
@@ -312,8 +312,8 @@ def _sparse(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return {name: dense}
 
 
-def _dense(name: str, sections: container.Sections, length: int) -> I64:
-    """What `_sparse` was given, as int64. Raises Malformed."""
+def dense(name: str, sections: container.Sections, length: int) -> I64:
+    """What `sparse` was given, as int64. Raises Malformed."""
     values, at = sections[name], sections.get(name + "_at")
     if at is None:
         if len(values) != length:

@@ -1,0 +1,98 @@
+"""The accounting identity, kept as of every record: consumed = applied + dead letters + duplicates + late + tombstones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from stream.columns import I64, Columns, Records, Reject
+from stream.kernels.timeline import APPLIED, DUPLICATE, LATE, UNKNOWN
+from stream.panes import Counters
+
+NAMES = tuple(field.name for field in fields(Counters) if field.name != "reasons")
+
+
+class Ledger:
+    """The counters of one partition while a chunk's rejects and tombstones are merged with its rows, in log order."""
+
+    __slots__ = ("_rejects", "_seen", "_tombstones", "_tombstones_seen", "counters")
+
+    def __init__(self, counters: Counters | None = None) -> None:
+        self.counters = counters or Counters()
+        self.open((), np.empty(0, np.int64))
+
+    def open(self, rejects: Sequence[Reject], tombstones: I64) -> None:
+        """Begin a chunk: its rejects (future events included) in log order, and the offsets of its tombstones."""
+        self._rejects, self._seen = rejects, 0
+        self._tombstones, self._tombstones_seen = tombstones, 0
+
+    def add_rows(self, counts: I64) -> None:
+        """Count rows by status, I64[STATUSES]; FUTURE ones are counted as rejects."""
+        counters = self.counters
+        applied = int(counts[APPLIED] + counts[UNKNOWN])
+        counters.applied += applied
+        counters.unknown_model += int(counts[UNKNOWN])
+        counters.late += int(counts[LATE])
+        counters.duplicates += int(counts[DUPLICATE])
+        counters.consumed += applied + int(counts[LATE] + counts[DUPLICATE])
+
+    def pass_to(self, offset: int, row: int) -> Sequence[Reject]:
+        """Count what stands before the event at (offset, row); the rejects among it, in order."""
+        first = self._seen
+        while self._seen < len(self._rejects):
+            reject = self._rejects[self._seen]
+            if (reject.offset, reject.row) >= (offset, row):
+                break
+            self._seen += 1
+        passed = self._rejects[first : self._seen]
+        reasons = self.counters.reasons
+        for reject in passed:
+            reasons[reject.code] = reasons.get(reject.code, 0) + 1
+        place = int(np.searchsorted(self._tombstones, offset))
+        tombstones, self._tombstones_seen = place - self._tombstones_seen, place
+        self.counters.tombstones += tombstones
+        self.counters.dead_letters += len(passed)
+        self.counters.consumed += tombstones + len(passed)
+        return passed
+
+    def snapshot(self) -> Counters:
+        """A copy."""
+        return replace(self.counters, reasons=dict(self.counters.reasons))
+
+    def as_dict(self) -> dict[str, int]:
+        """The counters by name, as a marker carries them."""
+        return {name: getattr(self.counters, name) for name in NAMES}
+
+
+def counters_header(counters: Counters) -> dict[str, Any]:
+    """For a snapshot."""
+    return {name: getattr(counters, name) for name in NAMES} | {"reasons": dict(counters.reasons)}
+
+
+def future_rejects(columns: Columns, future: I64, skew_ms: int) -> list[Reject]:
+    """Dead letters of the rows `future`, with their original key and value where the columns carry the records."""
+    found = []
+    for i in future.tolist():
+        offset, time_ms, record_ms = (
+            int(columns.offset[i]), int(columns.event_time_ms[i]), int(columns.record_time_ms[i])
+        )  # fmt: skip
+        key, value = _original(columns.records, offset)
+        detail = f"event time {time_ms} is {time_ms - record_ms} ms after the record's own, at most {skew_ms}"
+        found.append(Reject(offset, int(columns.row[i]), "future_timestamp", detail, "", key, value, record_ms))
+    return found
+
+
+def _original(records: Records | None, offset: int) -> tuple[bytes | None, bytes | None]:
+    if records is None:
+        return None, None
+    i = int(np.searchsorted(records.offset, offset))
+    parts = []
+    for start, length in (
+        (records.key_start[i], records.key_length[i]),
+        (records.value_start[i], records.value_length[i]),
+    ):
+        parts.append(None if length < 0 else records.buffer[int(start) : int(start + length)].tobytes())
+    return parts[0], parts[1]

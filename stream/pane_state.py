@@ -1,0 +1,255 @@
+"""One open pane: the arrays of one (model, version, segment) over one edge, allocated on first touch.
+
+Memory: 4 bytes a bin, 44 a target, and 2 KiB of distinct registers per categorical target of segment "all".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.binning import Kind
+from detectors.sketches.distinct import REGISTER_BITS, REGISTERS
+from detectors.sketches.sample import bottom
+from stream.columns import F64, I32, I64, U8, U32, U64
+from stream.kernels import accumulate as kernel
+from stream.kernels.accumulate import accumulate
+from stream.panes import Pane, Sample
+from stream.plan import ALL, ModelPlan
+
+COUNT_MAX = np.iinfo(np.int32).max
+PYTHON_BYTES = 1_500  # objects around the arrays of one pane, measured with tracemalloc
+
+
+class PlanInvalidError(ValueError):
+    """A plan whose tables contradict each other; counting with it would write outside its bins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What the kernels read of one chunk of n events.
+
+    number F64[n, c], cell U64[n, c], tag U8[n, c]   Columns.cell as floats and as bits; at least one column
+    category U64[n, c]                               in columns that are read as categories, the hash of every scalar
+    model I32[n], version U64[n]                     the version is 0 where no model is known
+    """
+
+    number: F64
+    cell: U64
+    category: U64
+    tag: U8
+    id_high: U64
+    id_low: U32
+    model: I32
+    version: U64
+    version_names: dict[int, str]
+
+
+class PlanTables:
+    """One plan as the kernels read it: tables of all targets end to end."""
+
+    __slots__ = (
+        "bin_start",
+        "codes",
+        "column_max",
+        "cuts",
+        "keys",
+        "names",
+        "plan",
+        "rank",
+        "scale",
+        "shape",
+        "tracked",
+    )
+
+    def __init__(self, plan: ModelPlan) -> None:
+        self.plan = plan
+        self.names = tuple(target.name for target in plan.targets)
+        shape = np.zeros((len(plan.targets), kernel.SHAPE_COLUMNS), np.int64)
+        scale = np.zeros((len(plan.targets), 3))
+        cuts: list[F64] = [np.empty(0)]
+        keys: list[U64] = [np.empty(0, np.uint64)]
+        codes: list[I32] = [np.empty(0, np.int32)]
+        cut = key = first = tracked = 0
+        for i, target in enumerate(plan.targets):
+            binning = target.binning
+            if plan.learning:
+                shape[i] = (target.column, kernel.UNBINNED, 0, 0, first, -1)
+                continue
+            _check(plan, i)
+            if binning.kind is Kind.NUMERIC:
+                shape[i] = (target.column, kernel.NUMERIC, cut, cut + len(binning.cuts), first, -1)
+                scale[i] = (binning.centre, binning.low, binning.high)
+                cuts.append(binning.cuts)
+                cut += len(binning.cuts)
+            else:
+                shape[i] = (target.column, kernel.CATEGORICAL, key, key + len(binning.key), first, tracked)
+                keys.append(binning.key)
+                codes.append(binning.code)
+                key += len(binning.key)
+                tracked += 1
+            first += binning.bins
+        self.shape: I64 = shape
+        self.scale: F64 = scale
+        self.cuts: F64 = np.concatenate(cuts)
+        self.keys: U64 = np.concatenate(keys)
+        self.codes: I32 = np.concatenate(codes)
+        self.bin_start: I64 = np.append(shape[:, kernel.FIRST_BIN], first)
+        self.tracked: I64 = np.flatnonzero(shape[:, kernel.REGISTER_ROW] >= 0) if tracked else np.empty(0, np.int64)
+        columns = [target.column for target in plan.targets] + [segment.column for segment in plan.segments]
+        self.column_max = max(columns, default=-1)
+        self.rank = segment_ranks(plan)
+
+    @property
+    def category_columns(self) -> set[int]:
+        """Columns whose numbers and bools are looked up as categories."""
+        columns = {s.column for s in self.plan.segments}
+        if not self.plan.learning:
+            columns |= {t.column for t in self.plan.targets if t.binning.kind is Kind.CATEGORICAL}
+        return columns - {-1}
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.shape, self.scale, self.cuts, self.keys, self.codes, self.bin_start)
+        return sum(array.nbytes for array in arrays) + 100 * len(self.names)
+
+
+def segment_ranks(plan: ModelPlan) -> dict[str, int]:
+    """Canonical order of a plan's segments: all, then key by key its values and key=__other__."""
+    names = [ALL]
+    for segment in plan.segments:
+        names += [segment_name(segment.key, value) for value in segment.values] + [segment_name(segment.key, None)]
+    return {name: rank for rank, name in enumerate(names)}
+
+
+def segment_name(key: str, value: str | None) -> str:
+    """Name of one segment; None = every value that is not configured, and none."""
+    return f"{key}=__other__" if value is None else f"{key}={value}"
+
+
+def _check(plan: ModelPlan, index: int) -> None:
+    target = plan.targets[index]
+    binning = target.binning
+    problem = ""
+    if binning.bins < 1:
+        problem = "has no bins"
+    elif binning.kind is Kind.NUMERIC:
+        if len(binning.cuts) and not (np.isfinite(binning.cuts).all() and (np.diff(binning.cuts) > 0).all()):
+            problem = "has cuts that are not finite and increasing"
+        elif not np.isfinite(binning.centre):
+            problem = "has no finite centre"
+    elif len(binning.key) != len(binning.code) or (binning.key[1:] <= binning.key[:-1]).any():
+        problem = "has category keys that are not increasing, or not as many as codes"
+    elif len(binning.code) and not (binning.code.min() >= 0 and binning.code.max() < binning.bins):
+        problem = f"has category codes outside its {binning.bins} bins"
+    if problem:
+        raise PlanInvalidError(f"plan of model {plan.model!r}: target {target.name!r} {problem}")
+
+
+class PaneState:
+    """Statistics of one open pane. Everything is counted in log order; nothing else may write the arrays."""
+
+    __slots__ = (
+        "bins",
+        "events",
+        "extremes",
+        "model",
+        "registers",
+        "sample",
+        "segment",
+        "sums",
+        "tables",
+        "tally",
+        "version",
+    )
+
+    def __init__(self, tables: PlanTables, model: str, version: str, segment: str) -> None:
+        targets = len(tables.names)
+        self.tables = tables
+        self.model = model
+        self.version = version
+        self.segment = segment
+        self.events = 0
+        self.bins: NDArray[Any] = np.zeros(int(tables.bin_start[-1]), np.int32)
+        self.tally: NDArray[Any] = np.zeros((targets, 3), np.int32)
+        self.sums: F64 = np.zeros((targets, 2))
+        self.extremes: F64 = np.tile(np.array([np.inf, -np.inf]), (targets, 1))
+        tracked = len(tables.tracked) if segment == ALL else 0
+        self.registers: U8 = np.zeros((tracked, REGISTERS), np.uint8)
+        self.sample: tuple[U64, U32, U64, U8] | None = None
+        if tables.plan.sample_rows and segment == ALL:
+            none = (0, targets)
+            self.sample = (
+                np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(none, np.uint64), np.empty(none, np.uint8)
+            )  # fmt: skip
+
+    def count(self, rows: I64, chunk: Chunk) -> None:
+        """Count `rows` (ascending) of the chunk."""
+        tables = self.tables
+        self.events += len(rows)
+        if self.events > COUNT_MAX and self.bins.dtype == np.int32:
+            self.bins, self.tally = self.bins.astype(np.int64), self.tally.astype(np.int64)
+        accumulate(
+            rows, chunk.number, chunk.category, chunk.tag,
+            tables.shape, tables.scale, tables.cuts, tables.keys, tables.codes,
+            self.bins, self.tally, self.sums, self.extremes, self.registers, REGISTER_BITS,
+        )  # fmt: skip
+        if self.sample is not None:
+            self._keep(rows, chunk)
+
+    def _keep(self, rows: I64, chunk: Chunk) -> None:
+        """Bottom-k of what was kept and `rows`; in canonical order, so that batching does not show."""
+        assert self.sample is not None
+        k = self.tables.plan.sample_rows
+        high, low, cell, tag = self.sample
+        if len(high) == k:
+            rows = rows[chunk.id_high[rows] <= high[-1]]
+        columns = self.tables.shape[:, kernel.COLUMN]
+        here = (rows[:, None], columns[None, :])
+        high, low = np.append(high, chunk.id_high[rows]), np.append(low, chunk.id_low[rows])
+        tags = np.where(columns < 0, np.uint8(0), chunk.tag[here])
+        chosen = bottom(k, high, low)
+        cell = np.concatenate([cell, chunk.cell[here]])[chosen]
+        self.sample = (high[chosen], low[chosen], cell, np.concatenate([tag, tags])[chosen])
+
+    def to_pane(self, partition: int, edge_ms: int) -> Pane:
+        """The pane as it is sent."""
+        tables = self.tables
+        targets = len(tables.names)
+        distinct = np.zeros((targets, REGISTERS if len(self.registers) else 0), np.uint8)
+        if len(self.registers):
+            distinct[tables.tracked] = self.registers
+        tally = self.tally.astype(np.int64)
+        sample = None if self.sample is None else Sample(self.sample[0], self.sample[2], self.sample[3])
+        return Pane(
+            partition=partition,
+            edge_ms=edge_ms,
+            model=self.model,
+            version=self.version,
+            segment=self.segment,
+            plan=tables.plan.hash,
+            reference=tables.plan.reference,
+            events=self.events,
+            names=tables.names,
+            first_target=0,
+            last_block=True,
+            bin_start=tables.bin_start,
+            bins=self.bins.astype(np.int64),
+            sums=self.sums,
+            extremes=np.where(np.isfinite(self.extremes), self.extremes, np.nan),
+            missing=tally[:, kernel.MISSING],
+            invalid=tally[:, kernel.INVALID],
+            out_of_range=tally[:, kernel.OUT_OF_RANGE],
+            distinct=distinct,
+            sample=sample,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        arrays = [self.bins, self.tally, self.sums, self.extremes, self.registers]
+        if self.sample is not None:
+            arrays += self.sample
+        return PYTHON_BYTES + sum(array.nbytes for array in arrays)
