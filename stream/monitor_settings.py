@@ -19,8 +19,6 @@ ALGORITHM = 1  # part of the detection hash: raised when equal settings would de
 
 SHADOW = "shadow"
 SPLIT = "split"
-RECORD = "record"
-PAGE = "page"
 
 
 def digest(*parts: str | int) -> str:
@@ -46,7 +44,7 @@ class ModelSettings:
     resolve_after   r: so many windows inside the tube and without a crossing end an incident
     learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
     roles, kinds    target -> role, target -> "numeric" or "categorical": needed only while there is no reference
-    segments        "record" (default) or "page": whether input cells of segments may page; they then share the budget
+    segments        segments ("key=value") whose inputs may page; they share the budget. All others are recorded
     """
 
     model: str
@@ -58,7 +56,7 @@ class ModelSettings:
     tolerances: Mapping[str, float] = field(default_factory=dict)
     thresholds: tuple[Threshold, ...] = ()
     traffic: str = SHADOW
-    segments: str = RECORD
+    segments: tuple[str, ...] = ()
     resolve_after: int = 12
     learn_first: int | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
@@ -88,7 +86,7 @@ class ModelSettings:
             "tolerances": dict(self.tolerances),
             "thresholds": [[t.type, t.threshold, list(t.targets)] for t in self.thresholds],
             "traffic": self.traffic,
-            "segments": self.segments,
+            "segments": list(self.segments),
             "resolve_after": self.resolve_after,
             "learn_first": self.learn_first,
         }

@@ -19,7 +19,7 @@ from detectors.reference import ReferenceProfile, TargetReference
 from stream.columns import F64, I64
 from stream.tally import APART, PlanMismatchError, Tally
 
-QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ def test_moments_quantiles_and_rates_against_numpy():
             rank = (values <= found.quantiles[name][index]).mean()
             assert abs(rank - share) < 0.03, (name, exact)
     assert np.isnan(found.mean[2])
-    assert np.isnan(found.quantiles["median"][2])
+    assert np.isnan(found.quantiles["p50"][2])
     assert found.missing.tolist() == [0, 0, 0.04]
     assert found.invalid.tolist() == [0, 0, 0.01]
     assert found.out_of_range[0] == 0.005
@@ -104,7 +104,7 @@ def test_a_window_without_events_has_no_statistics_and_no_warnings():
     none = [(np.nan, np.nan)] * 2
     tally = counted("ab", [np.zeros(3), np.zeros(2)], events=0, sums=[(0, 0)] * 2, extremes=none)
     found = Lens("ab", shape).statistics(tally)
-    for values in (found.mean, found.std, found.psi, found.missing, found.unseen, found.quantiles["median"]):
+    for values in (found.mean, found.std, found.psi, found.missing, found.unseen, found.quantiles["p50"]):
         assert np.isnan(values).all()
 
 

@@ -1,0 +1,230 @@
+"""What an alert says: from a judged window of one target to the data of its event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detectors.binning import Kind as BinKind
+from detectors.distance import DISTANCES
+from detectors.reference import COVERS_BINNINGS, TargetReference
+from detectors.sequential.default import Effect
+from detectors.verdict import Change, Verdict
+from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
+from stream.monitor_settings import ModelSettings
+from stream.plan import Role
+from stream.series import Judgement, Series
+from stream.window_records import columns, evidence, finite, window_body
+from stream.window_statistics import Statistics
+from stream.windows import Window
+from stream.wording import UNSEEN, Movement, chance, movement, since
+
+SHOWN = ("mean", "std", "p50", "p99", "missing", "invalid")
+SUMMARY_NAMES = {"p50": "median"}  # as the reference's summary calls it
+FACTORS = (
+    1000.0,
+    1e6,
+    100.0,
+    60.0,
+    3600.0,
+)  # units that are taken for each other: milli, micro, per cent, minutes, hours
+FACTOR_TOLERANCE = 0.25  # relative: traffic differs a little from training data anyway
+STANDARD_MEAN_MAX, STANDARD_STD = 0.5, (0.5, 2.0)  # what standardised values look like
+RAW_DISTANCE_MIN = 5.0  # and raw ones: their mean as many standard deviations away, or a spread as many times larger
+UNSEEN_SHARE_MIN = 0.2  # of the events; below it new categories are new categories
+KINDS = {Role.FEATURE: Kind.FEATURE_DRIFT, Role.PREDICTION: Kind.PREDICTION_DRIFT, Role.SCORE: Kind.SCORE_DRIFT}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One target of a judged window, with everything that a sentence about it needs."""
+
+    series: Series
+    judgement: Judgement
+    place: int
+    window: Window
+    settings: ModelSettings
+
+    @property
+    def target(self) -> TargetReference:
+        return self.series.lens.targets[self.place]
+
+    @property
+    def verdict(self) -> Verdict:
+        assert self.judgement.verdicts is not None
+        return self.judgement.verdicts[self.place]
+
+
+def breaches(statistics: Statistics, place: int, name: str, settings: ModelSettings) -> tuple[Breach, ...]:
+    """The operator's thresholds that this window passes."""
+    found = []
+    for limit in settings.thresholds:
+        if limit.targets and name not in limit.targets:
+            continue
+        assert limit.type in DISTANCES, limit.type
+        value = float(getattr(statistics, limit.type)[place])
+        if math.isfinite(value) and value > limit.threshold:
+            found.append(Breach(limit.type, value, limit.threshold))
+    return tuple(found)
+
+
+def observation(case: Case) -> Observation:
+    """What the state machine needs to know."""
+    series, verdict, place = case.series, case.verdict, case.place
+    assert case.judgement.statistics is not None
+    passed = breaches(case.judgement.statistics, place, case.target.name, case.settings)
+    crossing = verdict.rank_crossed or verdict.tube_crossed
+    alarm = verdict.level.value == "alarm"
+    since_ms = verdict.since_ms if verdict.since_ms is not None else case.window.start_ms
+    kind = KINDS[Role(case.target.role)]
+    trained = series.profile.covers != COVERS_BINNINGS
+    if alarm and trained and verdict.since_ms is not None and series.from_the_start(place):
+        kind = Kind.SKEW
+    return Observation(
+        kind=kind,
+        series=series.key.name,
+        segment=series.key.segment,
+        target=case.target.name,
+        end_ms=case.window.end_ms,
+        since_ms=since_ms,
+        alarm=alarm,
+        quiet=verdict.inside_tube and not crossing and not passed,
+        effect=abs(verdict.shift) / max(case.settings.tolerance_of(case.target.name), TOLERANCE_MIN),
+        breaches=passed,
+    )
+
+
+def alert_data(case: Case, incident: Incident, seen: Observation, *, historical: bool) -> dict[str, Any]:
+    """Data of an opened or escalated alert."""
+    effect, now, events = case.series.effect(case.place)
+    moved = _movement(case, effect, now)
+    cause = likely_cause(case.target, now) if incident.kind is Kind.SKEW else None
+    return {
+        "summary": _summary(case, incident, seen, moved, cause=cause, events=events),
+        "onset": case.series.onset(case.place),
+        "historical": historical,
+        "likely_cause": cause,
+        "evidence": _evidence(case, incident, seen),
+        "effect": _effect(case, effect, now),
+        "largest_changes": [{"bin": c.bin, "reference": c.reference, "now": c.now} for c in effect.largest_changes],
+        "consequence": {"verdict": "unknown", "why": "no labels yet"},
+        "events": events,
+        "window": window_body(case.window),
+        "reference": case.series.profile.id,
+    }
+
+
+def resolved_data(case: Case, *, historical: bool) -> dict[str, Any]:
+    """Data of an alert that ends because its target is inside the tolerance again."""
+    return {"historical": historical, "window": window_body(case.window), "reference": case.series.profile.id}
+
+
+def likely_cause(target: TargetReference, now: Statistics) -> str | None:
+    """Why live values may differ from training data from the very first window; None = nothing typical."""
+    if target.binning.kind is BinKind.CATEGORICAL:
+        share = float(now.unseen[0])
+        if share >= UNSEEN_SHARE_MIN:
+            return "another spelling or coding of the categories: most new values are not in the reference"
+        return None
+    was_mean, was_std, was_middle = (target.summary.get(name, math.nan) for name in ("mean", "std", "median"))
+    mean, std, middle = float(now.mean[0]), float(now.std[0]), float(now.quantiles["p50"][0])
+    if not all(map(math.isfinite, (was_mean, was_std, was_middle, mean, std, middle))):
+        return None
+    factor = _factor(middle, was_middle) if _factor(std, was_std) else None
+    if factor is not None:
+        larger = factor > 1
+        return f"another unit: values are about {(factor if larger else 1 / factor):,.0f} times {'larger' if larger else 'smaller'}"
+    if _standardised(mean, std) and _raw(was_mean, was_std):
+        return "standardised values live, raw values in the reference"
+    if _standardised(was_mean, was_std) and _raw(mean, std):
+        return "raw values live, standardised values in the reference"
+    return None
+
+
+def _factor(now: float, reference: float) -> float | None:
+    """The factor of FACTORS, or its inverse, by which `now` differs from `reference`."""
+    if reference == 0 or now == 0 or (now > 0) != (reference > 0):
+        return None
+    ratio = now / reference
+    for factor in (*FACTORS, *(1 / factor for factor in FACTORS)):
+        if abs(ratio / factor - 1) <= FACTOR_TOLERANCE:
+            return factor
+    return None
+
+
+def _standardised(mean: float, std: float) -> bool:
+    return abs(mean) <= STANDARD_MEAN_MAX and STANDARD_STD[0] <= std <= STANDARD_STD[1]
+
+
+def _raw(mean: float, std: float) -> bool:
+    return std > RAW_DISTANCE_MIN or abs(mean) > RAW_DISTANCE_MIN * max(std, 1e-300)
+
+
+def _movement(case: Case, effect: Effect, now: Statistics) -> Movement:
+    was = float(case.target.summary.get("std", math.nan))
+    std = float(now.std[0])
+    ratio = std / was if math.isfinite(std) and was > 0 and std > 0 else None
+    categorical = case.target.binning.kind is BinKind.CATEGORICAL
+    changes: Sequence[Change] = effect.largest_changes
+    return Movement(
+        case.target.name, categorical, effect.shift, effect.direction, case.verdict.statistic, ratio, changes
+    )
+
+
+def _summary(
+    case: Case, incident: Incident, seen: Observation, moved: Movement, *, cause: str | None, events: int
+) -> str:
+    what = movement(moved)
+    when = since(incident.since_ms, case.window.end_ms, events)
+    if incident.promised:
+        odds = chance(case.settings.budget_ms)
+    elif seen.breaches:
+        breach = seen.breaches[0]
+        odds = f"{breach.type} {breach.value:.2g} is above the configured {breach.threshold:g}; nothing is promised about false alarms"
+    else:
+        odds = "opened by a configured threshold; nothing is promised about false alarms"
+    if incident.kind is Kind.SKEW:
+        origin = f"; likely cause: {cause}" if cause else ""
+        return f"{what} against its training data, from the first window on{origin}; {when}; {odds}."
+    return f"{what} {when}; {odds}."
+
+
+def _evidence(case: Case, incident: Incident, seen: Observation) -> dict[str, Any]:
+    verdict, settings = case.verdict, case.settings
+    body: dict[str, Any] = {
+        "statistic": evidence(min(verdict.rank_log10, verdict.tube_log10)),
+        "rank": evidence(verdict.rank_log10),
+        "tube": evidence(verdict.tube_log10),
+        "threshold": evidence(verdict.threshold_log10),
+        "false_alarms": settings.false_alarms,
+        "promise": promise(case) if incident.promised else "none: an operator's threshold",
+        "tolerance": case.settings.tolerance_of(case.target.name),
+    }
+    if seen.breaches:
+        body["thresholds"] = [
+            {"type": each.type, "value": each.value, "threshold": each.threshold} for each in seen.breaches
+        ]
+    return body
+
+
+def promise(case: Case) -> str:
+    """Under which condition the bound on false alarms holds (default-detector.md, 6)."""
+    return "windows exchangeable" if case.series.profile.windows.checked else "exchangeability not checkable"
+
+
+def _effect(case: Case, effect: Effect, now: Statistics) -> dict[str, Any]:
+    named = columns(now)
+    summary = case.target.summary
+    reference = {name: finite(float(summary.get(SUMMARY_NAMES.get(name, name), math.nan))) for name in SHOWN}
+    current = {name: named[name][0] for name in SHOWN}
+    if case.target.binning.kind is BinKind.CATEGORICAL:
+        current[UNSEEN.strip("_")] = named["unseen"][0]
+    return {
+        "shift": finite(effect.shift),
+        "unit": "reference standard deviations",
+        "direction": effect.direction,
+        "reference": {name: value for name, value in reference.items() if value is not None},
+        "now": {name: value for name, value in current.items() if value is not None},
+    }

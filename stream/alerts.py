@@ -1,0 +1,221 @@
+"""Alerts: the state machine of incidents, and their CloudEvents.
+
+    (none)  --alarm, or an operator's threshold passed-->      opened
+    open    --effect passes the next step, two windows-->      escalated      (still open; further alarms only update)
+    open    --r windows inside the tube without a crossing-->  resolved "inside the tolerance again"
+    open    --new reference, target no longer watched-->       resolved with that reason
+
+An incident is one (model, version or reference, segment, target); detectors are evidence inside. Ids are hashes of what
+happened, so that a restored monitor says the same again under the same id. Bodies hold no wall clock, host or offset;
+`historical` alone depends on when the log was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from stream.monitor_settings import ModelSettings, digest
+from stream.stage import Output
+from stream.topics import TopicRole
+from stream.wording import instant
+
+STEP_UNITS = tuple(5.0 * 2**k for k in range(12))  # effect sizes, in tolerances, that are worth saying again
+STEP_MARGIN = 1.5  # an effect just below a step must not escalate by the next window's sampling error
+TOLERANCE_MIN = 0.01  # unit of effects where the tolerance is smaller: steps need a unit
+HISTORICAL_MS = 3_600_000
+SEVERITY = {  # criticality -> severity of an opened, of an escalated alert
+    "low": ("info", "warning"),
+    "medium": ("warning", "warning"),
+    "high": ("warning", "critical"),
+}
+
+
+class Kind(StrEnum):
+    """A closed list."""
+
+    FEATURE_DRIFT = "feature_drift"
+    PREDICTION_DRIFT = "prediction_drift"
+    SCORE_DRIFT = "score_drift"
+    SKEW = "skew"
+    JOB = "job"
+
+
+class Transition(StrEnum):
+    OPENED = "opened"
+    ESCALATED = "escalated"
+    RESOLVED = "resolved"
+
+
+INSIDE = "inside the tolerance again"
+NEW_REFERENCE = "a new reference is in force"
+NO_TARGET = "the target is no longer watched"
+RETIRED = "the version has been silent for 30 days"
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A distance above an operator's threshold."""
+
+    type: str
+    value: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One judged window of one target. `effect`: |shift| in tolerances; `quiet`: inside the tube, no crossing, no breach."""
+
+    kind: Kind
+    series: str
+    segment: str
+    target: str
+    end_ms: int
+    since_ms: int
+    alarm: bool
+    quiet: bool
+    effect: float
+    breaches: tuple[Breach, ...] = ()
+
+
+@dataclass(slots=True)
+class Incident:
+    """An open alert. `promised`: opened by the detector whose false alarms are bounded, not by an operator's threshold."""
+
+    id: str
+    kind: Kind
+    series: str
+    segment: str
+    target: str
+    opened_ms: int
+    since_ms: int
+    promised: bool
+    next_step: int
+    over: int = 0
+    quiet: int = 0
+    versions: tuple[str, ...] = ()
+
+
+Key = tuple[str, str, str]
+
+
+class AlertBook:
+    """All open incidents of one model."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self.settings = settings
+        self.open: dict[Key, Incident] = {}
+
+    def observe(self, seen: Observation) -> tuple[Transition, Incident] | None:
+        """What one more window changes. A resolved incident is returned, and no longer in the book."""
+        key = (seen.series, seen.segment, seen.target)
+        incident = self.open.get(key)
+        if incident is None:
+            if not (seen.alarm or seen.breaches):
+                return None
+            incident = self._opened(seen)
+            self.open[key] = incident
+            return Transition.OPENED, incident
+        incident.quiet = incident.quiet + 1 if seen.quiet else 0
+        if incident.quiet >= self.settings.resolve_after:
+            del self.open[key]
+            return Transition.RESOLVED, incident
+        incident.over = incident.over + 1 if seen.effect >= _step(incident.next_step) else 0
+        if incident.over < 2:
+            return None
+        incident.next_step, incident.over = _next_step(seen.effect), 0
+        return Transition.ESCALATED, incident
+
+    def end(self, reason: str, end_ms: int, *, series: str | None = None, target: str | None = None) -> list[Output]:
+        """Resolve all incidents (of this series, of this target), in canonical order."""
+        ended = [
+            incident
+            for key, incident in sorted(self.open.items())
+            if series in (None, incident.series) and target in (None, incident.target)
+        ]
+        for incident in ended:
+            del self.open[incident.series, incident.segment, incident.target]
+        return [self.resolved(incident, reason, end_ms) for incident in ended]
+
+    def resolved(self, incident: Incident, reason: str, end_ms: int, body: Mapping[str, Any] | None = None) -> Output:
+        """The event that ends an incident."""
+        text = {
+            INSIDE: f"{incident.target} is back inside its tolerance, {self.settings.resolve_after} windows in a row",
+        }.get(reason, f"{incident.target} is no longer judged as before: {reason}")
+        data = {"summary": f"{text}; open since {instant(incident.opened_ms)}.", "reason": reason, **(body or {})}
+        return self.event(Transition.RESOLVED, incident, end_ms, data)
+
+    def event(self, transition: Transition, incident: Incident, end_ms: int, data: Mapping[str, Any]) -> Output:
+        """CloudEvents 1.0, structured JSON. Who owns the model and what names the incident is added to `data`."""
+        settings = self.settings
+        detection = settings.detection_hash()
+        opened, escalated = SEVERITY[settings.criticality]
+        body: dict[str, Any] = {
+            "incident": incident.id,
+            "kind": incident.kind,
+            "severity": escalated if transition is Transition.ESCALATED else opened,
+            "model": settings.model,
+            "versions": list(incident.versions),
+            "segment": incident.segment,
+            "target": incident.target,
+            "since": instant(incident.since_ms),
+            "owner": settings.owner,
+            "runbook": settings.runbook,
+            "detection": detection,
+            **data,
+        }
+        event = {
+            "specversion": "1.0",
+            "type": f"driftline.alert.{transition}.v1",
+            "source": f"driftline/{quote(settings.model, safe='')}",
+            "id": digest(incident.id, transition.value, end_ms, detection),
+            "time": instant(end_ms),
+            "subject": f"{incident.kind}/{quote(incident.target, safe='')}",
+            "datacontenttype": "application/json",
+            "data": {name: value for name, value in body.items() if value is not None},
+        }
+        value = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+        headers = (("content-type", b"application/cloudevents+json"),)
+        return Output(TopicRole.ALERTS.value, settings.model.encode(), value, headers=headers)
+
+    def _opened(self, seen: Observation) -> Incident:
+        parts = (self.settings.model, seen.series, seen.segment, seen.kind.value, seen.target, seen.end_ms)
+        return Incident(
+            id=digest(*parts),
+            kind=seen.kind,
+            series=seen.series,
+            segment=seen.segment,
+            target=seen.target,
+            opened_ms=seen.end_ms,
+            since_ms=seen.since_ms,
+            promised=seen.alarm,
+            next_step=_next_step(seen.effect),
+        )
+
+    def to_header(self) -> list[dict[str, Any]]:
+        return [asdict(incident) | {"kind": incident.kind.value} for _, incident in sorted(self.open.items())]
+
+    def load(self, header: Sequence[Mapping[str, Any]]) -> None:
+        incidents = [
+            Incident(**{**saved, "kind": Kind(saved["kind"]), "versions": tuple(saved["versions"])}) for saved in header
+        ]
+        self.open = {(each.series, each.segment, each.target): each for each in incidents}
+
+
+def historical(end_ms: int, log_ms: int) -> bool:
+    """Whether a window that ended at `end_ms` was history when the marker that closed it was written."""
+    return log_ms - end_ms > HISTORICAL_MS
+
+
+def _step(index: int) -> float:
+    return STEP_UNITS[index] if index < len(STEP_UNITS) else float("inf")
+
+
+def _next_step(effect: float) -> int:
+    """The first step clearly above this effect."""
+    return next((index for index, step in enumerate(STEP_UNITS) if step > STEP_MARGIN * effect), len(STEP_UNITS))

@@ -1,0 +1,367 @@
+"""The monitor of one model: from complete edges to windows, judgements, alerts and, where asked for, a learnt reference.
+
+Order of everything: edges ascending; at an edge first the window that is due, then what the edge brings; in a window
+references, versions and segments as they sort, `all` first. So outputs are a function of the panes alone.
+
+Plans. Panes are merged only with their like. While partitions count with different plans, windows are recorded and not
+judged; the transition ends at the first edge whose panes, and the markers of all partitions, carry one plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from detectors.reference import ReferenceProfile
+from detectors.sequential import default
+from stream.alert_bodies import Case, alert_data, observation, resolved_data
+from stream.alerts import INSIDE, NEW_REFERENCE, NO_TARGET, RETIRED, Transition, historical
+from stream.learning import Learner
+from stream.merging import Group
+from stream.model_state import SERIES_NAME_SLASHES, ModelState, Previous
+from stream.monitor_settings import SPLIT, MonitorSettings
+from stream.plan import ALL
+from stream.reference_records import reference_outputs
+from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey, feeding_version, split_targets
+from stream.stage import Output
+from stream.tally import Tally
+from stream.topics import TopicRole
+from stream.window_records import Recorded, State, window_output
+from stream.window_statistics import Lens
+from stream.windows import Lengths, Window
+
+RETIRED_MS = 30 * 86_400_000  # a version silent for so long is gone
+
+Profiles = Callable[[str], ReferenceProfile]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Events of each version in the window before, and in this one; time since the one before began."""
+
+    elapsed_ms: int
+    before: dict[str, int]
+    now: dict[str, int]
+
+    @property
+    def main_version(self) -> str:
+        return feeding_version(self.before, self.now)
+
+    def weight(self, version: str) -> float:
+        """w_t of a version's series: fixed before the window's content is seen."""
+        total = sum(self.before.values())
+        return self.elapsed_ms * self.before.get(version, 0) / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all series of one plan share in a window."""
+
+    window: Window
+    plan: str
+    reference: str
+    profile: ReferenceProfile | None
+    state: State
+
+
+class ModelMonitor(ModelState):
+    """Steps of one model. `emit` takes every output, in order; `profiles` finds a reference by its id."""
+
+    def __init__(
+        self, settings: MonitorSettings, model: str, emit: Callable[[Output], None], profiles: Profiles
+    ) -> None:
+        super().__init__(settings, model)
+        self.all_settings = settings
+        self.emit = emit
+        self.profiles = profiles
+        self.log_ms = 0  # LogAppendTime of the marker that is being applied
+        self._lenses: dict[tuple[str, tuple[str, ...]], Lens] = {}
+        self._prepared: dict[tuple[str, str, Promise], default.Prepared] = {}
+
+    # ---- edges ------------------------------------------------------------------------------------------------------
+
+    def add(self, edge_ms: int, groups: Mapping[Group, Tally], plans: set[str]) -> None:
+        """One complete edge; `plans`: in force in the markers of all partitions that passed it."""
+        self.changed = True
+        self.close(edge_ms)
+        present = {group.plan for group in groups}
+        if present != {self.steady}:
+            if self.steady is not None:
+                self._end(self.windows.cut(edge_ms))
+                self.steady = None
+            if len(present) == 1 and plans == present:
+                self._end(self.windows.cut(edge_ms))
+                self._activate(edge_ms, groups)
+        self._learn_rows(groups)
+        for tally in groups.values():
+            tally.sample = None
+        events = sum(tally.events for group, tally in groups.items() if group.segment == ALL)
+        self.windows.add(edge_ms, self.all_settings.resolution_ms, events)
+        for group, tally in groups.items():
+            if group in self.groups:
+                self.groups[group].add(tally)
+            else:
+                self.groups[group] = tally
+
+    def close(self, until_ms: int) -> None:
+        """Close the window that ends at or before `until_ms`, everything before which is complete."""
+        self._end(self.windows.due(until_ms, self._lengths()))
+
+    def _lengths(self) -> Lengths:
+        profile = self._profile(self.reference)
+        found = profile.windows if profile is not None and profile.complete else None
+        return self.all_settings.lengths(self.model, found)
+
+    def _profile(self, reference: str) -> ReferenceProfile | None:
+        if not reference:
+            return None
+        return self.learnt if self.knows(reference) else self.profiles(reference)
+
+    def _activate(self, edge_ms: int, groups: Mapping[Group, Tally]) -> None:
+        """All partitions count alike from here on."""
+        group, tally = next(iter(groups.items()))
+        self.steady = group.plan
+        profile = self._profile(group.reference)
+        if group.reference != self.reference:
+            self._emit_all(self.book.end(NEW_REFERENCE, edge_ms))
+            self._drop(set(self.series))
+            self.previous = None
+        elif tally.names != self.names:
+            for target in sorted(set(self.names) - set(tally.names)):
+                self._emit_all(self.book.end(NO_TARGET, edge_ms, target=target))
+            self._drop(set(self.series))
+        self.reference, self.names = group.reference, tally.names
+        if profile is None:
+            return
+        if profile.complete:
+            self.learner = None
+        elif self.learner is None or self.learner.profile is None:  # this monitor did not choose the cuts itself
+            self.learner, self.learnt = Learner(self.settings, profile=profile), profile
+
+    # ---- windows ----------------------------------------------------------------------------------------------------
+
+    def _emit_all(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            self.emit(output)
+
+    def _end(self, closed: Iterable[Window]) -> None:
+        for window in closed:
+            self.changed = True
+            groups, self.groups = self.groups, {}
+            self._close(window, groups)
+
+    def _close(self, window: Window, groups: dict[Group, Tally]) -> None:
+        now: dict[str, int] = {}
+        for group, tally in groups.items():
+            if group.segment == ALL:
+                now[group.version] = now.get(group.version, 0) + tally.events
+        previous = self.previous
+        elapsed_ms = window.start_ms - previous.start_ms if previous else self._lengths().every_ms
+        traffic = Traffic(elapsed_ms, previous.events if previous else now, now)
+        for plan, reference in sorted({(group.plan, group.reference) for group in groups}):
+            part = {group: tally for group, tally in groups.items() if group[:2] == (plan, reference)}
+            self._close_plan(window, plan, reference, part, traffic)
+        if self.steady is not None:
+            self.previous = Previous(window.start_ms, now)
+        self._retire(window.end_ms)
+
+    def _close_plan(
+        self, window: Window, plan: str, reference: str, groups: dict[Group, Tally], traffic: Traffic
+    ) -> None:
+        """Everything of one plan in a window: inputs of the reference, then outputs of each version."""
+        profile = self._profile(reference)
+        context = Context(window, plan, reference, profile, self._state(window, profile))
+        segments = sorted({group.segment for group in groups}, key=lambda segment: (segment != ALL, segment))
+        versions = sorted({group.version for group in groups})
+        feeding = versions if self.settings.traffic == SPLIT else [traffic.main_version]
+        everything = next(iter(groups.values()))
+        names = everything.names
+        features, outputs = split_targets(names, profile) if profile is not None else (None, None)
+        for segment in segments:
+            fed = [
+                groups[group] for version in feeding if (group := Group(plan, reference, version, segment)) in groups
+            ]
+            if features is None or (not fed and segment != ALL):
+                continue
+            whole = _pooled(fed) if fed else everything.empty()
+            key = SeriesKey(reference, INPUTS_VERSION, segment)
+            self._window(key, context, tuple(feeding), whole.select(features), float(traffic.elapsed_ms))
+        for version in versions:
+            for segment in segments:
+                tally = groups.get(Group(plan, reference, version, segment))
+                if tally is not None:
+                    chosen = tally if outputs is None else tally.select(outputs)
+                    self._window(
+                        SeriesKey(reference, version, segment), context, (version,), chosen, traffic.weight(version)
+                    )
+        for key in self.series:
+            if key.outputs and key.version not in versions:
+                self.series[key].skip(traffic.weight(key.version))
+                self.changed_series.add(key)
+        if context.state is State.LEARNING and profile is not None:
+            fed = [tally for group, tally in groups.items() if group.segment == ALL and group.version in feeding]
+            self._learn_window(window, fed)
+
+    def _state(self, window: Window, profile: ReferenceProfile | None) -> State:
+        if self.steady is None:
+            return State.TRANSITION
+        if profile is None:
+            return State.LEARNING if self.settings.learn_first else State.RECORDED
+        if not profile.complete:
+            return State.LEARNING
+        return State.JUDGED if window.sufficient else State.INSUFFICIENT_DATA
+
+    def _window(
+        self, key: SeriesKey, context: Context, versions: tuple[str, ...], tally: Tally, weight_ms: float
+    ) -> None:
+        """One series in one window: to the detectors if it may page, and in any case to the windows topic."""
+        state, window, profile = context.state, context.window, context.profile
+        judged = state in (State.JUDGED, State.INSUFFICIENT_DATA)
+        if profile is None:
+            judgement = Judgement(tally, None, verdicts=None)
+        elif not tally.names or not judged or not self._pages(key):
+            judgement = Judgement(tally, self._lens(profile, tally.names).statistics(tally), verdicts=None)
+            state = State.RECORDED if state is State.JUDGED else state
+        else:
+            series = self._series(key, profile, tally.names, window.end_ms)
+            judgement = series.feed(tally, weight_ms, window)
+            self.changed_series.add(key)
+            if judgement.verdicts is not None:
+                self._observe(series, judgement, window, versions)
+            elif state is State.JUDGED:
+                state = State.CARRIED
+        drifting = frozenset(
+            incident.target
+            for incident in self.book.open.values()
+            if (incident.series, incident.segment) == (key.name, key.segment)
+        )
+        recorded = Recorded(
+            series=key.name,
+            reference=context.reference,
+            versions=versions,
+            segment=key.segment,
+            window=window,
+            state=state,
+            plan=context.plan,
+            tally=tally,
+            statistics=judgement.statistics,
+            verdicts=judgement.verdicts,
+            drifting=drifting,
+        )
+        self.emit(window_output(recorded, self.settings))
+
+    def _observe(self, series: Series, judgement: Judgement, window: Window, versions: tuple[str, ...]) -> None:
+        assert judgement.verdicts is not None
+        late = historical(window.end_ms, self.log_ms)
+        for place, verdict in enumerate(judgement.verdicts):
+            if not verdict.judged:
+                continue
+            case = Case(series, judgement, place, window, self.settings)
+            seen = observation(case)
+            change = self.book.observe(seen)
+            if change is None:
+                continue
+            transition, incident = change
+            incident.versions = versions
+            if transition is Transition.RESOLVED:
+                output = self.book.resolved(incident, INSIDE, window.end_ms, resolved_data(case, historical=late))
+            else:
+                data = alert_data(case, incident, seen, historical=late)
+                output = self.book.event(transition, incident, window.end_ms, data)
+            self.emit(output)
+
+    def _pages(self, key: SeriesKey) -> bool:
+        """Whether this is a cell: `all`, and the inputs of the segments that were asked for."""
+        return key.segment == ALL or (not key.outputs and key.segment in self.settings.segments)
+
+    def _lens(self, profile: ReferenceProfile, names: tuple[str, ...]) -> Lens:
+        key = (profile.id, names)
+        if key not in self._lenses:
+            self._lenses[key] = Lens(names, profile)
+        return self._lenses[key]
+
+    def _series(self, key: SeriesKey, profile: ReferenceProfile, names: tuple[str, ...], end_ms: int) -> Series:
+        if key not in self.series:
+            features, outputs = split_targets(self.names, profile)
+            cells = len(features) * (1 + len(self.settings.segments)) + len(outputs)
+            promise = Promise(self.settings.budget_ms, cells)
+            prepared = [self._prepare(profile, name, promise) for name in names]
+            self.series[key] = Series(key, profile, self._lens(profile, names), promise, prepared)
+            self.series[key].last_ms = end_ms
+        return self.series[key]
+
+    def _prepare(self, profile: ReferenceProfile, name: str, promise: Promise) -> default.Prepared:
+        key = (profile.id, name, promise)
+        if key not in self._prepared:
+            tolerance = self.settings.tolerance_of(name)
+            chosen = default.DetectionSettings(tolerance, promise.budget_ms, promise.cells)
+            self._prepared[key] = default.prepare(profile.target(name), chosen, profile.id)
+        return self._prepared[key]
+
+    def _drop(self, keys: Iterable[SeriesKey]) -> None:
+        for key in keys:
+            del self.series[key]
+        self._lenses.clear()
+        self._prepared.clear()
+
+    def _retire(self, end_ms: int) -> None:
+        for key in sorted(self.series):
+            if key.outputs and end_ms - self.series[key].last_ms > RETIRED_MS:
+                del self.series[key]
+                self._emit_all(self.book.end(RETIRED, end_ms, series=key.name))
+
+    # ---- learning ---------------------------------------------------------------------------------------------------
+
+    def _learn_rows(self, groups: Mapping[Group, Tally]) -> None:
+        if self.settings.learn_first is None or self.learnt is not None:
+            return
+        for group, tally in groups.items():
+            if group.segment == ALL and not group.reference and self.learnt is None:
+                self.learner = self.learner or Learner(self.settings)
+                self.learnt = self.learner.sample(tally)
+        if self.learnt is not None:
+            self._publish(self.learnt, "learning")
+
+    def _learn_window(self, window: Window, fed: Sequence[Tally]) -> None:
+        """Count one more window of what is being learnt; when that was the last one needed, the next one is judged."""
+        if self.learner is None or not fed:
+            return
+        complete = self.learner.count(window, _pooled(fed), self.settings.window)
+        if complete is not None:
+            self.learner, self.learnt = None, complete
+            self._drop(set(self.series))
+            self._publish(complete, "pinned")
+
+    def _publish(self, profile: ReferenceProfile, state: str) -> None:
+        """The reference first, then the control record that names it: who reads the one finds the other."""
+        self.revision += 1
+        body = {"reference": profile.id, "revision": self.revision, "state": state, "history": []}
+        self._emit_all(reference_outputs(profile))
+        value = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        key = f"reference/{self.model}".encode()
+        self.emit(Output(TopicRole.CONTROL.value, key, value, 0, barrier=True))
+
+    def resume(self) -> None:
+        """Rebuild the series of a loaded state; all `required` references are there. New detection settings start afresh."""
+        if self.resumable is None:
+            return
+        blobs, self.resumable = self.resumable, None
+        profile = self._profile(self.reference)
+        heads = [name for name in blobs if name.count("/") == SERIES_NAME_SLASHES]
+        for name in heads:
+            key, names = Series.key_of(blobs[name])
+            assert profile is not None
+            series = self._series(key, profile, names, 0)
+            series.load(blobs[name], [data for other, data in blobs.items() if other.startswith(f"{name}/")])
+
+
+def _pooled(tallies: Sequence[Tally]) -> Tally:
+    """The sum, in this order; a single one as it is."""
+    if len(tallies) == 1:
+        return tallies[0]
+    whole = tallies[0].copy()
+    for tally in tallies[1:]:
+        whole.add(tally)
+    return whole

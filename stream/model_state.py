@@ -1,0 +1,145 @@
+"""State of the monitor of one model, and its snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detectors.reference import ReferenceProfile
+from stream import container
+from stream.alerts import AlertBook
+from stream.learning import Learner
+from stream.merging import Group
+from stream.monitor_settings import ModelSettings, MonitorSettings, digest
+from stream.reference_records import decode_reference, encode_reference
+from stream.series import Series, SeriesKey
+from stream.tally import Sections, Tally
+from stream.windows import WindowList
+
+VERSION = 1
+GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 9
+SERIES_NAME_SLASHES = 3  # model/<digest>/series/<digest>; detectors follow after another one
+
+
+@dataclass(slots=True)
+class Previous:
+    """The window before: when it began, and how many events each version had."""
+
+    start_ms: int
+    events: dict[str, int]
+
+
+class ModelState:
+    """Everything that a restored monitor needs to go on with one model."""
+
+    def __init__(self, settings: MonitorSettings, model: str) -> None:
+        self.model = model
+        self.settings: ModelSettings = settings.model(model)
+        self.detection = self.settings.detection_hash()
+        self.windows = WindowList()
+        self.groups: dict[Group, Tally] = {}  # of the open window
+        self.steady: str | None = None  # the plan that all partitions count with; None = a transition
+        self.names: tuple[str, ...] = ()
+        self.reference = ""
+        self.previous: Previous | None = None
+        self.series: dict[SeriesKey, Series] = {}
+        self.book = AlertBook(self.settings)
+        self.learner: Learner | None = None
+        self.learnt: ReferenceProfile | None = None  # with cut points only, or complete: this model's own
+        self.revision = 0  # of the control record of the reference
+        self.changed = True
+        self.changed_series: set[SeriesKey] = set()
+        self.resumable: dict[str, bytes] | None = None  # series of a loaded state, until their references are there
+        self._saved: set[str] = set()  # names of all live blobs
+
+    def knows(self, reference: str) -> bool:
+        """Whether this reference was learnt here, so that nobody else need have it."""
+        return self.learnt is not None and self.learnt.id == reference
+
+    @property
+    def _name(self) -> str:
+        return f"model/{digest(self.model)}"
+
+    def required(self) -> set[str]:
+        """References without which nothing can go on."""
+        names = {self.reference} | {group.reference for group in self.groups}
+        return {name for name in names if name and not self.knows(name)}
+
+    def changed_blobs(self) -> dict[str, bytes | None]:
+        """Blobs that changed since the last call; None = gone."""
+        if self.resumable is not None or not (self.changed or self.changed_series):
+            return {}
+        blobs: dict[str, bytes | None] = {self._name: container.encode("model", VERSION, self._header(), {})}
+        blobs |= self._open_blobs()
+        live = set(blobs)
+        for key, series in sorted(self.series.items()):
+            name = f"{self._name}/series/{digest(*key)}"
+            live |= series.names(name)
+            if key in self.changed_series:
+                blobs |= series.blobs(name)
+        if self.learner is not None:
+            live |= self.learner.names(f"{self._name}/learner")
+            blobs |= self.learner.blobs(f"{self._name}/learner")
+        if self.learnt is not None:
+            name = f"{self._name}/learnt/{'complete' if self.learnt.complete else 'cuts'}"
+            live.add(name)
+            if name not in self._saved:
+                blobs[name] = encode_reference(self.learnt)
+        blobs |= dict.fromkeys(sorted(self._saved - live))
+        self._saved, self.changed = live, False
+        self.changed_series.clear()
+        return blobs
+
+    def _header(self) -> dict[str, Any]:
+        previous, windows = self.previous, self.windows
+        return {
+            "model": self.model,
+            "detection": self.detection,
+            "steady": self.steady,
+            "names": list(self.names),
+            "reference": self.reference,
+            "previous": None if previous is None else [previous.start_ms, previous.events],
+            "windows": [windows.start_ms, windows.last_ms, windows.events, windows.closed_ms],
+            "revision": self.revision,
+            "incidents": self.book.to_header(),
+        }
+
+    def _open_blobs(self) -> dict[str, bytes | None]:
+        """Tallies of the open window, so many to a blob that a container can hold them."""
+        blobs: dict[str, bytes | None] = {}
+        groups = list(self.groups.items())
+        for first in range(0, len(groups), GROUPS_PER_BLOB):
+            heads: list[Any] = []
+            sections: Sections = {}
+            for index, (group, tally) in enumerate(groups[first : first + GROUPS_PER_BLOB]):
+                head, parts = tally.to_sections(f"{index}.")
+                heads.append([list(group), head])
+                sections |= parts
+            data = container.encode("window", VERSION, {"groups": heads}, sections)
+            blobs[f"{self._name}/open/{first // GROUPS_PER_BLOB:04d}"] = data
+        return blobs
+
+    def load(self, blobs: Mapping[str, bytes]) -> None:
+        """Become what these blobs (all live ones of the stage) say; series follow in `resume`, once references are there."""
+        own = {name: blobs[name] for name in sorted(blobs) if name == self._name or name.startswith(f"{self._name}/")}
+        header = container.decode(own[self._name]).expect("model", (VERSION,)).header
+        self.steady, self.names, self.reference = header["steady"], tuple(header["names"]), header["reference"]
+        self.previous = None if header["previous"] is None else Previous(*header["previous"])
+        self.windows = WindowList(*header["windows"])
+        self.revision = header["revision"]
+        self.book.load(header["incidents"])
+        self.groups = {}
+        for name in (name for name in own if name.startswith(f"{self._name}/open/")):
+            saved = container.decode(own[name]).expect("window", (VERSION,))
+            for index, (group, head) in enumerate(saved.header["groups"]):
+                self.groups[Group(*group)] = Tally.from_sections(head, saved.sections, f"{index}.")
+        learnt = [data for name, data in own.items() if name.startswith(f"{self._name}/learnt/")]
+        self.learnt = decode_reference(learnt[0]) if learnt else None
+        if f"{self._name}/learner" in own:
+            self.learner = Learner.load(self.settings, f"{self._name}/learner", own, self.learnt)
+        self._saved = set(own)
+        same = header["detection"] == self.detection
+        self.changed = not same
+        prefix = f"{self._name}/series/"
+        self.resumable = {name: data for name, data in own.items() if same and name.startswith(prefix)}

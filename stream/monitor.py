@@ -1,0 +1,156 @@
+"""Monitor: the second stage. Panes and markers of all source partitions in; windows, alerts and learnt references out.
+
+A deterministic function of its panes partition: outputs are the same bytes under any batching, and a state saved at any
+record and loaded again goes on as if nothing had happened (tests/laws/test_monitor_laws.py). No clock, no generator, no I/O.
+
+Cost grows with targets x windows, never with events. Memory: the open window and the detectors of every model, and the panes
+between the slowest and the fastest source partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from detectors.reference import ReferenceProfile
+from stream import container
+from stream.merging import Merger, PaneRecord, UnknownSourceError
+from stream.model_monitor import ModelMonitor
+from stream.monitor_settings import ModelSettings, MonitorSettings, Threshold
+from stream.panes import Pane
+from stream.stage import Decision, Output
+from stream.topics import TopicRole
+
+__all__ = [
+    "MissingReference",
+    "ModelSettings",
+    "Monitor",
+    "MonitorSettings",
+    "PaneRecord",
+    "Threshold",
+    "UnknownSourceError",
+]
+
+VERSION = 1
+
+
+class MissingReference(Exception):  # noqa: N818 - a request to the shell, not a fault
+    """The next record needs a reference that is not loaded. Put it into `profiles` and apply the same batch again."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(f"reference {reference} is not loaded")
+        self.reference = reference
+
+
+class UnknownDecisionError(ValueError):
+    """A decision that this stage does not take."""
+
+
+class Monitor:
+    """Stage of one panes partition. `position`: the next offset to apply; records below it are passed over.
+
+    `profiles` is the caller's and may grow at any time; `sources` is the number of source partitions.
+    """
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        sources: int,
+        settings: MonitorSettings,
+        profiles: Mapping[str, ReferenceProfile],
+        app_version: str,
+    ) -> None:
+        self.partition = partition
+        self.settings = settings
+        self.profiles = profiles
+        self.app_version = app_version
+        self.outbox: list[Output] = []
+        self.position = 0
+        self.merger = Merger(sources)
+        self.models: dict[str, ModelMonitor] = {}
+        self._resuming = False
+        self._saved_meta = b""
+
+    def apply(self, source: str, batch: Sequence[PaneRecord]) -> None:
+        """Take in records of the panes topic in offset order.
+
+        Raises MissingReference before the record that needs it changes anything; UnknownSourceError, WindowOrderError,
+        PlanMismatchError: an invariant is broken.
+        """
+        if source != TopicRole.PANES.value:
+            raise ValueError(f"the monitor reads panes, not {source!r}")
+        for record in batch:
+            if record.offset < self.position:
+                continue
+            self._require(record)
+            if self.merger.add(record):
+                self._advance(record.timestamp_ms)
+            self.position = record.offset + 1
+
+    def decide(self, decision: Decision) -> None:
+        """The monitor takes no decisions: what it needs to know comes with the panes."""
+        raise UnknownDecisionError(f"monitor: no decision {decision.kind!r} is known")
+
+    def changed_blobs(self) -> dict[str, bytes | None]:
+        """Every blob that changed since the last call; None = gone."""
+        blobs = self.merger.changed_blobs()
+        for name in sorted(self.models):
+            blobs |= self.models[name].changed_blobs()
+        header = {
+            "position": self.position,
+            "app_version": self.app_version,
+            "merger": self.merger.header(),
+            "models": sorted(self.models),
+        }
+        meta = container.encode("monitor", VERSION, header, {})
+        if meta != self._saved_meta:
+            blobs["meta"] = self._saved_meta = meta
+        return blobs
+
+    def load(self, blobs: Mapping[str, bytes]) -> None:
+        """Become the state that these blobs, all live ones, describe. References are asked for at the next record."""
+        self.outbox, self.models = [], {}
+        header = container.decode(blobs["meta"]).expect("monitor", (VERSION,), ()).header
+        self._saved_meta = blobs["meta"]
+        self.position = header["position"]
+        self.merger = Merger(len(self.merger.sources))
+        self.merger.load(header["merger"], blobs)
+        for name in header["models"]:
+            self._model(name).load(blobs)
+        self._resuming = True
+
+    def _model(self, name: str) -> ModelMonitor:
+        if name not in self.models:
+            self.models[name] = ModelMonitor(self.settings, name, self._emit, self.profiles.__getitem__)
+        return self.models[name]
+
+    def _emit(self, output: Output) -> None:
+        self.outbox.append(output)  # looked up each time: the owner takes the list away
+
+    def _advance(self, log_ms: int) -> None:
+        """Edges have become complete: windows close, in the order of edges and models."""
+        for edge_ms, models in self.merger.complete():
+            for name, groups in models.items():
+                model = self._model(name)
+                model.log_ms = log_ms
+                model.add(edge_ms, groups, self.merger.plans_at(edge_ms, name))
+        for name in sorted(self.models):
+            self.models[name].log_ms = log_ms
+            self.models[name].close(self.merger.low_ms)
+        self.merger.release()
+
+    def _require(self, record: PaneRecord) -> None:
+        body = record.body
+        if self._resuming:
+            needed = {name for model in self.models.values() for name in model.required()}
+            for reference in sorted(needed | self.merger.references()):
+                self._check(reference)
+            for model in self.models.values():
+                model.resume()
+            self._resuming = False
+        if isinstance(body, Pane):
+            self._check(body.reference)
+
+    def _check(self, reference: str) -> None:
+        if reference and reference not in self.profiles and not any(m.knows(reference) for m in self.models.values()):
+            raise MissingReference(reference)

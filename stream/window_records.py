@@ -1,0 +1,137 @@
+"""The records of the windows topic: everything that was counted and found in one window of one series, as compact JSON.
+
+A series of inputs is named by its reference, one of outputs by its version. The `all` records of the versions together
+hold every event of the window exactly once. Bins are those of the reference, its missing and invalid count beside them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import orjson
+
+from detectors.sketches.distinct import estimate
+from detectors.verdict import Verdict
+from stream.monitor_settings import ModelSettings
+from stream.stage import Output
+from stream.tally import APART, Tally
+from stream.topics import TopicRole
+from stream.window_statistics import Statistics
+from stream.windows import Window
+from stream.wording import instant
+
+EVIDENCE_LOG10_MAX = 300.0  # a JSON number; above it only "very large" is said
+
+
+class State(StrEnum):
+    """What became of a window. Only `JUDGED` ones went to the detectors."""
+
+    JUDGED = "judged"
+    CARRIED = "carried"  # too few events for this series: added to the next window
+    RECORDED = "recorded"  # may not page: a segment
+    LEARNING = "learning"
+    TRANSITION = "transition"  # partitions count with different plans
+    INSUFFICIENT_DATA = "insufficient_data"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One record before it is JSON. `drifting`: targets with an open incident."""
+
+    series: str
+    reference: str
+    versions: tuple[str, ...]
+    segment: str
+    window: Window
+    state: State
+    plan: str
+    tally: Tally
+    statistics: Statistics | None
+    verdicts: Sequence[Verdict] | None
+    drifting: frozenset[str]
+
+
+def window_output(recorded: Recorded, settings: ModelSettings) -> Output:
+    """The record, keyed by model."""
+    window = recorded.window
+    body = {
+        "model": settings.model,
+        "series": recorded.series,
+        "reference": recorded.reference,
+        "versions": list(recorded.versions),
+        "segment": recorded.segment,
+        "window": window_body(window),
+        "events": recorded.tally.events,
+        "state": recorded.state.value,
+        "targets": _targets(recorded),
+        "collector": recorded.plan,
+        "detection": settings.detection_hash(),
+    }
+    return Output(TopicRole.WINDOWS.value, settings.model.encode(), orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+
+
+def window_body(window: Window) -> dict[str, Any]:
+    """A window of the model's list, as windows and alerts show it; `events` are the model's."""
+    return {
+        "start": instant(window.start_ms),
+        "end": instant(window.end_ms),
+        "start_ms": window.start_ms,
+        "end_ms": window.end_ms,
+        "events": window.events,
+    }
+
+
+def evidence(log10: float) -> float:
+    """Evidence as a plain number, finite."""
+    return float(10.0 ** min(log10, EVIDENCE_LOG10_MAX))
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def columns(statistics: Statistics) -> dict[str, list[float | None]]:
+    """Every statistic by its name in records, as a list over the targets."""
+    named = {
+        "mean": statistics.mean,
+        "std": statistics.std,
+        "min": statistics.minimum,
+        "max": statistics.maximum,
+        **statistics.quantiles,
+        "missing": statistics.missing,
+        "invalid": statistics.invalid,
+        "out_of_range": statistics.out_of_range,
+        "unseen": statistics.unseen,
+        "psi": statistics.psi,
+        "kolmogorov_smirnov": statistics.kolmogorov_smirnov,
+        "jensen_shannon": statistics.jensen_shannon,
+    }
+    return {name: [finite(value) for value in values.tolist()] for name, values in named.items()}
+
+
+def _targets(recorded: Recorded) -> dict[str, Any]:
+    if recorded.statistics is None:
+        return {}
+    tally = recorded.tally
+    named = columns(recorded.statistics)
+    counts, start = tally.counts.tolist(), tally.start.tolist()
+    tracked = np.count_nonzero(tally.distinct, axis=1).tolist()
+    bodies: dict[str, Any] = {}
+    for place, name in enumerate(tally.names):
+        body: dict[str, Any] = {statistic: values[place] for statistic, values in named.items()}
+        body["bins"] = counts[start[place] : start[place + 1] - APART]
+        if tracked[place]:
+            body["distinct"] = round(estimate(tally.distinct[place]), 1)
+        if recorded.verdicts is not None:
+            verdict = recorded.verdicts[place]
+            body["evidence"] = {"rank": evidence(verdict.rank_log10), "tube": evidence(verdict.tube_log10)}
+            body["shift"] = finite(verdict.shift)
+            body["level"] = "drift" if name in recorded.drifting else verdict.level.value
+        bodies[name] = body
+    return bodies
