@@ -17,7 +17,7 @@ from stream.merging import Merger, PaneRecord, UnknownSourceError
 from stream.model_monitor import ModelMonitor
 from stream.monitor_settings import ModelSettings, MonitorSettings, Threshold
 from stream.panes import Pane
-from stream.stage import Decision, Output
+from stream.stage import Decision, Output, StageWaits
 from stream.topics import TopicRole
 
 __all__ = [
@@ -33,11 +33,11 @@ __all__ = [
 VERSION = 1
 
 
-class MissingReference(Exception):  # noqa: N818 - a request to the shell, not a fault
+class MissingReference(StageWaits):
     """The next record needs a reference that is not loaded. Put it into `profiles` and apply the same batch again."""
 
-    def __init__(self, reference: str) -> None:
-        super().__init__(f"reference {reference} is not loaded")
+    def __init__(self, reference: str, next_offset: int) -> None:
+        super().__init__(f"reference {reference} is not loaded", next_offset)
         self.reference = reference
 
 
@@ -153,4 +153,4 @@ class Monitor:
 
     def _check(self, reference: str) -> None:
         if reference and reference not in self.profiles and not any(m.knows(reference) for m in self.models.values()):
-            raise MissingReference(reference)
+            raise MissingReference(reference, self.position)
