@@ -46,7 +46,7 @@ from stream.stage import Decision, Output
 from stream.tables import table_events
 from stream.topics import TopicRole
 
-CHUNK_EVENTS = 4_096  # about what one fetch brings; no result depends on it
+CHUNK_EVENTS = 4_096  # about what one fetch brings; only where a learnt reference comes into force depends on it
 SAMPLE_LINES_MAX = 20_000  # read ahead to find out what a learning model's events look like
 PARTITION = 0
 EPOCH = 1
@@ -122,7 +122,8 @@ def replay(
     """
     if isinstance(source, Path | str):
         path = Path(source)
-        config, events = (config, json_lines(path)) if is_json(path) else (native(config), table_events(config, path))
+        events: Iterable[Event] = json_lines(path) if is_json(path) else table_events(config, path)
+        config = config if is_json(path) else native(config)
     else:
         events = source
     if config.topics.predictions.mapping.timestamp == RECORD_TIME:
