@@ -26,13 +26,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
-from stream import broker_guard
 from stream.broker_files import BrokerUnavailableError, cache_folder, find_java, kafka_jars, kafka_version, writable
+from stream.broker_guard import Guarded
 
 Tuning = Literal["light", "load"]
 LOOPBACK = "127.0.0.1"
 START_S = 90.0  # after kill -9 a broker reads its logs again: 13 s with a hundred partitions on a quiet machine
-STOP_S = broker_guard.STOP_S + 5
 PORTS = range(
     20_000, 32_000
 )  # below the kernel's own outgoing ports, so that a broker that restarts finds its port free
@@ -77,8 +76,7 @@ class Broker:
         self._port_wanted = port
         self._folder: Path | None = None
         self._ports: dict[str, int] = {}
-        self._guard: subprocess.Popen[bytes] | None = None
-        self.pid: int | None = None
+        self._process: Guarded | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -97,14 +95,27 @@ class Broker:
         return self.addresses["PLAINTEXT"]
 
     @property
-    def log_file(self) -> Path:
+    def folder(self) -> Path:
+        """Where its files are. A temporary one goes with the broker, also when this process is killed."""
         if self._folder is None:
             raise BrokerUnavailableError("this broker has not been started")
-        return self._folder / "broker.log"
+        return self._folder
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "broker.log"
 
     @property
     def running(self) -> bool:
-        return self._guard is not None and self._guard.poll() is None
+        return self._process is not None and self._process.running
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.running else None
+
+    @property
+    def guard_pid(self) -> int | None:
+        return self._process.guard_pid if self._process is not None and self._process.running else None
 
     def start(self) -> None:
         """Starts it, or starts it again on the same data and ports; returns when it answers. No-op while it runs."""
@@ -115,33 +126,31 @@ class Broker:
             self._prepare_folder()
         if not self._ports:
             self._choose_ports()
-        folder = self.log_file.parent
+        folder = self.folder
         settings = folder / "server.properties"
         settings.write_text("".join(f"{key}={value}\n" for key, value in self._server_properties(folder).items()))
         command = [str(java), *JVM[self._tuning], "-Djava.net.preferIPv4Stack=true", "-Dlog4j2.level=WARN"]
         command += [f"-Djava.io.tmpdir={folder / 'tmp'}", "-cp", os.pathsep.join(map(str, jars))]
         if not (folder / "data" / "meta.properties").exists():
             _format(command, settings, folder)
-        self._spawn([*command, "kafka.Kafka", str(settings)])
+        scratch = folder if self._kept is None else None
+        self._process = Guarded([*command, "kafka.Kafka", str(settings)], folder / "broker.log", scratch)
         self._await_answer()
 
     def stop(self) -> None:
         """Ends it in order (SIGTERM); the data stay for `start`."""
-        if self._guard is not None and self._guard.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._guard.stdin.write(b"k")
-                self._guard.stdin.flush()
-        self._reap()
+        if self._process is not None:
+            self._process.stop()
 
     def kill(self) -> None:
         """Ends it as a crash would (SIGKILL); the data stay for `start`."""
         self.send_signal(signal.SIGKILL)
-        self.stop()  # the guard, which would else take the end of its input for ours and remove the data
+        self.stop()
 
     def send_signal(self, number: int) -> None:
         """To the broker's own process: SIGSTOP and SIGCONT freeze and revive it."""
-        if self.running and self.pid is not None:
-            os.kill(self.pid, number)
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def close(self) -> None:
         """Ends it and removes its temporary folder."""
@@ -191,22 +200,6 @@ class Broker:
         }
         return settings | self._properties
 
-    def _spawn(self, command: list[str]) -> None:
-        folder = self.log_file.parent
-        scratch = "" if self._kept is not None else str(folder)
-        self._guard = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", "-S", broker_guard.__file__, str(folder / "broker.log"), scratch, *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._guard.stdout is not None
-        first = self._guard.stdout.readline()
-        if not first.strip().isdigit():
-            self._reap()
-            raise BrokerUnavailableError(f"cannot run {command[0]}")
-        self.pid = int(first)
-
     def _await_answer(self) -> None:
         deadline = time.monotonic() + START_S
         while self.running and time.monotonic() < deadline:
@@ -224,20 +217,6 @@ class Broker:
             telling = [line for line in lines if not line.startswith("\t")]  # without the stack frames
             return "\n".join(telling[-LOG_LINES_SHOWN:])
         return "(no log)"
-
-    def _reap(self) -> None:
-        if self._guard is None:
-            return
-        for pipe in (self._guard.stdin, self._guard.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-        try:
-            self._guard.wait(STOP_S)
-        except subprocess.TimeoutExpired:  # the guard itself is stopped: its end takes the broker along
-            self._guard.kill()
-            self._guard.wait()
-        self._guard, self.pid = None, None
 
 
 @contextlib.contextmanager

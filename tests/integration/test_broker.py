@@ -27,7 +27,7 @@ import json, sys, time
 from stream.broker import Broker
 broker = Broker()
 broker.start()
-print(json.dumps([broker.pid, broker._guard.pid, str(broker.log_file.parent), broker.bootstrap_servers]), flush=True)
+print(json.dumps([broker.pid, broker.guard_pid, str(broker.log_file.parent), broker.bootstrap_servers]), flush=True)
 time.sleep(60)
 """
 
