@@ -1,0 +1,313 @@
+"""Where references live: profiles in the references topic, which one is active in the control topic, with its history.
+
+Truth is the control topic (contracts.md, Configuration while running): `ensure_references` builds and promotes a configured
+file only where a model has no active reference yet, else it obeys and warns when the file would give another one.
+
+    control key   reference/MODEL    JSON {reference, revision, state: active | learning | pinned, history: [id, …]}
+                  targets/MODEL      JSON {revision, targets: [{name, role, kind}, …]}: what a learning model's events showed
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from detectors.binning import Kind
+from detectors.reference import BadReference, ReferenceProfile
+from stream.config_checks import mapping_of
+from stream.connection import kafka_python_settings
+from stream.container import ContainerError
+from stream.discover import Discovery
+from stream.plan import Role
+from stream.planning import DeclaredTarget, declared_targets
+from stream.preflight import build_from_file
+from stream.reference_records import ReferenceLog, reference_outputs
+from stream.topics import TopicRole
+
+if TYPE_CHECKING:
+    from stream.config import Config
+
+log = logging.getLogger(__name__)
+
+HISTORY_MAX = 50
+READ_STALL_S = 60.0
+SAMPLE_EVENTS_MIN = 500  # of every learning model; fewer after SAMPLE_PATIENCE_S
+SAMPLE_PATIENCE_S = 5.0
+SAMPLE_RECORDS_MAX = 20_000
+REFERENCE_KEY = "reference/"
+TARGETS_KEY = "targets/"
+
+
+class ReferencesError(Exception):
+    """A reference that is not there, is damaged, or cannot be activated; the text names model and reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveReference:
+    """The control record of one model. `history`: ids that were active before, the latest last."""
+
+    model: str
+    reference: str
+    revision: int
+    state: str = "active"
+    history: tuple[str, ...] = ()
+
+    def encode(self) -> tuple[bytes, bytes]:
+        """Key and value of the control record."""
+        body = {
+            "reference": self.reference,
+            "revision": self.revision,
+            "state": self.state,
+            "history": list(self.history),
+        }
+        return f"{REFERENCE_KEY}{self.model}".encode(), orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is to be counted against: active profiles by model (None = to be learnt), discovered targets, all profiles."""
+
+    active: dict[str, ReferenceProfile | None]
+    discovered: dict[str, tuple[DeclaredTarget, ...]]
+    profiles: dict[str, ReferenceProfile]
+
+
+@dataclass
+class ControlLog:
+    """The control topic as read so far. Records of other kinds are passed over."""
+
+    active: dict[str, ActiveReference] = field(default_factory=dict)
+    targets: dict[str, tuple[DeclaredTarget, ...]] = field(default_factory=dict)
+    contested: set[str] = field(default_factory=set)
+
+    def add(self, key: bytes | None, value: bytes | None) -> None:
+        """Take in one record, in log order. Raises ReferencesError for a record that cannot be read."""
+        name = (key or b"").decode("utf-8", "replace")
+        kind, _, model = name.partition("/")
+        try:
+            if kind + "/" == REFERENCE_KEY:
+                if value is None:
+                    self.active.pop(model, None)
+                    return
+                body = orjson.loads(value)
+                history = tuple(str(item) for item in body["history"])
+                self.active[model] = ActiveReference(model, body["reference"], body["revision"], body["state"], history)
+            elif kind + "/" == TARGETS_KEY and value is not None:
+                found = tuple(
+                    DeclaredTarget(t["name"], Role(t["role"]), Kind(t["kind"])) for t in orjson.loads(value)["targets"]
+                )
+                if self.targets.setdefault(model, found) != found:
+                    self.contested.add(model)  # two workers looked at the same time: the first record counts
+        except (KeyError, TypeError, ValueError) as error:
+            raise ReferencesError(f"control record {name!r} cannot be read: {error!r}") from error
+
+
+def promote(config: Config, model: str, reference_id: str) -> ActiveReference:
+    """Make a stored reference the active one. Running workers follow at their next unopened pane edge."""
+    _require_model(config, model)
+    stored = read_references(config)
+    profile = _profile(stored, reference_id)
+    if profile is None:
+        known = ", ".join(sorted(stored.ids())) or "none"
+        raise ReferencesError(f"models.{model}: reference {reference_id} is not stored; stored: {known}")
+    if profile.model != model:
+        raise ReferencesError(f"models.{model}: reference {reference_id} is of model {profile.model}")
+    return _activate(config, read_control(config).active.get(model), model, reference_id)
+
+
+def rollback(config: Config, model: str) -> ActiveReference:
+    """Make the reference that was active before the active one again."""
+    _require_model(config, model)
+    active = read_control(config).active.get(model)
+    if active is None or not active.history:
+        raise ReferencesError(f"models.{model}: no reference was active before")
+    history = active.history[:-1]
+    back = ActiveReference(model, active.history[-1], active.revision + 1, "active", history)
+    _write(config, [(TopicRole.CONTROL, *back.encode())])
+    return back
+
+
+def store(config: Config, profile: ReferenceProfile) -> None:
+    """Write a profile; equal content is equal bytes under equal keys, so writing it again changes nothing."""
+    _write(config, [(TopicRole.REFERENCES, output.key, output.value) for output in reference_outputs(profile)])
+
+
+def active_references(config: Config) -> dict[str, ActiveReference]:
+    """The control records by model."""
+    return read_control(config).active
+
+
+def stored_references(config: Config) -> dict[str, ReferenceProfile]:
+    """Every stored profile by id. Raises ReferencesError for a damaged one."""
+    stored = read_references(config)
+    return {name: profile for name in stored.ids() if (profile := _profile(stored, name)) is not None}
+
+
+def ensure_references(config: Config, *, wait: bool = True) -> Known:
+    """What every model is counted against, from the topics; what is missing there is built from the file and promoted.
+
+    A model that learns and names no targets waits for events to see what they look like (`wait`). Raises ReferencesError,
+    TableError, BadReference, KafkaUnreachableError.
+    """
+    control, stored = read_control(config), read_references(config)
+    active: dict[str, ReferenceProfile | None] = {}
+    for model, settings in config.models.items():
+        record = control.active.get(model)
+        if record is not None:
+            profile = _profile(stored, record.reference)
+            if profile is None:
+                raise ReferencesError(f"models.{model}: the active reference {record.reference} is not stored")
+            active[model] = profile
+            _warn_of_another(config, model, profile)
+        elif settings.reference.file is not None:
+            profile = build_from_file(config, model)
+            store(config, profile)
+            _activate(config, None, model, profile.id)
+            active[model] = profile
+        else:
+            active[model] = None
+    learning = [model for model, profile in active.items() if profile is None]
+    unknown = [model for model in learning if model not in control.targets and not declared_targets(config, model)]
+    if unknown:
+        control = _discover(config, unknown, wait=wait)
+    profiles = {profile.id: profile for profile in active.values() if profile is not None}
+    return Known(active, {model: control.targets.get(model, ()) for model in learning}, profiles)
+
+
+def _warn_of_another(config: Config, model: str, active: ReferenceProfile) -> None:
+    """The file is only looked at where it says what it is: a build takes seconds, the name nothing."""
+    file = config.models[model].reference.file
+    made_of = active.origin.get("file")
+    if file is not None and made_of not in (None, file.name):
+        log.warning(
+            "models.%s: the active reference was made of %s, the configuration names %s; to switch: driftline reference"
+            " build, then promote", model, made_of, file.name,
+        )  # fmt: skip
+
+
+def _activate(config: Config, before: ActiveReference | None, model: str, reference_id: str) -> ActiveReference:
+    if before is not None and before.reference == reference_id:
+        return before
+    history = (*before.history, before.reference)[-HISTORY_MAX:] if before is not None else ()
+    record = ActiveReference(model, reference_id, before.revision + 1 if before else 1, "active", history)
+    _write(config, [(TopicRole.CONTROL, *record.encode())])
+    return record
+
+
+def _discover(config: Config, models: Sequence[str], *, wait: bool) -> ControlLog:
+    """Look at the first events of the topic and write down what they are made of, once for all workers and restarts."""
+    discovery = Discovery(mapping_of(config.topics.predictions.mapping), tuple(models))
+    first_seen: float | None = None
+    for values in _first_values(config, wait=wait):
+        for value in values:
+            try:
+                discovery.add(orjson.loads(value))
+            except orjson.JSONDecodeError:
+                continue
+        if sum(discovery.events.values()) and first_seen is None:
+            first_seen = time.monotonic()
+        enough = all(discovery.events[model] >= SAMPLE_EVENTS_MIN for model in models)
+        if enough or (first_seen is not None and time.monotonic() - first_seen > SAMPLE_PATIENCE_S):
+            break
+    found = {model: discovery.targets(model) for model in models}
+    records = [(TopicRole.CONTROL, *_targets_record(model, targets)) for model, targets in found.items() if targets]
+    _write(config, records)
+    control = read_control(config)
+    # compaction keeps the last record of a key: where another worker wrote after the first one, the first is said again
+    _write(
+        config, [(TopicRole.CONTROL, *_targets_record(model, control.targets[model])) for model in control.contested]
+    )
+    return control
+
+
+def _targets_record(model: str, targets: Sequence[DeclaredTarget]) -> tuple[bytes, bytes]:
+    listed = [{"name": t.name, "role": t.role.value, "kind": t.kind.value} for t in targets]
+    value = orjson.dumps({"revision": 1, "targets": listed}, option=orjson.OPT_SORT_KEYS)
+    return f"{TARGETS_KEY}{model}".encode(), value
+
+
+def _first_values(config: Config, *, wait: bool) -> Iterator[list[bytes]]:
+    """Values from the beginning of the predictions topic, in batches; an empty one each half second that brings nothing."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    topic, seen = config.topic(TopicRole.PREDICTIONS), 0
+    settings = kafka_python_settings(config.kafka)
+    with closing(KafkaConsumer(**settings, enable_auto_commit=False, auto_offset_reset="earliest")) as consumer:
+        places = [TopicPartition(topic, partition) for partition in consumer.partitions_for_topic(topic) or ()]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        while seen < SAMPLE_RECORDS_MAX:
+            batches = consumer.poll(timeout_ms=500).values()
+            values = [record.value for batch in batches for record in batch if record.value]
+            if not values and not wait:
+                return
+            seen += len(values)
+            yield values
+
+
+def read_control(config: Config) -> ControlLog:
+    """The whole control topic."""
+    control = ControlLog()
+    for key, value in _whole(config, TopicRole.CONTROL):
+        control.add(key, value)
+    return control
+
+
+def read_references(config: Config) -> ReferenceLog:
+    """The whole references topic."""
+    stored = ReferenceLog()
+    for key, value in _whole(config, TopicRole.REFERENCES):
+        stored.add(key, value)
+    return stored
+
+
+def _profile(stored: ReferenceLog, reference_id: str) -> ReferenceProfile | None:
+    try:
+        return stored.get(reference_id)
+    except (ContainerError, BadReference) as error:
+        raise ReferencesError(f"reference {reference_id} is damaged: {error}") from error
+
+
+def _require_model(config: Config, model: str) -> None:
+    if model not in config.models:
+        raise ReferencesError(f"models.{model}: not in the configuration; known: {', '.join(config.models)}")
+
+
+def _whole(config: Config, role: TopicRole) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Every record of a topic's only partition, from its beginning to its end as of now."""
+    from kafka import KafkaConsumer, TopicPartition
+
+    place = TopicPartition(config.topic(role), 0)
+    settings: Mapping[str, Any] = kafka_python_settings(config.kafka)
+    with closing(KafkaConsumer(**settings, enable_auto_commit=False, auto_offset_reset="earliest")) as consumer:
+        consumer.assign([place])
+        end = consumer.end_offsets([place])[place]
+        consumer.seek(place, consumer.beginning_offsets([place])[place])
+        deadline = time.monotonic() + READ_STALL_S
+        while consumer.position(place) < end:
+            for record in consumer.poll(timeout_ms=500).get(place, ()):
+                deadline = time.monotonic() + READ_STALL_S
+                yield record.key, record.value
+            if time.monotonic() > deadline:
+                raise ReferencesError(
+                    f"{place.topic}: nothing for {READ_STALL_S:.0f} s at {consumer.position(place)} of {end}"
+                )
+
+
+def _write(config: Config, records: Sequence[tuple[TopicRole, bytes | None, bytes | None]]) -> None:
+    """Write and wait for every acknowledgement, in order."""
+    from kafka import KafkaProducer
+
+    if not records:
+        return
+    with closing(
+        KafkaProducer(**kafka_python_settings(config.kafka), acks="all", max_request_size=1 << 20)
+    ) as producer:
+        for role, key, value in records:
+            producer.send(config.topic(role), key=key, value=value, partition=0).get(timeout=READ_STALL_S)
