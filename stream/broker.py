@@ -122,17 +122,21 @@ class Broker:
         if self.running:
             return
         java, jars = find_java(), kafka_jars()
-        if self._folder is None:
-            self._prepare_folder()
         if not self._ports:
             self._choose_ports()
+        if self._folder is None:
+            self._prepare_folder()
         folder = self.folder
         settings = folder / "server.properties"
         settings.write_text("".join(f"{key}={value}\n" for key, value in self._server_properties(folder).items()))
         command = [str(java), *JVM[self._tuning], "-Djava.net.preferIPv4Stack=true", "-Dlog4j2.level=WARN"]
         command += [f"-Djava.io.tmpdir={folder / 'tmp'}", "-cp", os.pathsep.join(map(str, jars))]
         if not (folder / "data" / "meta.properties").exists():
-            _format(command, settings, folder)
+            try:
+                _format(command, settings, folder)
+            except BrokerUnavailableError:
+                self.close()
+                raise
         scratch = folder if self._kept is None else None
         self._process = Guarded([*command, "kafka.Kafka", str(settings)], folder / "broker.log", scratch)
         self._await_answer()

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,13 +128,17 @@ def test_it_listens_on_loopback_only() -> None:
     assert listening == {"127.0.0.1"}
 
 
-def test_a_broker_that_does_not_start_says_why(tmp_path: Path) -> None:
+def test_a_broker_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with pytest.raises(BrokerUnavailableError, match=r"num\.io\.threads"):
         Broker(properties={"num.io.threads": "0"}).start()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BrokerUnavailableError, match=f"port {port} of 127.0.0.1 is taken"):
-            Broker(tmp_path, port=port).start()
+            Broker(port=port).start()
+    assert list(temporary.iterdir()) == []
 
 
 def test_two_brokers_never_share_a_folder(tmp_path: Path) -> None:
