@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import configuration, topics, work
+from stream.commands import configuration, reference, topics, work
 
 app = typer.Typer(
     name="driftline",
@@ -20,6 +20,7 @@ app.command("check-config")(configuration.check_config)
 app.command("schema")(configuration.schema)
 app.command("explain")(configuration.explain)
 app.add_typer(topics.app, name="topics")
+app.add_typer(reference.app, name="reference")
 app.command("run")(work.run)
 app.command("replay")(work.replay)
 app.command("broker")(work.broker)
