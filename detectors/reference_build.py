@@ -1,23 +1,69 @@
-"""References from rows: of a file, or of a sample of the stream."""
+"""References from rows: of a file, or of a sample of the stream.
+
+The first 15 % of the rows choose cut points and scores; the others make the windows that live windows are ranked among. So
+neither the choice of cuts nor the error of a quantile enters the guarantee. For the same reason a category counts as known
+only when those first rows have it: the reference's own windows must meet new ones as often as live windows do.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.reference import ReferenceProfile, WindowRule
+from detectors.column_values import VALID, Cells, read_cells, read_column
+from detectors.reference import (
+    COVERS_BINNINGS,
+    COVERS_CONTENT,
+    BadReference,
+    ReferenceProfile,
+    TargetReference,
+    WindowInfo,
+    WindowRule,
+    with_id,
+)
+from detectors.reference_summary import column_summary, counts_summary
+from detectors.reference_targets import WINDOWS_MIN, first_rows, ranked_target, target_dependence
+from detectors.reference_windows import (
+    EVENTS_MIN,
+    bins_of,
+    count_windows,
+    equal_windows,
+    shuffled,
+    window_size,
+    windows_in_time,
+)
+from detectors.sequential.windows_auto import LENGTHS_MS, Choice, Ratio, choose_window
+from detectors.sequential.windows_auto import WINDOWS_MIN as AUTO_WINDOWS_MIN
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+I32 = NDArray[np.int32]
+
+__all__ = ["Cells", "WindowCounts", "build_reference", "choose_binnings", "profile_from_windows"]
+
+FIRST_SHARE = 0.15  # of the rows chooses cuts and scores
+TIME_MS_MAX = 1 << 52  # beyond it, window arithmetic in ms would leave int64's comfortable half
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Cells:
-    """A column as the collector has it: cell U64[n] (float64 bits | xxh3-64 of a text | 0/1), tag U8[n] (stream.columns.Tag)."""
+class TooFewRows(BadReference):
+    """Not enough rows for cut points and the smallest number of windows."""
 
-    cell: NDArray[np.uint64]
-    tag: NDArray[np.uint8]
+
+class EmptyColumn(BadReference):
+    """A column without any valid value among the rows that choose its bins."""
+
+
+class UnequalColumns(BadReference):
+    """Columns of different lengths, or a column without a role."""
+
+
+class BadTimes(BadReference):
+    """Times that are not int64 milliseconds, one for each row."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,9 +74,9 @@ class WindowCounts:
 
     start_ms: int
     events: int
-    counts: tuple[NDArray[np.int64], ...]
-    sums: NDArray[np.float64]
-    extremes: NDArray[np.float64]
+    counts: tuple[I64, ...]
+    sums: F64
+    extremes: F64
 
 
 def build_reference(
@@ -39,13 +85,140 @@ def build_reference(
     roles: Mapping[str, str],
     *,
     kinds: Mapping[str, str] | None = None,
-    time_ms: NDArray[np.int64] | None = None,
+    time_ms: I64 | None = None,
     window: WindowRule | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> ReferenceProfile:
-    """Profile of a file's rows; float64/int/bool/object/str columns, roles name -> "feature"|"prediction"|"score"."""
-    raise NotImplementedError
+    """Profile of a file's rows; float64/int/bool/object/str columns, roles name -> "feature"|"prediction"|"score".
+
+    Without `time_ms` the rows are shuffled (by a hash of their number) into equal windows: exchangeability with live windows
+    cannot be checked then. Raises TooFewRows, EmptyColumn, UnequalColumns, BadTimes, UnknownKind. Memory: about 8 bytes a
+    value besides the columns.
+    """
+    rule, kinds, ranges = window or WindowRule(), kinds or {}, ranges or {}
+    rows = _rows(columns, roles, time_ms)
+    order = shuffled(rows) if time_ms is None else np.argsort(time_ms, kind="stable")
+    rows_first = int(FIRST_SHARE * rows)
+    _enough_rows(rows, rows_first, rule)
+    notes: list[str] = []
+    names = sorted(columns)
+    first: list[TargetReference] = []
+    bins: list[I64] = []
+    summaries = []
+    for name in names:
+        column = read_column(name, columns[name], roles[name], kinds.get(name)).take(order)
+        start = column.take(slice(0, rows_first))
+        if not np.any(start.state == VALID):
+            raise EmptyColumn(f"{name}: the first {rows_first} rows (they choose its bins) have no valid value")
+        first.append(first_rows(name, roles[name], start, ranges.get(name), notes))
+        bins.append(bins_of(first[-1].binning, column.take(slice(rows_first, rows))).astype(np.int32))
+        summaries.append(column_summary(column))
+    info, cut = _file_windows(first, bins, None if time_ms is None else time_ms[order][rows_first:], rule, notes)
+    of_row, count = cut
+    if count < WINDOWS_MIN:
+        raise TooFewRows(
+            f"{count} windows in {rows - rows_first} rows; {WINDOWS_MIN} are needed: more rows, or shorter windows"
+        )
+    targets = []
+    for target, row_bins, (summary, extremes) in zip(first, bins, summaries, strict=True):
+        counts = count_windows(row_bins, target.binning.bins + 2, of_row, count)
+        done = ranked_target(target, counts, rule, info.every_ms, notes)
+        targets.append(replace(done, summary=summary, minimum=extremes[0], maximum=extremes[1]))
+    profile = ReferenceProfile(
+        id="",
+        model=model,
+        targets=tuple(targets),
+        windows=info,
+        rows=rows,
+        origin=dict(origin or {}),
+        notes=tuple(notes),
+        covers=COVERS_CONTENT,
+    )
+    return with_id(profile)
+
+
+def _rows(columns: Mapping[str, NDArray[Any]], roles: Mapping[str, str], time_ms: I64 | None) -> int:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if not lengths:
+        raise UnequalColumns("no columns")
+    rows = next(iter(lengths.values()))
+    for name, length in lengths.items():
+        if length != rows:
+            raise UnequalColumns(f"{name} has {length} rows, {next(iter(lengths))} has {rows}")
+        if name not in roles:
+            raise UnequalColumns(f"{name} has no role")
+    if time_ms is not None:
+        if time_ms.dtype != np.int64 or time_ms.shape != (rows,):
+            raise BadTimes(f"times are {time_ms.dtype}{time_ms.shape}, not int64[{rows}]")
+        if rows and int(np.abs(time_ms).max()) > TIME_MS_MAX:
+            raise BadTimes("a time is not in milliseconds since 1970")
+    return rows
+
+
+def _enough_rows(rows: int, rows_first: int, rule: WindowRule) -> None:
+    size = max(rule.min_events if not rule.auto else 0, EVENTS_MIN)
+    if (rows - rows_first) // size < WINDOWS_MIN:
+        needed = math.ceil(WINDOWS_MIN * size / (1.0 - FIRST_SHARE))
+        raise TooFewRows(f"{rows} rows; {WINDOWS_MIN} windows of {size} events and the cut points need {needed}")
+
+
+def _file_windows(
+    first: Sequence[TargetReference], bins: Sequence[I64], time_ms: I64 | None, rule: WindowRule, notes: list[str]
+) -> tuple[WindowInfo, tuple[I32, int]]:
+    """The windows of a file's rows, and which window each row is in."""
+    every, auto, min_events = rule.every_ms, {}, rule.min_events
+    if time_ms is None:
+        notes.append(
+            "exchangeability not checkable: the rows have no time; they were shuffled into windows of equal size"
+        )
+        rows = len(bins[0])
+        size = window_size(rows, rule.min_events)
+        cut, min_events = equal_windows(rows, size), size
+    else:
+        if rule.auto:
+            rule = replace(rule, min_events=rule.min_events or EVENTS_MIN)
+            choice = _auto(first, bins, time_ms, rule)
+            every, auto, min_events = choice.length_ms, _auto_info(choice), rule.min_events
+            if not choice.holds:
+                notes.append(
+                    "window auto: at no length do the reference's windows follow each other as if independent; "
+                    "the promise then rests on the tolerance alone"
+                )
+        cut = windows_in_time(time_ms, rule, every)
+    size_of = np.bincount(cut[0][cut[0] >= 0], minlength=1)
+    info = WindowInfo(
+        count=cut[1],
+        every_ms=every,
+        min_events=min_events,
+        max_duration_ms=rule.max_duration_ms,
+        resolution_ms=rule.resolution_ms,
+        size_min=int(size_of.min()),
+        size_max=int(size_of.max()),
+        checked=time_ms is not None,
+        auto=auto,
+    )
+    return info, cut
+
+
+def _auto(first: Sequence[TargetReference], bins: Sequence[I64], time_ms: I64, rule: WindowRule) -> Choice:
+    lengths = sorted({rule.resolution_ms, *(ms for ms in LENGTHS_MS if ms % rule.resolution_ms == 0)})
+
+    def judge(length: int) -> tuple[int, list[Ratio]]:
+        of_row, count = windows_in_time(time_ms, rule, length)
+        if count < AUTO_WINDOWS_MIN:
+            return count, [Ratio(math.inf, math.nan)]
+        return count, [
+            target_dependence(t, count_windows(b, t.binning.bins + 2, of_row, count), length)
+            for t, b in zip(first, bins, strict=True)
+        ]
+
+    return choose_window(lengths, judge)
+
+
+def _auto_info(choice: Choice) -> dict[str, Any]:
+    tried = [{"every_ms": ms, "windows": count, "targets_that_hold": share} for ms, count, share in choice.tried]
+    return {"holds": choice.holds, "tried": tried}
 
 
 def choose_binnings(
@@ -60,12 +233,67 @@ def choose_binnings(
 ) -> ReferenceProfile:
     """An incomplete profile (`complete` is False, windows.count 0) whose id covers the binnings: the cut points of a learnt
     reference, from the bottom-k rows of the first stretch. `texts`: hash -> category text where known.
+
+    A column without a valid value is left out, and a note says so: a stream must not stop for it.
     """
-    raise NotImplementedError
+    kinds, ranges, texts = kinds or {}, ranges or {}, texts or {}
+    notes: list[str] = []
+    targets = []
+    rows = 0
+    for name in sorted(columns):
+        raw = columns[name]
+        if isinstance(raw, Cells):
+            column = read_cells(name, raw, roles[name], kinds.get(name), texts)
+        else:
+            column = read_column(name, raw, roles[name], kinds.get(name))
+        rows = len(column)
+        if not np.any(column.state == VALID):
+            notes.append(f"{name}: not watched, for none of the {rows} rows that choose its bins has a valid value")
+            continue
+        targets.append(first_rows(name, roles[name], column, ranges.get(name), notes))
+    profile = ReferenceProfile(
+        id="",
+        model=model,
+        targets=tuple(targets),
+        windows=WindowInfo(0, 0, 0, 0, 0, 0, 0, checked=True),
+        rows=rows,
+        origin=dict(origin or {}),
+        notes=tuple(notes),
+        covers=COVERS_BINNINGS,
+    )
+    return with_id(profile)
 
 
 def profile_from_windows(
     learning: ReferenceProfile, windows: Sequence[WindowCounts], *, window: WindowRule | None = None
 ) -> ReferenceProfile:
-    """Complete a learnt profile from the windows counted with its binnings; the id stays the same."""
-    raise NotImplementedError
+    """Complete a learnt profile from the windows counted with its binnings; the id stays the same.
+
+    `window`: the rule by which the windows were cut. Raises TooFewRows.
+    """
+    rule = window or WindowRule()
+    if len(windows) < WINDOWS_MIN:
+        raise TooFewRows(f"{len(windows)} windows; {WINDOWS_MIN} are needed")
+    ordered = sorted(windows, key=lambda w: w.start_ms)
+    notes = list(learning.notes)
+    every = rule.every_ms or int(np.median(np.diff([w.start_ms for w in ordered])))
+    events = [w.events for w in ordered]
+    targets = []
+    for i, target in enumerate(learning.targets):
+        counts = np.stack([w.counts[i] for w in ordered]).astype(np.int64)
+        done = ranked_target(target, counts, rule, every, notes)
+        sums = np.cumsum(np.stack([w.sums[i] for w in ordered]), axis=0)[-1]  # strictly in window order
+        extremes = np.stack([w.extremes[i] for w in ordered])
+        summary, (low, high) = counts_summary(target.binning, done.counts, sums, extremes)
+        targets.append(replace(done, summary=summary, minimum=low, maximum=high))
+    info = WindowInfo(
+        count=len(ordered),
+        every_ms=every,
+        min_events=rule.min_events,
+        max_duration_ms=rule.max_duration_ms,
+        resolution_ms=rule.resolution_ms,
+        size_min=min(events),
+        size_max=max(events),
+        checked=True,
+    )
+    return replace(learning, targets=tuple(targets), windows=info, rows=learning.rows + sum(events), notes=tuple(notes))

@@ -60,7 +60,7 @@ _judge: Callable[..., None] = kernel.judge
 class DetectorState:
     """What a target remembers. Build with `start` or `state_from_sections`. s statistics, r + 1 rank bins, b bets.
 
-    clock I64[3]: windows judged, and the windows at which the rank and the tube latch were set
+    clock I64[4]: windows judged, those at which the rank and the tube latch were set, start of the excursion in ms
     evidence, adaptive F64[5, 2], share_evidence: e-SR values of the rank bets; seen F64[s, r + 1]: live rank bins so far;
     recent, recent_total: the adaptive bets' memory; tube, gain F64[b], gain_start I64[b]: e-SR values of the tube's bets, their
     running log likelihood and where it began; plug, plug_total: the plug-in's memory; pending: a slow target's collected
@@ -106,7 +106,7 @@ def start(prepared: Prepared) -> DetectorState:
     shares, values = len(prepared.share_p), count - len(prepared.share_p)
     adaptive, tube_count = len(ADAPTIVE_DECAY), len(prepared.tube[-1])
     return DetectorState(
-        clock=np.array([0, kernel.NEVER, kernel.NEVER], np.int64),
+        clock=np.array([0, kernel.NEVER, kernel.NEVER, kernel.NEVER], np.int64),
         evidence=np.zeros(int(prepared.rank[4][-1]) if values else 0),
         adaptive=np.zeros((values, adaptive)),
         share_evidence=np.zeros((shares, RANK_BETS)),
@@ -190,7 +190,13 @@ def _waiting(prepared: Prepared, state: DetectorState, level: Level, events: int
     """The window was carried or collected: nothing was judged."""
     level = _latched(state) if level is Level.OK else level
     threshold = math.log10(prepared.settings.budget_ms)
-    return Verdict(level, LOG10_NOTHING, LOG10_NOTHING, threshold, events=events, judged=False)
+    nothing = LOG10_NOTHING
+    return Verdict(level, nothing, nothing, threshold, since_ms=_since(state), events=events, judged=False)
+
+
+def _since(state: DetectorState) -> int | None:
+    start = int(state.clock[kernel.EXCURSION])
+    return None if start == kernel.NEVER else start
 
 
 def _log10(ratio: float, threshold: float) -> float:
@@ -220,7 +226,7 @@ def _verdict(
         shift=effect[kernel.SHIFT],
         direction=_direction(effect),
         statistic=prepared.statistics[int(out[kernel.LEADING])],
-        since_ms=None if level is Level.OK else int(state.gain_start[int(out[kernel.SINCE])]),
+        since_ms=_since(state),
         events=events,
         thinned=thinned,
         largest_changes=() if level is Level.OK else _largest_changes(prepared, counts),

@@ -21,15 +21,16 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 # Fields of `out`.
-RANK, TUBE, LEADING, RANK_CROSSED, TUBE_CROSSED, FIRES, SINCE, FIELDS = 0, 1, 2, 3, 4, 5, 6, 7
-# Fields of `clock`: windows judged, and those at which the latches were set.
-INDEX, RANK_LATCH, TUBE_LATCH = 0, 1, 2
-NEVER = -(1 << 40)
+RANK, TUBE, LEADING, RANK_CROSSED, TUBE_CROSSED, FIRES, FIELDS = 0, 1, 2, 3, 4, 5, 6
+# Fields of `clock`: windows judged, those at which the latches were set, and the window start of the excursion.
+INDEX, RANK_LATCH, TUBE_LATCH, EXCURSION = 0, 1, 2, 3
+NEVER = -(1 << 62)
 # Fields of an effect.
 SHIFT, SIZE, FORM, SHARE, INSIDE, EFFECT_FIELDS = 0, 1, 2, 3, 4, 5
 FORM_NONE, FORM_SHIFT, FORM_SCALE, FORM_SHARE = 0.0, 1.0, 2.0, 3.0
 
-GAIN_MAX = 60.0  # nats of a bet's running gain, from which the start of an excursion is told; so that it drains in time
+GAIN_MAX = 60.0  # nats of a bet's running gain; so that it drains in time when an excursion ends
+GAIN_BEGINS, GAIN_ENDS = 3.0, 1.0  # an excursion is seen from here on, and is over below that
 SIGMAS_INSIDE = 3.5  # a window outside the tube by less than this can be chance (about one window in 100 over 40 cuts)
 SIGMAS_SEEN = 2.0  # a change below this is not told
 
@@ -127,7 +128,7 @@ def rank_layer(
 def tube_layer(
     core: I64, shares: I64, weight: float, start_ms: int, threshold: float, log_h: F64, masses: F64, lo: F64, hi: F64,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
-    evidence: F64, gain: F64, gain_start: I64, recent: F64, recent_total: F64, out: F64,
+    evidence: F64, gain: F64, gain_start: I64, recent: F64, recent_total: F64, clock: I64, out: F64,
 ) -> None:  # fmt: skip
     """Move the tube's bets on by one window: fixed value targets, share targets, plug-in, in this order."""
     fixed, per_share = log_h.shape[1], share_in.shape[1]
@@ -162,8 +163,11 @@ def tube_layer(
         gain[i] = min(gain[i] + exponents[i], GAIN_MAX)
         if gain[i] > gain[leading]:
             leading = i
+    if clock[EXCURSION] == NEVER and gain[leading] >= GAIN_BEGINS:
+        clock[EXCURSION] = gain_start[leading]
+    elif gain[leading] < GAIN_ENDS:
+        clock[EXCURSION] = NEVER
     out[TUBE] = statistic / threshold
-    out[SINCE] = leading
     crossed = statistic >= threshold
     if crossed:
         evidence[:] = 0.0
@@ -179,7 +183,7 @@ def latch(clock: I64, expiry: int, out: F64) -> None:
     if out[TUBE_CROSSED] > 0.0:
         clock[TUBE_LATCH] = now
     for which in (RANK_LATCH, TUBE_LATCH):
-        if now - clock[which] >= expiry:
+        if clock[which] != NEVER and now - clock[which] >= expiry:
             clock[which] = NEVER
     out[FIRES] = 0.0
     if clock[RANK_LATCH] != NEVER and clock[TUBE_LATCH] != NEVER:
@@ -287,7 +291,7 @@ def judge(
     )  # fmt: skip
     tube_layer(
         core, shares, weight, start_ms, threshold, log_h, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi,
-        bet_weight, tube, gain, gain_start, plug, plug_total, out,
+        bet_weight, tube, gain, gain_start, plug, plug_total, clock, out,
     )  # fmt: skip
     latch(clock, expiry, out)
     effect(core, shares, score, score_mean, lo, hi, share_masses, share_lo, share_hi, told)

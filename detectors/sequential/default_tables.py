@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import Kind
+from detectors.binning import Binning, Kind
 from detectors.reference import TargetReference, fold
 from detectors.sequential.categories import TUBE_SHIFTS, share_rank_bets, share_tube_bets
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
@@ -68,9 +68,9 @@ def _value_bets(rank: bytes, windows: int) -> tuple[F64, I64]:
     return np.ascontiguousarray(np.concatenate(tables, axis=1)), starts.astype(np.int64)
 
 
-def share_masses(target: TargetReference, counts: I64) -> F64:
+def share_masses(binning: Binning, counts: I64) -> F64:
     """Masses of the shares that are tested one by one: all bins, missing, invalid; numeric targets: missing, invalid."""
-    if target.binning.kind is Kind.CATEGORICAL:
+    if binning.kind is Kind.CATEGORICAL:
         return smoothed(counts)
     raised = counts[-2:] + 0.5
     masses: F64 = raised / (counts.sum() + 1.0)
@@ -113,7 +113,7 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
     table = score_table(first_core[:core]) if numeric else None
     scores = (table.score, table.nominal, table.shape_scale) if table else (np.zeros((0, 4)), np.zeros(0), np.zeros(0))
     masses = smoothed(core_counts[:core]) if numeric else np.zeros(0)
-    share_p = share_masses(target, first_core)
+    share_p = share_masses(binning, first_core)
     return Prepared(
         target=target,
         settings=settings,
@@ -126,7 +126,7 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
         score_mean=masses @ scores[0] if numeric else np.zeros(4),
         share_p=share_p,
         rank=_rank_tables(target, settings, share_p),
-        tube=_tube_tables(settings, masses, share_masses(target, core_counts)),
+        tube=_tube_tables(settings, masses, share_masses(binning, core_counts)),
         size_range=(target.size_min, target.size_max),
     )
 

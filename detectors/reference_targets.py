@@ -1,0 +1,117 @@
+"""One target of a reference: bins from the rows that choose them, ranks from the windows of the others."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.binning import OTHER_LABEL, UNSEEN_LABEL, Binning, Kind, numeric_binning
+from detectors.column_values import VALID, Column
+from detectors.reference import TargetReference, WindowRule
+from detectors.reference_windows import bins_of
+from detectors.sequential.reference_ranks import grouped, ranked, window_statistics
+from detectors.sequential.windows_auto import SHARES_TESTED, Ratio, choose_group, dependence
+
+I64 = NDArray[np.int64]
+
+WINDOWS_MIN = 20  # below it a window's rank says next to nothing
+CATEGORIES_MAX = 30  # with a bin of their own: each costs 2 KB a series, and the false alarms are shared among them
+CATEGORY_ROWS_MIN = 5  # of the first rows: the share of a rarer category is not known to a factor of two
+KNOWN_MAX = 100_000  # categories that are told from unseen ones, 12 bytes each in every collector
+
+
+def target_dependence(target: TargetReference, windows: I64, length_ms: int) -> Ratio:
+    statistics, ties = window_statistics(target.binning, target.name, target.first, windows)
+    if target.binning.kind is Kind.CATEGORICAL:
+        frequent = np.argsort(-target.first, kind="stable")[:SHARES_TESTED]
+        statistics, ties = statistics[:, frequent], ties[:, frequent]
+    return dependence(statistics, ties, length_ms)
+
+
+def first_rows(
+    name: str, role: str, column: Column, limits: tuple[float, float] | None, notes: list[str]
+) -> TargetReference:
+    """Binning and counts of the rows that choose it; everything else is still empty."""
+    valid = column.state == VALID
+    numeric = column.kind is Kind.NUMERIC
+    binning = numeric_binning(column.value[valid], limits) if numeric else categories(name, column, valid, notes)
+    width = binning.bins + 2
+    counts = np.bincount(bins_of(binning, column), minlength=width).astype(np.int64)
+    return TargetReference(
+        name=name,
+        role=role,
+        binning=binning,
+        first=counts,
+        counts=np.zeros(width, np.int64),
+        rank=np.empty(0, np.int64),
+        order=np.empty((0, 0)),
+        tie=np.empty((0, 0)),
+        windows=0,
+        size_min=0,
+        size_max=0,
+        size_median=0,
+        group=1,
+        summary={},
+        minimum=math.nan,
+        maximum=math.nan,
+    )
+
+
+def categories(name: str, column: Column, valid: NDArray[np.bool_], notes: list[str]) -> Binning:
+    """The most frequent categories get bins, other known ones share "__other__", all others are "__unseen__"."""
+    hashes, count = np.unique(column.hash[valid], return_counts=True)
+    texts = [column.texts[h] for h in hashes.tolist()]
+    by_frequency = sorted(range(len(hashes)), key=lambda i: (-int(count[i]), texts[i]))
+    if len(by_frequency) > KNOWN_MAX:
+        notes.append(
+            f"{name}: {len(by_frequency)} categories, the rarest count as unseen beyond {KNOWN_MAX}; is it an identifier?"
+        )
+        by_frequency = by_frequency[:KNOWN_MAX]
+    reserved = {OTHER_LABEL, UNSEEN_LABEL}
+    own = [i for i in by_frequency if count[i] >= CATEGORY_ROWS_MIN and texts[i] not in reserved][:CATEGORIES_MAX]
+    code = {i: bin_ for bin_, i in enumerate(own)}
+    known = sorted(by_frequency)  # hashes ascend with i
+    return Binning(
+        kind=Kind.CATEGORICAL,
+        cuts=np.empty(0),
+        core=(0, 0),
+        centre=0.0,
+        low=0.0,
+        high=0.0,
+        key=hashes[known],
+        code=np.array([code.get(i, len(own)) for i in known], np.int32),
+        labels=(*(texts[i] for i in own), OTHER_LABEL, UNSEEN_LABEL),
+    )
+
+
+def ranked_target(
+    target: TargetReference, windows: I64, rule: WindowRule, every_ms: int, notes: list[str]
+) -> TargetReference:
+    """The target with the counts, ranks and sizes of its windows I64[m, b + 2]."""
+    group = 1
+    if rule.auto and every_ms > 0:
+        group, holds = choose_group(lambda k: target_dependence(target, grouped(windows, k), k * every_ms))
+        if not holds:
+            notes.append(
+                f"{target.name}: its windows depend on each other at every length; its promise rests on the tolerance"
+            )
+    judged = grouped(windows, group)
+    if len(judged) < WINDOWS_MIN:
+        group, judged = 1, windows
+    rank, order, tie = ranked(*window_statistics(target.binning, target.name, target.first, judged))
+    sizes = judged.sum(axis=1)
+    return replace(
+        target,
+        counts=windows.sum(axis=0),
+        rank=rank,
+        order=order,
+        tie=tie,
+        windows=len(judged),
+        size_min=int(sizes.min()),
+        size_max=int(sizes.max()),
+        size_median=int(np.sort(sizes)[len(sizes) // 2]),
+        group=group,
+    )

@@ -1,0 +1,60 @@
+"""The statistics of a reference's own windows: the yardstick of the rank layer."""
+# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
+from __future__ import annotations
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from detectors.binning import Binning, Kind
+from detectors.compiled import compiled
+from detectors.reference import fold
+from detectors.sequential import default_kernel as kernel
+from detectors.sequential.default_tables import share_masses
+from detectors.sequential.rank_layer import kept_ranks, order_statistics
+from detectors.sequential.scores import score_table
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+
+@compiled
+def _all_statistics(
+    core: I64, shares: I64, score: F64, nominal: F64, shape_scale: F64, share_p: F64, seed: I64, out: F64, tie: F64
+) -> None:
+    for w in range(len(core)):
+        row = np.uint64(seed[w])
+        kernel.statistics(core[w], shares[w], score, nominal, shape_scale, share_p, row, out[w], tie[w])
+
+
+def window_statistics(binning: Binning, name: str, first: I64, windows: I64) -> tuple[F64, F64]:
+    """(statistic, tie-break) F64[m, s] of windows I64[m, b + 2], scored by the rows `first` that chose the cuts."""
+    folded_first, folded = fold(binning, first), fold(binning, windows)
+    core = folded.shape[1] - 2 if binning.kind is Kind.NUMERIC else 0
+    table = score_table(folded_first[:core]) if core else None
+    score = (table.score, table.nominal, table.shape_scale) if table else (np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+    share_p = share_masses(binning, folded_first)
+    # Ties of reference windows need uniforms that no live window has: theirs are seeded by the number of the window.
+    seed = np.array(
+        [xxhash.xxh3_64_intdigest(f"reference/{name}/{w}".encode()) >> 1 for w in range(len(windows))], np.int64
+    )
+    count = (5 if core else 0) + len(share_p)
+    out, tie = np.empty((len(windows), count)), np.empty((len(windows), count))
+    parts = np.ascontiguousarray(folded[:, :core]), np.ascontiguousarray(folded[:, core:])
+    _all_statistics(*parts, *score, share_p, seed, out, tie)
+    return out, tie
+
+
+def ranked(statistics: F64, ties: F64) -> tuple[I64, F64, F64]:
+    """(rank I64[r], order F64[s, r], tie F64[s, r]) of statistics F64[m, s]."""
+    rank = kept_ranks(len(statistics))
+    pairs = [order_statistics(statistics[:, j], ties[:, j], rank) for j in range(statistics.shape[1])]
+    return rank, np.array([value for value, _ in pairs]), np.array([tie for _, tie in pairs])
+
+
+def grouped(windows: I64, group: int) -> I64:
+    """Counts of `group` successive windows added up; what is left over is dropped."""
+    count = len(windows) // group
+    added: I64 = windows[: count * group].reshape(count, group, windows.shape[1]).sum(axis=1)
+    return added

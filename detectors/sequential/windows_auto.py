@@ -1,0 +1,126 @@
+"""`window: auto`: the shortest windows of the reference that follow each other as if they were independent.
+
+The rank layer needs windows that are exchangeable. On normal scores of the ranks of each statistic, the variance ratio [1]
+
+    VR(q) = q Var(mean of q successive windows) / Var(one window)        1 for independent windows, 1 + rho_1 for q = 2
+
+must have an upper 95 % limit of at most 1.2 for blocks of 2 windows, and at most 1.5 for longer blocks up to a cycle (a
+day). "Not significant" would reward short references; a limit asks for evidence. A target that is slower than the others
+takes several list windows as one.
+
+Cost: one pass over the rows per length and target.    Source [1] Lo and MacKinlay 1988, Review of Financial Studies 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.normal import ppf_all
+
+F64 = NDArray[np.float64]
+
+MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
+LENGTHS_MS = tuple(
+    [s * 1000 for s in (1, 2, 5, 10, 30)]
+    + [m * MINUTE_MS for m in (1, 2, 5, 10, 15, 30)]
+    + [h * HOUR_MS for h in (1, 2, 3, 4, 6, 8, 12, 24)]
+)
+GROUPS = (1, 2, 3, 4, 6, 8, 12)  # list windows that a slow target may take as one
+PAIR_LIMIT, CYCLE_LIMIT = 1.2, 1.5
+CYCLE_MS = DAY_MS
+SIGMAS_95 = 1.645
+BLOCKS_MIN = 100  # blocks that a ratio is taken from: fewer, and chance alone passes 1.5
+WINDOWS_MIN = 100  # of a length that is tried at all: fewer cannot pass 1.2
+SLOW_SHARE_MAX = 0.2  # of the targets may be slower than the list; they take several windows as one
+SHARES_TESTED = 5  # most frequent categories of a categorical target: the limit is meant for one series, not for thirty
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The worst of a target's series: upper limit over its allowed value; at most 1 = independent enough."""
+
+    excess: float
+    pair: float
+
+
+def normal_scores(values: F64, ties: F64) -> F64:
+    """Normal quantiles of the ranks of values F64[m], ties broken."""
+    m = len(values)
+    rank = np.empty(m)
+    rank[np.lexsort((ties, values))] = np.arange(1, m + 1)
+    return ppf_all(rank / (m + 1.0))
+
+
+def variance_ratio(x: F64, q: int) -> tuple[float, float]:
+    """(VR(q), its upper 95 % limit) of x F64[m], m >= 2 q, from overlapping blocks."""
+    m = len(x)
+    centred = x - x.mean()
+    total = np.concatenate([[0.0], np.cumsum(centred)])
+    blocks = total[q:] - total[:-q]
+    variance = float(centred @ centred) / m
+    ratio = float(blocks @ blocks) / (len(blocks) * q * variance)
+    ratio /= 1.0 - q / m  # the mean was taken from the same windows
+    error = math.sqrt(2.0 * (2 * q - 1) * (q - 1) / (3.0 * q * m))
+    return ratio, ratio + SIGMAS_95 * error * max(1.0, ratio)
+
+
+def dependence(statistics: F64, ties: F64, length_ms: int) -> Ratio:
+    """Whether windows of one target, statistics F64[m, s], follow each other as if independent."""
+    m = len(statistics)
+    if m < WINDOWS_MIN:
+        return Ratio(math.inf, math.nan)
+    worst, worst_pair = 0.0, 0.0
+    longest = min(max(CYCLE_MS // max(length_ms, 1), 2), m // BLOCKS_MIN)
+    for j in range(statistics.shape[1]):
+        x = normal_scores(statistics[:, j], ties[:, j])
+        ratio, limit = variance_ratio(x, 2)
+        worst, worst_pair = max(worst, limit / PAIR_LIMIT), max(worst_pair, ratio)
+        q = 4
+        while q <= longest:
+            worst = max(worst, variance_ratio(x, q)[1] / CYCLE_LIMIT)
+            q *= 2
+    return Ratio(worst, worst_pair)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Chosen length; `holds`: the rule is met by all but the slow targets; tried: (length, windows, share of targets that hold)."""
+
+    length_ms: int
+    holds: bool
+    tried: tuple[tuple[int, int, float], ...]
+
+
+def choose_window(
+    lengths_ms: Sequence[int], judge: Callable[[int], tuple[int, Sequence[Ratio]]], windows_min: int = WINDOWS_MIN
+) -> Choice:
+    """Shortest of the ascending lengths at which all but SLOW_SHARE_MAX of the targets hold.
+
+    `judge(length)` gives the number of windows and one Ratio a target. Where none holds: the length at which most targets do,
+    the shorter of two; lengths with fewer than `windows_min` windows are only taken when there is no other.
+    """
+    tried: list[tuple[int, int, float]] = []
+    for length in lengths_ms:
+        count, ratios = judge(length)
+        share = float(np.mean([r.excess <= 1.0 for r in ratios])) if ratios else 1.0
+        tried.append((length, count, round(share, 4)))
+        if count < windows_min:
+            break
+        if share >= 1.0 - SLOW_SHARE_MAX:
+            return Choice(length, True, tuple(tried))
+    enough = [entry for entry in tried if entry[1] >= windows_min] or tried[:1]
+    best = max(enough, key=lambda entry: (entry[2], -entry[0]))
+    return Choice(best[0], False, tuple(tried))
+
+
+def choose_group(judge: Callable[[int], Ratio]) -> tuple[int, bool]:
+    """(list windows that the target takes as one, whether that many are enough). `judge(k)` has groups of k."""
+    for group in GROUPS:
+        if judge(group).excess <= 1.0:
+            return group, True
+    return 1, False
