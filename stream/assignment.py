@@ -61,6 +61,9 @@ class Lane(Protocol):
 
     async def room(self) -> None: ...
 
+    @property
+    def blocked(self) -> bool: ...
+
     async def close(self) -> None: ...
 
 
@@ -159,6 +162,9 @@ class Owners:
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)
                 continue
+            if not still():
+                await slot.lane.close()
+                return
             self.slots[key] = slot
             self._note_restore(slot, restored, time.monotonic() - started)
             return

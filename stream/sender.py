@@ -69,6 +69,11 @@ class Sender:
         """Wait until the queue is short: the partition is held back while its outputs cannot be written."""
         await self._room.wait()
 
+    @property
+    def blocked(self) -> bool:
+        """Whether more waits than should."""
+        return not self._room.is_set()
+
     async def append(self, outputs: Sequence[Output]) -> tuple[int, ...]:
         """Offsets of `outputs`, once all are acknowledged."""
         return tuple(await asyncio.gather(*self.post(outputs)))

@@ -100,6 +100,7 @@ class LogReader:
             **self._settings,
             group_id=None,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",
             enable_auto_commit=False,
             max_partition_fetch_bytes=8 << 20,
             fetch_max_wait_ms=50,
@@ -141,6 +142,12 @@ class LogReader:
             if records and records[0].offset < first:
                 raise LogIncomplete(f"{topic}-{partition}: asked for {first}, got {records[0].offset}")
         return Stretch(beginning, end, first, position, records)
+
+    async def ends(self, topic: str, partitions: int) -> dict[int, int]:
+        """End offsets of a topic's partitions, as a reader of committed records sees them."""
+        places = [TopicPartition(topic, partition) for partition in range(partitions)]
+        async with self._lent() as consumer:
+            return {place.partition: end for place, end in (await consumer.end_offsets(places)).items()}
 
     async def read_at(self, topic: str, partition: int, offsets: Sequence[int]) -> tuple[bytes | None, ...]:
         """Values at these offsets; None where compaction has removed one."""
@@ -273,6 +280,10 @@ class Lane:
 
     async def room(self) -> None:
         await self._sender.room()
+
+    @property
+    def blocked(self) -> bool:
+        return self._sender.blocked
 
     async def close(self) -> None:
         await self._sender.close()

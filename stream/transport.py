@@ -290,6 +290,9 @@ class RawApp(faust.App):  # type: ignore[misc]
     def _new_transport(self) -> RawTransport:
         return RawTransport(self.conf.broker_consumer, self)
 
+    def _create_directories(self) -> None:
+        """None: there are no tables."""
+
     def chunk_topic(self, name: str) -> Any:
         """A topic whose messages are `Chunk`s: bytes when it is one of `raw_topics`, else records with their headers."""
         return self.topic(name, schema=ChunkSchema())

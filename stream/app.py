@@ -1,0 +1,347 @@
+"""The Faust app of one worker, and `run_worker`: both stages in one consumer group, from start to exit code.
+
+Order of a start: topics compared, references ensured, plans made (all before anything runs); then producer, app, and at
+the first assignment the restores; then the clockwork. Order of a stop: no chunk is taken any more, the clockwork ends,
+every state is saved, the group is left. Both are bounded; a second signal ends the process at once, which is a crash
+like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from stream.admin import AdminError, compare_topics
+from stream.assignment import COLLECTOR, MONITOR, SOURCES, Owners, Refused
+from stream.config import Config, Kafka
+from stream.connection import KafkaUnreachableError, aiokafka_settings, tls_context
+from stream.metrics import Endpoint, Metrics
+from stream.output_counts import count_output
+from stream.planning import PlanningError
+from stream.references import ReferencesError, ensure_references
+from stream.snapshots import Executor, Lane, LogReader, open_producer, sender_of
+from stream.supervisor import Exit
+from stream.topics import TopicRole
+from stream.transport import RawApp
+from stream.upkeep import Rhythm, Upkeep
+from stream.worker import Setup, Worker
+
+log = logging.getLogger(__name__)
+
+SAVE_S = 6.0  # at a revocation and at the end
+LEAVE_S = 3.0
+SILENT_S = 30.0  # no sign of life from the loop or the broker
+BUFFER_CHUNKS = 8
+FETCH_BYTES = 2 << 20
+
+
+def group_id(config: Config) -> str:
+    """One consumer group per prefix: who shares the prefix shares the work."""
+    return f"{config.prefix}workers"
+
+
+def make_app(config: Config, datadir: str) -> RawApp:
+    """The app with the settings that were found to work; nothing of it listens anywhere."""
+    kafka = config.kafka
+    return RawApp(
+        group_id(config),
+        raw_topics=[config.topic(TopicRole.PREDICTIONS)],
+        broker=[f"kafka://{server}" for server in kafka.bootstrap_servers],
+        broker_credentials=_credentials(kafka),
+        web_enabled=False,
+        datadir=datadir,
+        store="memory://",
+        processing_guarantee="at_least_once",
+        autodiscover=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        stream_wait_empty=True,
+        stream_buffer_maxsize=BUFFER_CHUNKS,
+        stream_recovery_delay=0.0,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=FETCH_BYTES,
+        broker_commit_interval=5.0,
+        broker_session_timeout=10.0,
+        broker_heartbeat_interval=2.0,
+        broker_request_timeout=20.0,
+        broker_rebalance_timeout=10.0,
+        broker_max_poll_interval=300.0,
+    )
+
+
+def _credentials(kafka: Kafka) -> Any:
+    security, context = kafka.security, tls_context(kafka.security)
+    if security.protocol.startswith("SASL"):
+        assert security.password is not None
+        return faust.SASLCredentials(
+            username=security.username,
+            password=security.password.reveal(),
+            ssl_context=context,
+            mechanism=security.mechanism,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
+
+
+class FaustEngine:
+    """worker.Engine and snapshots.GroupPort over the app's consumer."""
+
+    def __init__(self, app: RawApp, config: Config) -> None:
+        self.app = app
+        self._config = config
+        self.stopped = asyncio.Event()
+        self.code: int = Exit.OK
+
+    def topic_of(self, role: str) -> str:
+        return self._config.topic(TopicRole(role))
+
+    @property
+    def generation(self) -> int:
+        return int(self.app.rebalancing_count)
+
+    @property
+    def rebalancing(self) -> bool:
+        return bool(self.app.rebalancing)
+
+    async def seek(self, source: str, partition: int, offset: int) -> None:
+        await self.app.seek({TP(self.topic_of(source), partition): offset})
+
+    def seek_number(self, source: str, partition: int) -> int:
+        return int(self.app.seeks[TP(self.topic_of(source), partition)])
+
+    def stop(self, code: int, reason: str) -> None:
+        """End the worker; the first reason counts."""
+        if not self.stopped.is_set():
+            self.code = code
+            log.log(logging.INFO if code == Exit.OK else logging.ERROR, "stopping: %s", reason)
+            self.stopped.set()
+
+    def group(self) -> Group:
+        return Group(self, int(self.app.consumer_generation_id))
+
+
+class Group:
+    """snapshots.GroupPort of one generation."""
+
+    def __init__(self, engine: FaustEngine, generation: int) -> None:
+        self._engine = engine
+        self._thread = engine.app.consumer._thread  # noqa: SLF001
+        self._generation = generation
+
+    def _tp(self, source: str, partition: int) -> TP:
+        return TP(self._engine.topic_of(source), partition)
+
+    async def commit(self, vector: Mapping[str, int], partition: int, metadata: str) -> bool:
+        offsets = {self._tp(source, partition): offset for source, offset in vector.items()}
+        return bool(await self._thread.commit_fenced(offsets, metadata, self._generation))
+
+    async def metadata(self, source: str, partition: int) -> str:
+        found = await self._thread.committed(self._tp(source, partition))
+        return "" if found is None else str(found[1])
+
+    async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, tuple[int, int]]:
+        places = {source: self._tp(source, partition) for source in sources}
+        found = await self._thread.bounds(places.values())
+        return {source: found[tp] for source, tp in places.items()}
+
+
+class RoleLogs:
+    """upkeep.Logs: a LogReader that is asked by role."""
+
+    def __init__(self, reader: LogReader, config: Config) -> None:
+        self._reader = reader
+        self._config = config
+
+    async def stretch(self, role: str, partition: int, start: int | None, tail: int | None = None) -> Any:
+        return await self._reader.stretch(self._config.topic(TopicRole(role)), partition, start, tail=tail)
+
+    async def ends(self, role: str, partitions: int) -> dict[int, int]:
+        return await self._reader.ends(self._config.topic(TopicRole(role)), partitions)
+
+
+class Session:
+    """One run of a worker: everything that is opened is closed here."""
+
+    def __init__(self, setup: Setup, app: RawApp, rhythm: Rhythm, *, drain: bool, metrics: Metrics) -> None:
+        self.setup = setup
+        self.app = app
+        self.metrics = metrics
+        self.engine = FaustEngine(app, setup.config)
+        settings = aiokafka_settings(setup.config.kafka)
+        self._settings = settings
+        self.reader = LogReader(settings)
+        self.producer: AIOKafkaProducer | None = None
+        self.owners = Owners(setup.make_stage, self._lane, setup.config.monitors, metrics)
+        self.worker = Worker(setup, self.owners, self.engine, self._reference, metrics)
+        self.upkeep = Upkeep(self.worker, RoleLogs(self.reader, setup.config), metrics, rhythm, drain=drain)
+        self._kept = self._connect()
+
+    async def _reference(self, name: str) -> Any:
+        return await self.upkeep.reference(name)
+
+    def _lane(self, _stage: str, partition: int, _generation: int) -> Lane:
+        assert self.producer is not None
+        sender = sender_of(
+            self.producer, self.engine.topic_of, lambda output: count_output(self.metrics, partition, output)
+        )
+        return Lane(sender, Executor(self.reader, sender, self.engine.group(), self.engine.topic_of))
+
+    def _connect(self) -> list[Any]:
+        """The app's hooks. Faust holds signal handlers weakly, so they are returned to be kept."""
+        app, stages = self.app, {self.engine.topic_of(source): stage for stage, source in SOURCES.items()}
+
+        async def restore(_app: Any, **_: Any) -> None:
+            wanted = {(stages[tp.topic], tp.partition) for tp in app.consumer.assignment() if tp.topic in stages}
+            count = app.rebalancing_count
+            self.metrics.add("rebalances_total")
+            try:
+                await self.owners.restore(
+                    wanted, count, lambda: app.rebalancing_count == count and not self.worker.stopping
+                )
+            except Refused as refusal:
+                self.worker.refuse(refusal)
+
+        async def positions(tps: set[TP]) -> dict[TP, int]:
+            slots = {tp: self.owners.get(stages[tp.topic], tp.partition) for tp in tps if tp.topic in stages}
+            return {tp: slot.position for tp, slot in slots.items() if slot is not None}
+
+        async def before_revocation(_revoked: set[TP]) -> None:
+            await self._save("revocation")
+
+        app.positions = positions
+        app.before_revocation = before_revocation
+        app.on_rebalance_complete.connect(restore)
+        agents = [
+            app.agent(app.chunk_topic(topic), name=stage, concurrency=1)(self._agent(stage))
+            for topic, stage in stages.items()
+        ]
+        return [restore, *agents]
+
+    def _agent(self, stage: str) -> Any:
+        async def agent(stream: Any) -> None:
+            async for chunk in stream:
+                await self.worker.handle(stage, chunk)
+
+        return agent
+
+    async def _save(self, why: str) -> None:
+        """Every state saved, then given up; bounded, because a partition is waited for by its next owner."""
+        try:
+            await asyncio.wait_for(self.owners.save_all(), SAVE_S)
+        except Exception as error:  # noqa: BLE001  the next owner repeats what was not saved
+            log.warning("not everything could be saved at the %s: %r", why, error)
+        await self.owners.close()
+
+    async def run(self) -> int:
+        """Until `engine.stop`; the exit code."""
+        try:
+            self.producer = await open_producer(self._settings)
+            await self.app.start()
+        except (KafkaError, OSError) as error:
+            await self._close()
+            self.engine.stop(Exit.UNREACHABLE, f"cannot start: {error!r}")
+            return self.engine.code
+        self.upkeep.start()
+        crashed = asyncio.ensure_future(self.app._crashed.wait())  # noqa: SLF001
+        asked = asyncio.ensure_future(self.engine.stopped.wait())
+        await asyncio.wait({crashed, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if crashed.done():
+            self.engine.stop(Exit.CRASHED, f"the engine crashed: {self.app.crash_reason!r}")
+        for waiting in (crashed, asked):
+            waiting.cancel()
+        await self._close()
+        return self.engine.code
+
+    async def _close(self) -> None:
+        self.worker.stopping = True
+        await self.upkeep.stop()
+        await self._save("end")
+        closing: list[Awaitable[Any]] = [self.app.stop(), self.reader.close()]
+        if self.producer is not None:
+            closing.append(self.producer.stop())
+        for step in closing:
+            with suppress(Exception):
+                await asyncio.wait_for(step, LEAVE_S)
+
+    # -- probes, asked from another thread
+
+    def live(self) -> tuple[bool, str]:
+        silent = time.monotonic() - self.upkeep.beat
+        return silent < SILENT_S, "live" if silent < SILENT_S else f"no sign of life for {silent:.0f} s"
+
+    def ready(self) -> tuple[bool, str]:
+        if self.engine.rebalancing or not self.app.consumer_generation_id:
+            return False, "waiting for an assignment"
+        away = time.monotonic() - self.upkeep.broker_seen
+        if away > SILENT_S:
+            return False, f"no answer from the broker for {away:.0f} s"
+        counts = {stage: len(self.owners.of(stage)) for stage in (COLLECTOR, MONITOR)}
+        return True, f"ready: {counts[COLLECTOR]} source partitions, {counts[MONITOR]} monitor partitions"
+
+
+def run_worker(config: Config, *, drain: bool = False, index: int = 0, rhythm: Rhythm | None = None) -> int:
+    """Work until told to stop (`drain`: until everything that is in the topic now is processed); the exit code.
+
+    `index` counts the workers of one supervisor: it moves the metrics port. Blocks; call it from the main thread.
+    """
+    try:
+        setup = _prepare(config)
+    except KafkaUnreachableError as error:
+        log.error("%s", error)  # noqa: TRY400  the text says it all
+        return Exit.UNREACHABLE
+    except (AdminError, ReferencesError, PlanningError) as error:
+        log.error("%s", error)  # noqa: TRY400
+        return Exit.REFUSED
+    with tempfile.TemporaryDirectory(prefix="driftline-") as datadir:
+        return asyncio.run(_run(setup, datadir, rhythm or Rhythm(), drain=drain, index=index))
+
+
+def _prepare(config: Config) -> Setup:
+    """Everything that can be refused before anything runs."""
+    states = compare_topics(config)
+    wrong = [f"topic {state.name}: {state.detail}" for state in states if state.difference is not None]
+    if wrong:
+        raise AdminError("\n  ".join(["the topics are not as they must be:", *wrong]))
+    sources = next(state.partitions for state in states if state.role is TopicRole.PREDICTIONS)
+    assert sources is not None
+    return Setup.of(config, sources, ensure_references(config))
+
+
+async def _run(setup: Setup, datadir: str, rhythm: Rhythm, *, drain: bool, index: int) -> int:
+    metrics = Metrics()
+    metrics.set("build_info", 1, version=setup.app_version, config_hash=setup.config_hash)
+    session = Session(setup, make_app(setup.config, datadir), rhythm, drain=drain, metrics=metrics)
+    _listen(session.engine)
+    port = setup.config.metrics.port
+    endpoint = Endpoint(metrics, port + index, live=session.live, ready=session.ready) if port else None
+    if endpoint is not None:
+        endpoint.start()
+    try:
+        return await session.run()
+    finally:
+        if endpoint is not None:
+            endpoint.stop()
+
+
+def _listen(engine: FaustEngine) -> None:
+    """The first signal stops in order, the second at once."""
+
+    def on_signal(number: int) -> None:
+        if engine.stopped.is_set():
+            os._exit(128 + number)
+        engine.stop(Exit.OK, signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)

@@ -1,0 +1,27 @@
+"""What an acknowledged output adds to the metrics. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from stream.stage import Output
+from stream.topics import TopicRole
+
+if TYPE_CHECKING:
+    from stream.metrics import Metrics
+
+
+def count_output(metrics: Metrics, partition: int, output: Output) -> None:
+    """Count one record that the broker has acknowledged. `partition` is the owner's."""
+    model = (output.key or b"").decode("utf-8", "replace")
+    if output.topic == TopicRole.WINDOWS:
+        metrics.add("windows_total", model=model)
+    elif output.topic == TopicRole.PANES:
+        metrics.add("markers_total" if output.barrier else "panes_total", partition=partition)
+    elif output.topic == TopicRole.ALERTS:
+        event = orjson.loads(output.value or b"{}")
+        # type: io.driftline.alert.<transition>.v1
+        transition = str(event.get("type", "")).rpartition(".v")[0].rpartition(".")[2]
+        metrics.add("alerts_total", model=model, kind=event.get("data", {}).get("kind", ""), transition=transition)

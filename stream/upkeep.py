@@ -1,0 +1,282 @@
+"""What a worker does by the clock: snapshots, ticks of idle partitions, switches of plan, the drain, probes, counters.
+
+Nothing here decides what an event counts as: a tick or a switch is a decision of the partition's owner, in the journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from detectors.reference import ReferenceProfile
+from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
+from stream.collector import Collector
+from stream.container import ContainerError
+from stream.metrics import Metrics
+from stream.ownership import epoch_of
+from stream.panes import EDGE_END, decode_record
+from stream.plan import ModelPlan
+from stream.planning import PlanningError, model_plan
+from stream.reference_records import ReferenceLog
+from stream.references import ControlLog, ReferencesError
+from stream.supervisor import Exit
+from stream.topics import TopicRole
+from stream.watch import IdleRule, MarkerWatch
+from stream.worker import Worker
+
+log = logging.getLogger(__name__)
+
+WATCH_TAIL = 4_000  # records of one panes partition that are looked at for the markers at the start
+STALLED_S = 60.0  # a partition with events to read that does not move for so long, while the broker answers
+REFERENCE_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often, in seconds."""
+
+    snapshot_s: float = 10.0
+    control_s: float = 2.0
+    counters_s: float = 1.0
+    drain_s: float = 0.5
+    idle_max_s: float = 5.0
+
+    def idle_s(self, idle_timeout_s: float) -> float:
+        return min(max(idle_timeout_s / 10, 0.25), self.idle_max_s)
+
+
+class Logs(Protocol):
+    """Reads stretches of logs by role: snapshots.LogReader with the names of the topics."""
+
+    async def stretch(self, role: str, partition: int, start: int | None, tail: int | None = None) -> Any: ...
+
+    async def ends(self, role: str, partitions: int) -> dict[int, int]: ...
+
+
+class Upkeep:
+    """The periodic tasks of one worker."""
+
+    def __init__(self, worker: Worker, logs: Logs, metrics: Metrics, rhythm: Rhythm, *, drain: bool) -> None:
+        self.worker = worker
+        self.owners: Owners = worker.owners
+        self.logs = logs
+        self.metrics = metrics
+        self.rhythm = rhythm
+        self.drain = drain
+        setup = worker.setup
+        self.control = ControlLog()
+        self.stored = ReferenceLog()
+        self.watch = MarkerWatch(setup.sources)
+        self.idle = IdleRule(
+            self.watch, setup.config.idle_timeout.ms / 1000, setup.plan.lateness_ms, setup.plan.resolution_ms
+        )
+        self.beat = time.monotonic()
+        self.broker_seen = time.monotonic()
+        self._at: dict[str, int] = {}
+        self._wanted: dict[str, ModelPlan] = {plan.model: plan for plan in setup.plan.models}
+        self._goal: dict[int, int] | None = None
+        self._moved: dict[tuple[str, int], tuple[int, float]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        config = self.worker.setup.config
+        jobs: list[tuple[Callable[[], Coroutine[Any, Any, None]], float]] = [
+            (self.save, self.rhythm.snapshot_s),
+            (self.count, self.rhythm.counters_s),
+            (self.follow, self.rhythm.control_s),
+            (self.look, self.rhythm.idle_s(config.idle_timeout.ms / 1000)),
+        ]
+        if self.drain:
+            jobs.append((self.finish, self.rhythm.drain_s))
+        self._tasks = [asyncio.create_task(self._every(job, pause_s), name=job.__name__) for job, pause_s in jobs]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _every(self, job: Callable[[], Awaitable[None]], pause_s: float) -> None:
+        """A job that fails is tried again next time: the broker may be away for a while."""
+        while True:
+            await asyncio.sleep(pause_s)
+            try:
+                await job()
+            except Refused as refusal:
+                self.worker.refuse(refusal)
+                return
+            except (ReferencesError, PlanningError, ContainerError) as error:
+                log.error("%s: %s", getattr(job, "__name__", job), error)  # noqa: TRY400  the text says it all
+            except Exception as error:  # noqa: BLE001  see above
+                log.warning("%s: %r", getattr(job, "__name__", job), error)
+
+    # -- snapshots
+
+    async def save(self) -> None:
+        """Snapshots of what has changed; a state whose snapshot failed is loaded again."""
+        for slot in list(self.owners.slots.values()):
+            if not slot.usable or not await self.owners.snapshot(slot):
+                await self._revive(slot)
+
+    async def _revive(self, slot: Slot) -> None:
+        if not slot.closed and slot.owner.dead:
+            await self.worker.reload(slot, RuntimeError("its snapshot failed"))
+
+    # -- ticks
+
+    async def look(self) -> None:
+        """See how far the logs and the markers are; tick where a partition is idle; judge whether anything moves at all."""
+        ends = await self.logs.ends(TopicRole.PREDICTIONS.value, self.worker.setup.sources)
+        now = self.broker_seen = time.monotonic()
+        self.idle.see(ends, now)
+        await self._read_markers()
+        for slot in self.owners.of(COLLECTOR):
+            end = ends[slot.partition]
+            self.metrics.set("lag_events", max(end - slot.position, 0), stage=COLLECTOR, partition=slot.partition)
+            if end < slot.position:
+                await self.worker.reload(slot, RuntimeError(f"the log ends at {end}, the state is at {slot.position}"))
+            elif end > slot.position:
+                self._judge_progress(slot, now)
+            elif not self.drain:
+                await self._tick(slot, self.idle.tick_ms(slot.partition, slot.position, now))
+
+    async def _read_markers(self) -> None:
+        # markers are sent to the panes partitions in turn, each acknowledged before the next: the last has them last
+        place = self.worker.setup.config.monitors - 1
+        start = self._at.get("panes")
+        seen = await self.logs.stretch(TopicRole.PANES.value, place, start, WATCH_TAIL if start is None else None)
+        for record in seen.records:
+            self.watch.add(epoch_of(record.headers), decode_record(record.value or b""))
+        self._at["panes"] = seen.position
+
+    async def _tick(self, slot: Slot, until_ms: int | None) -> None:
+        collector = slot.owner.stage
+        assert isinstance(collector, Collector)
+        if until_ms is None or until_ms <= collector.marked_ms or not slot.owner.may_decide():
+            return
+        self._decide(slot, "tick", {"until_ms": until_ms})
+        if not await self.owners.snapshot(slot):
+            await self._revive(slot)
+
+    def _decide(self, slot: Slot, kind: str, body: dict[str, Any]) -> None:
+        slot.owner.decide(kind, body)
+        self.metrics.add("decisions_total", stage=slot.stage, kind=kind)
+
+    def _judge_progress(self, slot: Slot, now_s: float) -> None:
+        """End the process when the broker answers, has events, and the position stands still: a stuck client stays stuck."""
+        key = (slot.stage, slot.partition)
+        before = self._moved.get(key)
+        if before is None or before[0] != slot.position or slot.lane.blocked:
+            self._moved[key] = (slot.position, now_s)
+        elif now_s - before[1] > STALLED_S:
+            self.worker.engine.stop(
+                Exit.CRASHED, f"{slot.source}-{slot.partition} stands at {slot.position} for {STALLED_S:.0f} s"
+            )
+
+    # -- references and plans
+
+    async def follow(self) -> None:
+        """Read on in the control and references topics; switch the collectors to the active references."""
+        await self._read_on(TopicRole.REFERENCES, self.stored.add)
+        await self._read_on(TopicRole.CONTROL, self.control.add)
+        setup = self.worker.setup
+        for model in setup.config.models:
+            record = self.control.active.get(model)
+            if record is None or record.reference == self._wanted[model].reference:
+                continue
+            profile = self.stored.get(record.reference)
+            if profile is None:
+                log.warning("models.%s: reference %s is active and not stored", model, record.reference)
+                continue
+            setup.profiles[profile.id] = profile
+            discovered = setup.discovered.get(model, ())
+            self._wanted[model] = model_plan(setup.config, model, profile, setup.layout.paths, discovered)
+            log.info("models.%s: switches to reference %s (revision %d)", model, profile.id, record.revision)
+        for slot in self.owners.of(COLLECTOR):
+            await self._align(slot)
+
+    async def _read_on(self, role: TopicRole, add: Callable[[bytes | None, bytes | None], object]) -> None:
+        seen = await self.logs.stretch(role.value, 0, self._at.get(role.value))
+        for record in seen.records:
+            add(record.key, record.value)
+        self._at[role.value] = seen.position
+
+    async def _align(self, slot: Slot) -> None:
+        """Switch one collector's plans to the wanted ones: decisions, in force from its next unopened pane edge."""
+        collector = slot.owner.stage
+        assert isinstance(collector, Collector)
+        in_force = collector.in_force()
+        missing = [plan for model, plan in self._wanted.items() if in_force.get(model) != plan.hash]
+        gone = [model for model, plan_hash in in_force.items() if plan_hash and model not in self._wanted]
+        if not (missing or gone) or not slot.owner.may_decide():
+            return
+        for plan in missing:
+            self._decide(slot, "plan", {"model": plan.model, "plan": collector.offer(plan)})
+        for model in gone:
+            self._decide(slot, "plan", {"model": model, "plan": ""})
+        if not await self.owners.snapshot(slot):
+            await self._revive(slot)
+
+    async def reference(self, name: str) -> ReferenceProfile:
+        """A stored profile, waiting for it: panes may arrive before the records that this worker follows."""
+        deadline = time.monotonic() + REFERENCE_WAIT_S
+        while True:
+            profile = self.stored.get(name)
+            if profile is not None:
+                return profile
+            await self._read_on(TopicRole.REFERENCES, self.stored.add)
+            if self.stored.get(name) is None:
+                if time.monotonic() > deadline:
+                    raise ReferencesError(f"reference {name} is in use and not in the references topic")
+                await asyncio.sleep(0.2)
+
+    # -- the end of a bounded input
+
+    async def finish(self) -> None:
+        """Close everything once what was in the topic at the start is applied; end when all that follows is written."""
+        if self._goal is None:
+            self._goal = await self.logs.ends(TopicRole.PREDICTIONS.value, self.worker.setup.sources)
+        for slot in self.owners.of(COLLECTOR):
+            if slot.position >= self._goal[slot.partition]:
+                await self._tick(slot, EDGE_END)
+        await self._read_markers()
+        if not self.watch.ended or self.worker.engine.rebalancing:
+            return
+        ends = await self.logs.ends(TopicRole.PANES.value, self.worker.setup.config.monitors)
+        if any(slot.position < ends[slot.partition] for slot in self.owners.of(MONITOR)):
+            return
+        await self.save()
+        if not any(slot.owner.changed for slot in self.owners.slots.values()):
+            self.worker.engine.stop(Exit.OK, "everything that was in the topic is processed")
+
+    # -- counters
+
+    async def count(self) -> None:
+        """Copy what the states know into the metrics."""
+        self.beat = time.monotonic()
+        for slot in self.owners.slots.values():
+            if slot.usable:
+                self._count_slot(slot)
+
+    def _count_slot(self, slot: Slot) -> None:
+        labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
+        self.metrics.set("position", slot.position, **labels)
+        self.metrics.set("outbox_records", len(slot.owner.held), **labels)
+        collector = slot.owner.stage
+        if not isinstance(collector, Collector):
+            return
+        counters, partition = collector.accounting(), slot.partition
+        self.metrics.set("consumed_events_total", counters.consumed, partition=partition)
+        self.metrics.set("applied_events_total", counters.applied, partition=partition)
+        self.metrics.set("dead_letter_events_total", counters.dead_letters, partition=partition)
+        self.metrics.set("duplicate_events_total", counters.duplicates, partition=partition)
+        self.metrics.set("late_events_total", counters.late, partition=partition)
+        self.metrics.set("tombstone_events_total", counters.tombstones, partition=partition)
+        self.metrics.set("unknown_model_events_total", counters.unknown_model, partition=partition)
+        for reason, number in counters.reasons.items():
+            self.metrics.set("dead_letters_total", number, partition=partition, reason=reason)
+        self.metrics.set("event_time_seconds", collector.watermark_ms / 1000, partition=partition)
+        self.metrics.set("state_bytes", collector.memory_bytes(), **labels)

@@ -1,0 +1,215 @@
+"""What one worker does with the chunks, clocks and answers that the engine brings: the shell around the pure stages.
+
+    chunk of predictions -> Records -> Columns -> collector's owner -> outputs to its sender
+    chunk of panes       -> PaneRecords        -> monitor's owner   -> outputs to its sender
+
+The state's offset vector alone says which chunk comes next: what lies below it is passed over, a hole is read again once
+and then is a gap of the log, which a restore measures and journals. Between an await and the next use of a slot it may
+have been given up: every use asks. Nothing here imports a Kafka client; `Engine` is app.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Protocol
+
+from detectors.reference import ReferenceProfile
+from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
+from stream.chunks import Chunk, Plain, records_of, split
+from stream.collector import Collector
+from stream.config import Config
+from stream.decode import decode
+from stream.mapping import Layout
+from stream.merging import PaneRecord
+from stream.metrics import Metrics
+from stream.monitor import MissingReference, Monitor
+from stream.monitor_settings import MonitorSettings
+from stream.ownership import epoch_of
+from stream.panes import decode_record
+from stream.plan import CollectorPlan
+from stream.planning import DeclaredTarget, collector_hash, collector_plan, monitor_settings
+from stream.references import Known
+from stream.stage import Stage
+from stream.topics import TopicRole
+
+log = logging.getLogger(__name__)
+
+STEP_EVENTS = 4_000  # a step of 10-20 ms: heartbeats and probes stay prompt
+
+
+class LogGap(Exception):  # noqa: N818 - handled by a restore
+    """The log goes on behind the position even after a seek: retention has taken what lay between."""
+
+
+class Engine(Protocol):
+    """The consumer side, as the worker sees it."""
+
+    @property
+    def generation(self) -> int: ...
+
+    @property
+    def rebalancing(self) -> bool: ...
+
+    async def seek(self, source: str, partition: int, offset: int) -> None: ...
+
+    def seek_number(self, source: str, partition: int) -> int: ...
+
+    def stop(self, code: int, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is fixed while a worker runs. `profiles` grows as references are asked for; `sources` is P."""
+
+    config: Config
+    sources: int
+    plan: CollectorPlan
+    layout: Layout
+    settings: MonitorSettings
+    profiles: dict[str, ReferenceProfile]
+    active: dict[str, ReferenceProfile | None]
+    discovered: Mapping[str, Sequence[DeclaredTarget]]
+    config_hash: str
+    app_version: str
+
+    @classmethod
+    def of(cls, config: Config, sources: int, known: Known) -> Setup:
+        """Raises PlanningError, MappingError."""
+        plan, layout = collector_plan(config, known.active, known.discovered)
+        return cls(
+            config=config,
+            sources=sources,
+            plan=plan,
+            layout=layout,
+            settings=monitor_settings(config, known.discovered),
+            profiles=known.profiles,
+            active=dict(known.active),
+            discovered=known.discovered,
+            config_hash=collector_hash(config, plan),
+            app_version=version("driftline"),
+        )
+
+    def make_stage(self, stage: str, partition: int) -> Stage:
+        """An empty stage; a restore loads it."""
+        if stage == MONITOR:
+            return Monitor(
+                partition,
+                sources=self.sources,
+                settings=self.settings,
+                profiles=self.profiles,
+                app_version=self.app_version,
+            )
+        return Collector(
+            partition,
+            self.plan,
+            monitors=self.config.monitors,
+            topic=self.config.topic(TopicRole.PREDICTIONS),
+            config_hash=self.config_hash,
+            app_version=self.app_version,
+        )
+
+
+FetchReference = Callable[[str], Awaitable[ReferenceProfile]]
+
+
+class Worker:
+    """Applies chunks to the owned partitions."""
+
+    def __init__(
+        self, setup: Setup, owners: Owners, engine: Engine, fetch_reference: FetchReference, metrics: Metrics
+    ) -> None:
+        self.setup = setup
+        self.owners = owners
+        self.engine = engine
+        self.metrics = metrics
+        self._fetch_reference = fetch_reference
+        self.stopping = False
+
+    async def handle(self, stage: str, chunk: Chunk) -> None:
+        """Apply one chunk. An error makes the partition's state be thrown away, loaded and read again."""
+        slot = self.owners.get(stage, chunk.partition)
+        if slot is None or self.stopping:
+            return
+        try:
+            if await self._follows(slot, chunk):
+                await (self._collect if stage == COLLECTOR else self._monitor)(slot, chunk)
+                await slot.lane.room()
+        except Exception as error:  # noqa: BLE001  whatever it is, a half-applied state must not live on
+            await self.reload(slot, error)
+
+    def still(self, slot: Slot) -> bool:
+        """Whether the slot's assignment holds."""
+        return not self.stopping and self.engine.generation == slot.generation
+
+    async def reload(self, slot: Slot, error: BaseException) -> None:
+        """Load a failed partition again and read it from there; a refusal ends the worker."""
+        if slot.closed or not self.still(slot):
+            return
+        try:
+            fresh = await self.owners.reload(slot, error, lambda: self.still(slot))
+        except Refused as refusal:
+            self.refuse(refusal)
+            return
+        if fresh is not None:
+            await self.engine.seek(fresh.source, fresh.partition, fresh.position)
+
+    def refuse(self, refusal: Refused) -> None:
+        """End the worker with the reason: a restart would meet it again."""
+        from stream.supervisor import Exit
+
+        self.engine.stop(Exit.REFUSED, str(refusal))
+
+    async def _follows(self, slot: Slot, chunk: Chunk) -> bool:
+        """Whether the chunk holds what comes next."""
+        position = slot.position
+        if chunk.next_offset <= position:
+            return False
+        if chunk.first_offset <= position:
+            slot.hole = None
+            return True
+        if chunk.seek < self.engine.seek_number(slot.source, slot.partition):
+            return False  # it was under way when the partition was sought: what belongs here is coming
+        if slot.hole == chunk.first_offset:
+            raise LogGap(f"{slot.source}-{slot.partition} goes on at {chunk.first_offset}, the state is at {position}")
+        slot.hole = chunk.first_offset
+        self.metrics.add("rewinds_total", stage=slot.stage)
+        await self.engine.seek(slot.source, slot.partition, position)
+        return False
+
+    async def _collect(self, slot: Slot, chunk: Chunk) -> None:
+        for records in split(records_of(chunk, slot.position), STEP_EVENTS):
+            if not slot.usable:
+                return
+            started = time.perf_counter()
+            columns = decode(records, self.setup.layout)
+            slot.owner.apply(slot.source, columns, records.next_offset)
+            slot.flush()
+            self._note_step(slot, time.perf_counter() - started)
+
+    async def _monitor(self, slot: Slot, chunk: Chunk) -> None:
+        records = [_pane_record(piece) for piece in chunk.pieces if isinstance(piece, Plain)]
+        while slot.usable:
+            started = time.perf_counter()
+            position = slot.position
+            try:
+                slot.owner.apply(slot.source, [r for r in records if r.offset >= position], chunk.next_offset)
+            except MissingReference as missing:
+                slot.flush()
+                self.setup.profiles[missing.reference] = await self._fetch_reference(missing.reference)
+                continue
+            slot.flush()
+            self._note_step(slot, time.perf_counter() - started)
+            return
+
+    def _note_step(self, slot: Slot, took_s: float) -> None:
+        self.metrics.add("steps_total", stage=slot.stage)
+        self.metrics.add("step_seconds_total", took_s, stage=slot.stage)
+        self.metrics.raise_to("step_seconds_max", took_s, stage=slot.stage)
+
+
+def _pane_record(record: Plain) -> PaneRecord:
+    return PaneRecord(record.offset, record.timestamp_ms, epoch_of(record.headers), decode_record(record.value or b""))

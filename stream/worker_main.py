@@ -1,0 +1,62 @@
+"""One worker process, started by the supervisor: python -m stream.worker_main CONFIG --index I --parent PID [--drain]."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from stream.lifeline import end_with_parent
+from stream.supervisor import Exit
+
+QUIET = ("aiokafka", "faust", "mode", "kafka")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="driftline worker")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--parent", type=int, default=0)
+    parser.add_argument("--drain", action="store_true")
+    parser.add_argument("--snapshot-seconds", type=float, default=10.0)
+    given = parser.parse_args(arguments)
+    if given.parent:
+        end_with_parent(given.parent)
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s worker {given.index} %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return _run(given)
+
+
+def _run(given: argparse.Namespace) -> int:
+    from stream.config_errors import ConfigError
+    from stream.config_loader import load
+
+    try:
+        config = load(given.config).config
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return Exit.USAGE
+    from stream.app import run_worker
+    from stream.upkeep import Rhythm
+
+    try:
+        return run_worker(
+            config, drain=given.drain, index=given.index, rhythm=Rhythm(snapshot_s=given.snapshot_seconds)
+        )
+    except Exception:
+        logging.getLogger(__name__).exception("the worker crashed")
+        return Exit.CRASHED
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)  # whatever thread a client library left behind
