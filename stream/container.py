@@ -40,6 +40,7 @@ ALIGNMENT = 8  # sections can be read in place by compiled kernels
 SECTIONS_MAX = 4096  # a header that names more is not ours
 DIMENSIONS_MAX = 4
 DEPTH_MAX = 16  # of the header; deeper is not ours
+_SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 DTYPES = {
     name: np.dtype(name) for name in ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8")
 }
@@ -201,6 +202,8 @@ def _stored(name: str, array: NDArray[Any]) -> tuple[NDArray[Any], str]:
 
 def _canonical(value: Any, depth: int) -> Any:
     """`value` with the keys of every map sorted. Raises NotStorable for keys that are not str and for too much depth."""
+    if type(value) in _SCALARS:  # nearly always: headers are mostly lists of names
+        return value
     if depth > DEPTH_MAX:
         raise NotStorable(f"header deeper than {DEPTH_MAX}")
     if isinstance(value, Mapping):
@@ -208,7 +211,7 @@ def _canonical(value: Any, depth: int) -> Any:
             raise NotStorable("header: map keys must be str")
         return {key: _canonical(value[key], depth + 1) for key in sorted(value)}
     if isinstance(value, (list, tuple)):
-        return [_canonical(item, depth + 1) for item in value]
+        return [item if type(item) in _SCALARS else _canonical(item, depth + 1) for item in value]
     return value
 
 
@@ -239,7 +242,7 @@ def _refuse_extensions(value: Any, depth: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _refuse_extensions(item, depth + 1)
-    elif value is not None and type(value) not in (bool, int, float, str, bytes):
+    elif type(value) not in _SCALARS:
         raise Malformed(f"header: {type(value).__name__} is no type of this format")
 
 

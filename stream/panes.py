@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from stream import container
 from stream.columns import F64, I64, U8, U64
+from stream.limits import NAME_BYTES_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,7 @@ def merge_blocks(blocks: Sequence[Pane]) -> Pane:
     )
 
 
+_LIMITS = ((np.uint8, 0xFF), (np.uint16, 0xFFFF), (np.uint32, 0xFFFF_FFFF))
 _SECTIONS = ("width", "sums", "extremes", "tally")
 _OPTIONAL = ("bins", "bins_at", "distinct", "distinct_at", "sample_hash", "sample_cell", "sample_tag")
 _IDENTITY = ("partition", "edge_ms", "model", "version", "segment", "plan", "reference")
@@ -223,6 +225,14 @@ def _identity_fields(pane: Pane) -> dict[str, Any]:
 def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
     """Ranges of targets, each within BODY_BYTES_MAX. At least one range, also without targets."""
     rows = 0 if pane.sample is None else len(pane.sample.hash)
+    targets = len(pane.names)
+    largest = targets * (HEADER_BYTES_PER_TARGET + 4 * NAME_BYTES_MAX + pane.distinct.shape[1] + rows * 9)
+    if (
+        rows * 8 + largest + 8 * len(pane.bins) <= BODY_BYTES_MAX
+        and max(map(len, pane.names), default=0) <= NAME_BYTES_MAX
+    ):
+        yield 0, targets  # nearly always
+        return
     width = np.diff(pane.bin_start)
     first = 0
     used = base = rows * 8
@@ -296,8 +306,8 @@ def _decode_pane(record: container.Container) -> Pane:
 def smallest(values: NDArray[Any]) -> NDArray[Any]:
     """Non-negative integers in the smallest of u1, u2, u4, i8 that holds them all."""
     largest = int(values.max()) if values.size else 0
-    for dtype in (np.uint8, np.uint16, np.uint32):
-        if largest <= np.iinfo(dtype).max:
+    for dtype, limit in _LIMITS:
+        if largest <= limit:
             return values.astype(dtype)
     return values.astype(np.int64)
 
