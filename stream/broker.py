@@ -296,6 +296,11 @@ def _free_ports(count: int, avoid: int | None) -> list[int]:
     raise BrokerUnavailableError(f"found no {count} free ports between {PORTS.start} and {PORTS.stop} on {LOOPBACK}")
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    return _free_ports(1, avoid=None)[0]
+
+
 def _answers(port: int) -> bool:
     """Whether Kafka is there: an ApiVersions request (key 18, version 0) that gets its correlation id back."""
     correlation = 7
