@@ -192,7 +192,7 @@ class PartitionOwner:
         try:
             self.stage.apply(source, batch)
         except StageWaits as waits:
-            self.vector[source] = waits.next_offset
+            self.vector[source] = max(self.vector[source], waits.next_offset)
             raise
         except BaseException:
             self._die()

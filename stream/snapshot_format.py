@@ -142,8 +142,8 @@ def encode_outputs(outputs: Sequence[Output]) -> bytes:
     listing: list[list[Any]] = []
     for output in outputs:
         flat += [output.key, output.value, *(value for _, value in output.headers)]
-        names = [name for name, _ in output.headers]
-        listing.append([output.topic, -1 if output.partition is None else output.partition, output.barrier, names])
+        names = [str(name) for name, _ in output.headers]
+        listing.append([str(output.topic), -1 if output.partition is None else output.partition, output.barrier, names])
     lengths = np.array([-1 if item is None else len(item) for item in flat], np.int64)
     buffer = np.frombuffer(b"".join(item for item in flat if item), np.uint8)
     return encode("held", HELD_VERSION, {"outputs": listing}, {"buffer": buffer, "lengths": lengths})
