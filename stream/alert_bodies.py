@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detectors.binning import Kind as BinKind
 from detectors.distance import DISTANCES
 from detectors.reference import COVERS_BINNINGS, TargetReference
-from detectors.sequential.default import Effect
-from detectors.verdict import Change, Verdict
+from detectors.verdict import Level, Verdict
 from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
 from stream.monitor_settings import ModelSettings
 from stream.plan import Role
-from stream.series import Judgement, Series
+from stream.series import Excursion, Judgement, Series
 from stream.window_records import columns, evidence, finite, window_body
 from stream.window_statistics import Statistics
 from stream.windows import Window
@@ -76,11 +74,11 @@ def observation(case: Case) -> Observation:
     assert case.judgement.statistics is not None
     passed = breaches(case.judgement.statistics, place, case.target.name, case.settings)
     crossing = verdict.rank_crossed or verdict.tube_crossed
-    alarm = verdict.level.value == "alarm"
+    alarm = verdict.level is Level.ALARM
     since_ms = verdict.since_ms if verdict.since_ms is not None else case.window.start_ms
     kind = KINDS[Role(case.target.role)]
     trained = series.profile.covers != COVERS_BINNINGS
-    if alarm and trained and verdict.since_ms is not None and series.from_the_start(place):
+    if alarm and trained and verdict.since_ms is not None and series.from_the_start(verdict.since_ms):
         kind = Kind.SKEW
     return Observation(
         kind=kind,
@@ -98,19 +96,19 @@ def observation(case: Case) -> Observation:
 
 def alert_data(case: Case, incident: Incident, seen: Observation, *, historical: bool) -> dict[str, Any]:
     """Data of an opened or escalated alert."""
-    effect, now, events = case.series.effect(case.place)
-    moved = _movement(case, effect, now)
-    cause = likely_cause(case.target, now) if incident.kind is Kind.SKEW else None
+    excursion = case.series.effect(case.place, incident.since_ms)
+    changes = excursion.effect.largest_changes
+    cause = likely_cause(case.target, excursion.now) if incident.kind is Kind.SKEW else None
     return {
-        "summary": _summary(case, incident, seen, moved, cause=cause, events=events),
-        "onset": case.series.onset(case.place),
+        "summary": _summary(case, incident, seen, excursion, cause),
+        "onset": excursion.onset,
         "historical": historical,
         "likely_cause": cause,
         "evidence": _evidence(case, incident, seen),
-        "effect": _effect(case, effect, now),
-        "largest_changes": [{"bin": c.bin, "reference": c.reference, "now": c.now} for c in effect.largest_changes],
+        "effect": _effect(case, excursion),
+        "largest_changes": [{"bin": each.bin, "reference": each.reference, "now": each.now} for each in changes],
         "consequence": {"verdict": "unknown", "why": "no labels yet"},
-        "events": events,
+        "events": excursion.events,
         "window": window_body(case.window),
         "reference": case.series.profile.id,
     }
@@ -162,22 +160,23 @@ def _raw(mean: float, std: float) -> bool:
     return std > RAW_DISTANCE_MIN or abs(mean) > RAW_DISTANCE_MIN * max(std, 1e-300)
 
 
-def _movement(case: Case, effect: Effect, now: Statistics) -> Movement:
+def _movement(case: Case, excursion: Excursion) -> Movement:
     was = float(case.target.summary.get("std", math.nan))
-    std = float(now.std[0])
-    ratio = std / was if math.isfinite(std) and was > 0 and std > 0 else None
-    categorical = case.target.binning.kind is BinKind.CATEGORICAL
-    changes: Sequence[Change] = effect.largest_changes
+    std = float(excursion.now.std[0])
+    effect = excursion.effect
     return Movement(
-        case.target.name, categorical, effect.shift, effect.direction, case.verdict.statistic, ratio, changes
+        target=case.target.name,
+        shift=effect.shift,
+        direction=effect.direction,
+        share=effect.share,
+        std_ratio=std / was if math.isfinite(std) and was > 0 and std > 0 else None,
+        changes=effect.largest_changes,
     )
 
 
-def _summary(
-    case: Case, incident: Incident, seen: Observation, moved: Movement, *, cause: str | None, events: int
-) -> str:
-    what = movement(moved)
-    when = since(incident.since_ms, case.window.end_ms, events)
+def _summary(case: Case, incident: Incident, seen: Observation, excursion: Excursion, cause: str | None) -> str:
+    what = movement(_movement(case, excursion))
+    when = since(incident.since_ms, case.window.end_ms, excursion.events)
     if incident.promised:
         odds = chance(case.settings.budget_ms)
     elif seen.breaches:
@@ -214,17 +213,17 @@ def promise(case: Case) -> str:
     return "windows exchangeable" if case.series.profile.windows.checked else "exchangeability not checkable"
 
 
-def _effect(case: Case, effect: Effect, now: Statistics) -> dict[str, Any]:
-    named = columns(now)
+def _effect(case: Case, excursion: Excursion) -> dict[str, Any]:
+    named = columns(excursion.now)
     summary = case.target.summary
     reference = {name: finite(float(summary.get(SUMMARY_NAMES.get(name, name), math.nan))) for name in SHOWN}
     current = {name: named[name][0] for name in SHOWN}
     if case.target.binning.kind is BinKind.CATEGORICAL:
         current[UNSEEN.strip("_")] = named["unseen"][0]
     return {
-        "shift": finite(effect.shift),
-        "unit": "reference standard deviations",
-        "direction": effect.direction,
+        "shift": finite(excursion.effect.shift),
+        "unit": "change of a share in probit units" if excursion.effect.share else "reference standard deviations",
+        "direction": excursion.effect.direction,
         "reference": {name: value for name, value in reference.items() if value is not None},
         "now": {name: value for name, value in current.items() if value is not None},
     }

@@ -82,8 +82,8 @@ class Learner:
     def sample_rows(self) -> int:
         return max(CUTS_EVENTS_MIN, int(CUTS_SHARE * self.target_events))
 
-    def count(self, window: Window, tally: Tally, rule: WindowRule | None) -> ReferenceProfile | None:
-        """One closed window, counted with the learnt cuts; the complete reference once there is enough."""
+    def count(self, window: Window, tally: Tally, rule: WindowRule) -> ReferenceProfile | None:
+        """One closed window, cut by `rule` and counted with the learnt cuts; the complete reference once there is enough."""
         if self.profile is None or not window.sufficient or not tally.events:
             return None
         places = {name: place for place, name in enumerate(tally.names)}

@@ -81,6 +81,7 @@ class Merger:
         self.low_ms = EDGE_MIN
         self._given_ms = EDGE_MIN
         self._dirty: set[tuple[int, int]] = set()
+        self._saved: set[str] = set()  # names of live blobs
 
     def add(self, record: PaneRecord) -> bool:
         """Take in one record; True when `low_ms` has moved. Raises UnknownSourceError."""
@@ -199,8 +200,14 @@ class Merger:
         """Panes that changed since the last call, by (source partition, edge); None = none left."""
         blobs: dict[str, bytes | None] = {}
         for partition, edge in sorted(self._dirty):
+            name = f"panes/{partition}/{edge}"
             panes = self.sources[partition].panes.get(edge)
-            blobs[f"panes/{partition}/{edge}"] = _encode_panes(list(panes.values())) if panes else None
+            if panes:
+                blobs[name] = _encode_panes(list(panes.values()))
+                self._saved.add(name)
+            elif name in self._saved:
+                blobs[name] = None
+                self._saved.remove(name)
         self._dirty.clear()
         return blobs
 
@@ -216,7 +223,8 @@ class Merger:
             source.epoch, source.marked_ms, source.idle = saved["epoch"], saved["marked_ms"], saved["idle"]
             source.markers = [Marked(*marked) for marked in saved["markers"]]
             source.panes = {}
-        for name in sorted(name for name in blobs if name.startswith("panes/")):
+        self._saved = {name for name in blobs if name.startswith("panes/")}
+        for name in sorted(self._saved):
             for pane in _decode_panes(blobs[name]):
                 self.sources[pane.partition].panes.setdefault(pane.edge_ms, {})[block_key(pane)] = pane
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from detectors.reference import ReferenceProfile
+from detectors.reference import ReferenceProfile, WindowRule
 from detectors.sequential import default
 from stream.alert_bodies import Case, alert_data, observation, resolved_data
 from stream.alerts import INSIDE, NEW_REFERENCE, NO_TARGET, RETIRED, Transition, historical
@@ -328,7 +328,15 @@ class ModelMonitor(ModelState):
         """Count one more window of what is being learnt; when that was the last one needed, the next one is judged."""
         if self.learner is None or not fed:
             return
-        complete = self.learner.count(window, _pooled(fed), self.settings.window)
+        lengths, configured = self._lengths(), self.settings.window
+        rule = WindowRule(
+            auto=configured is None or configured.auto,  # then slow targets take several windows as one
+            every_ms=lengths.every_ms,
+            min_events=lengths.min_events,
+            max_duration_ms=lengths.longest_ms or 0,
+            resolution_ms=self.all_settings.resolution_ms,
+        )
+        complete = self.learner.count(window, _pooled(fed), rule)
         if complete is not None:
             self.learner, self.learnt = None, complete
             self._drop(set(self.series))

@@ -5,8 +5,8 @@ judged is carried into the next; the time since the last judged one goes into it
 
     w_t = time since the previous window began x the series' share of the model's events in that window
 
-so that all series of a cell together spend one budget. Excursions: while a detector sees one (`Verdict.since_ms`), the
-counts since its start are kept, so that an alert can say how much has changed on how many events.
+so that all series of a cell together spend one budget. The last judged windows are kept, so that an alert can say how much
+has changed since its excursion began, on how many events, and whether it came suddenly.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ from stream.window_statistics import Lens, Statistics
 from stream.windows import Window
 
 VERSION = 1
-NEVER = -(1 << 62)  # `since` of a target without an excursion
-MEMORY = 8  # windows at either end of an excursion whose effect is kept, to tell sudden from gradual
+NEVER = -(1 << 62)
+RECENT_WINDOWS = 8  # what "now" means in an alert: the counts of at most so many windows of the excursion
+HISTORY_WINDOWS = (
+    256  # windows whose start, events and shifts are kept: an older excursion has "at least" so many events
+)
 SKEW_WINDOWS = 3  # an excursion that began in the first three judged windows was there from the start
 TARGETS_PER_BLOB = 64  # a container holds at most 4096 sections
 SUDDEN_SHARE = 0.5  # an effect that began with half of what it is now came suddenly
@@ -72,6 +75,16 @@ class Judgement:
     verdicts: tuple[Verdict, ...] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Excursion:
+    """A target since it left its reference: effect and statistics of the last windows, events of all, "sudden" or "gradual"."""
+
+    effect: default.Effect
+    now: Statistics
+    events: int
+    onset: str
+
+
 class Series:
     """One series that may page. `prepared`: one for each of its targets, in their order."""
 
@@ -94,13 +107,10 @@ class Series:
         self.carried_start_ms = 0
         self.first_starts: list[int] = []  # of the first SKEW_WINDOWS judged windows
         self.last_ms = NEVER
-        count = len(lens.names)
-        self.since: I64 = np.full(count, NEVER)
-        self.since_events: I64 = np.zeros(count, np.int64)
-        self.since_windows: I64 = np.zeros(count, np.int64)
-        self.early: F64 = np.zeros((count, MEMORY))
-        self.late: F64 = np.zeros((count, MEMORY))
-        self.pool: Tally | None = None
+        self.recent: list[Tally] = []  # the last RECENT_WINDOWS judged windows
+        self.starts: I64 = np.empty(0, np.int64)  # of the last HISTORY_WINDOWS judged windows
+        self.events: I64 = np.empty(0, np.int64)
+        self.shifts: F64 = np.empty((0, len(lens.names)))
 
     def skip(self, weight_ms: float) -> None:
         """A window in which this series had no event: its time counts all the same."""
@@ -126,51 +136,36 @@ class Series:
             default.update(prepared, state, whole.counts_of(index), weight_ms, start_ms)
             for index, (prepared, state) in enumerate(zip(self.prepared, self.states, strict=True))
         )
-        self._follow(whole, verdicts, start_ms)
+        self._remember(whole, verdicts, start_ms)
         return Judgement(tally, statistics, verdicts)
 
-    def effect(self, target: int) -> tuple[default.Effect, Statistics, int]:
-        """Effect and statistics of everything since the target's excursion began, and its number of events."""
-        assert self.pool is not None
-        counts = self.pool.counts_of(target)
-        events = int(self.since_events[target])
-        alone = self.pool.select(np.array([target]))
-        alone.events = events
-        return (
-            default.describe(self.prepared[target], counts),
-            Lens([self.lens.names[target]], self.profile).statistics(alone),
-            events,
+    def effect(self, target: int, since_ms: int) -> Excursion:
+        """What has been seen of a target in the windows from `since_ms` on, as far as they are kept."""
+        windows = max(1, int((self.starts >= since_ms).sum()))
+        recent = self.recent[-min(windows, len(self.recent)) :]
+        pool = recent[0].select(np.array([target]))
+        for tally in recent[1:]:
+            pool.add(tally.select(np.array([target])))
+        return Excursion(
+            effect=default.describe(self.prepared[target], pool.counts),
+            now=Lens([self.lens.names[target]], self.profile).statistics(pool),
+            events=int(self.events[-windows:].sum()),
+            onset=_onset(self.shifts[-windows:, target]),
         )
 
-    def onset(self, target: int) -> str:
-        """Either "sudden" or "gradual": how large the effect was in the first quarter of the excursion, against its last."""
-        windows = int(self.since_windows[target])
-        quarter = min(MEMORY, max(1, windows // 4))
-        first = float(self.early[target, :quarter].mean())
-        last = float(self.late[target, -quarter:].mean())
-        return "sudden" if first * np.sign(last) >= SUDDEN_SHARE * abs(last) else "gradual"
+    def from_the_start(self, since_ms: int) -> bool:
+        """Whether an excursion began in the very first windows that were judged against this reference."""
+        return since_ms <= self.first_starts[-1]
 
-    def from_the_start(self, target: int) -> bool:
-        """Whether the excursion began in the very first windows that were judged against this reference."""
-        return bool(self.since[target] <= self.first_starts[-1])
-
-    def _follow(self, whole: Tally, verdicts: Sequence[Verdict], start_ms: int) -> None:
+    def _remember(self, whole: Tally, verdicts: Sequence[Verdict], start_ms: int) -> None:
         if len(self.first_starts) < SKEW_WINDOWS:
             self.first_starts.append(start_ms)
-        began = np.array([NEVER if each.since_ms is None else each.since_ms for each in verdicts])
-        anew = (began != self.since) | (began == NEVER)  # without an excursion: this window alone
-        if self.pool is None:
-            self.pool = whole.empty()
-        self.pool.reset(anew)
-        self.pool.add(whole)
-        self.since = began
-        self.since_events = np.where(anew, 0, self.since_events) + whole.events
-        self.since_windows = np.where(anew, 0, self.since_windows) + 1
-        shift = np.array([each.shift for each in verdicts])
-        place = np.minimum(self.since_windows - 1, MEMORY - 1)
-        rows = np.flatnonzero(self.since_windows <= MEMORY)
-        self.early[rows, place[rows]] = shift[rows]
-        self.late = np.concatenate((self.late[:, 1:], shift[:, None]), axis=1)
+        self.recent = [*self.recent[1 - RECENT_WINDOWS :], whole]
+        keep = slice(1 - HISTORY_WINDOWS, None)
+        shifts = np.array([[verdict.shift for verdict in verdicts]])
+        self.starts = np.append(self.starts[keep], start_ms)
+        self.events = np.append(self.events[keep], whole.events)
+        self.shifts = np.concatenate((self.shifts[keep], shifts))
 
     # ---- snapshot ---------------------------------------------------------------------------------------------------
 
@@ -183,9 +178,10 @@ class Series:
             "carried_start_ms": self.carried_start_ms,
             "first_starts": self.first_starts,
             "last_ms": self.last_ms,
+            "recent": len(self.recent),
         }
         sections: Sections = {part: getattr(self, part) for part in _PARTS}
-        for part, tally in (("carried", self.carried), ("pool", self.pool)):
+        for part, tally in (("carried", self.carried), *((f"recent.{i}", each) for i, each in enumerate(self.recent))):
             header[part] = None
             if tally is not None:
                 header[part], parts = tally.to_sections(f"{part}.")
@@ -227,8 +223,8 @@ class Series:
         self.last_ms = header["last_ms"]
         if header["carried"] is not None:
             self.carried = Tally.from_sections(header["carried"], sections, "carried.")
-        if header["pool"] is not None:
-            self.pool = Tally.from_sections(header["pool"], sections, "pool.")
+        places = range(header["recent"])
+        self.recent = [Tally.from_sections(header[f"recent.{i}"], sections, f"recent.{i}.") for i in places]
         for blob in detectors:
             states = container.decode(blob).expect("detectors", (VERSION,))
             for index, head in enumerate(states.header["states"], states.header["first"]):
@@ -239,7 +235,7 @@ class Series:
                 self.states[index] = default.state_from_sections(self.prepared[index], head, arrays)
 
 
-_PARTS = ("since", "since_events", "since_windows", "early", "late")
+_PARTS = ("starts", "events", "shifts")
 
 
 def split_targets(names: Sequence[str], profile: ReferenceProfile) -> tuple[I64, I64]:
@@ -248,6 +244,13 @@ def split_targets(names: Sequence[str], profile: ReferenceProfile) -> tuple[I64,
     features = [place for place, name in enumerate(names) if roles.get(name) == Role.FEATURE]
     outputs = [place for place, name in enumerate(names) if name in roles and roles[name] != Role.FEATURE]
     return np.array(features, np.int64), np.array(outputs, np.int64)
+
+
+def _onset(shifts: F64) -> str:
+    """Sudden, or gradual: how large the effect was in the first quarter of the excursion, against its last."""
+    quarter = max(1, len(shifts) // 4)
+    first, last = float(shifts[:quarter].mean()), float(shifts[-quarter:].mean())
+    return "sudden" if first * np.sign(last) >= SUDDEN_SHARE * abs(last) else "gradual"
 
 
 def feeding_version(previous: Mapping[str, int], now: Mapping[str, int]) -> str:

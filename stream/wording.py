@@ -21,15 +21,15 @@ SPREAD_RATIO_MIN = 1.1  # below it "1.0 times the reference's" would say nothing
 class Movement:
     """How a target differs from its reference, in what a sentence can use.
 
-    shift in reference standard deviations, signed; direction and statistic as in detectors.verdict.Verdict;
-    std_ratio: now over reference, None where there is none; changes: largest first.
+    shift in reference standard deviations, signed; direction as in detectors.verdict.Verdict; share: the category, "missing" or
+    "invalid", whose share changed, "" = the values did; std_ratio: now over reference, None where there is none; changes:
+    largest first.
     """
 
     target: str
-    categorical: bool
     shift: float
     direction: str
-    statistic: str
+    share: str
     std_ratio: float | None
     changes: Sequence[Change]
 
@@ -79,12 +79,9 @@ def quantity(value: float) -> str:
 def movement(moved: Movement) -> str:
     """What changed, which way and how much: "amount moved up by about 0.6 reference standard deviations"."""
     name = moved.target
-    if moved.statistic in (MISSING, INVALID):
-        change = next((each for each in moved.changes if each.bin == moved.statistic), None)
-        if change is not None:
-            return _share(name, change)
-    if moved.categorical:
-        return _share(name, moved.changes[0]) if moved.changes else f"shares of {name} changed"
+    if moved.share:
+        change = next((each for each in moved.changes if each.bin == moved.share), None)
+        return _share(name, change) if change is not None else f"share of '{moved.share}' in {name} changed"
     if moved.direction in ("up", "down"):
         return f"{name} moved {moved.direction} by about {quantity(abs(moved.shift))} reference standard deviations"
     if moved.direction in ("spread", "narrow"):

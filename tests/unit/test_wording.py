@@ -45,7 +45,7 @@ def test_times():
 
 def moved(**fields):
     values = {
-        "target": "amount", "categorical": False, "shift": 0.61, "direction": "up", "statistic": "location",
+        "target": "amount", "shift": 0.61, "direction": "up", "share": "",
         "std_ratio": 1.2, "changes": (Change("200 to 350", 0.04, 0.11),),
     }  # fmt: skip
     return movement(Movement(**values | fields))
@@ -64,16 +64,16 @@ def test_movements():
     assert moved(direction="spread", std_ratio=None) == "amount spread out: share of 200 to 350 rose from 4 % to 11 %"
     assert moved(direction="mixed") == "amount changed its shape: share of 200 to 350 rose from 4 % to 11 %"
     gone = (Change("200 to 350", 0.04, 0.11), Change("missing", 0.001, 0.03))
-    assert moved(statistic="missing", changes=gone) == "missing values of amount rose from 0.1 % to 3 %"
+    assert moved(share="missing", changes=gone) == "missing values of amount rose from 0.1 % to 3 %"
 
 
 def test_categories():
     def country(*changes, **fields):
-        return moved(target="country", categorical=True, changes=changes, **fields)
+        return moved(target="country", share=changes[0].bin if changes else "DE", changes=changes, **fields)
 
     assert country(Change("DE", 0.04, 0.11)) == "share of 'DE' in country rose from 4 % to 11 %"
     assert country(Change("DE", 0.11, 0.04)) == "share of 'DE' in country fell from 11 % to 4 %"
     unseen = country(Change("__unseen__", 0, 0.005))
     assert unseen == "values of country that the reference does not know rose from 0 % to 0.5 %"
     assert country(Change("__other__", 0.02, 0.03)) == "rare values of country rose from 2 % to 3 %"
-    assert country() == "shares of country changed"
+    assert country() == "share of 'DE' in country changed"
