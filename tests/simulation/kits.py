@@ -1,0 +1,167 @@
+"""What runs in the world: the stages, their events, and how their outputs are compared with the recount."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import xxhash
+from recount import Cell, Recount, distinct_outputs
+from toy import BINS, ToyCollector, ToyMonitor, toy_bin
+
+from stream.merging import Merger, PaneRecord
+from stream.ownership import PartitionOwner
+from stream.panes import EDGE_END, Announcement, Pane, decode_record, encode_announcement
+from stream.stage import Output
+
+DECODED_MAX = 20_000
+
+
+class CarelessMerger(Merger):
+    """Without pane deduplication: what arrives twice counts twice."""
+
+    repeats = 0
+
+    def add(self, record: PaneRecord) -> bool:
+        source = self.sources[record.body.partition]
+        if isinstance(record.body, Pane) and record.epoch >= source.epoch:
+            held = source.panes.setdefault(record.body.edge_ms, {})
+            self.repeats += 1
+            held[(record.body.edge_ms, *"abcde", self.repeats)] = record.body  # type: ignore[index]
+            return False
+        return super().add(record)
+
+    def _merge(self, edge_ms: int) -> Any:
+        merged: Any = {}
+        for source in self.sources:
+            for number, pane in enumerate(source.panes.get(edge_ms, {}).values()):
+                one = Merger(1)
+                one.sources[0].panes[edge_ms] = {(edge_ms, *"abcde", 0): pane}  # type: ignore[dict-item]
+                for model, groups in one._merge(edge_ms).items():
+                    for group, tally in groups.items():
+                        merged.setdefault(model, {})[(group, source.marked_ms, number)] = tally
+        return merged
+
+    def changed_blobs(self) -> dict[str, bytes | None]:
+        return {}
+
+    def load(self, header: Any, blobs: Any) -> None:
+        super().load(header, {})
+
+
+class BaseKit:
+    partitions, monitors = 3, 2
+    resolution_ms, lateness_ms, skew_ms = 1_000, 2_500, 60_000
+    end_ms = EDGE_END
+
+    def __init__(self, generator: random.Random, rules: Any) -> None:
+        self.rules = rules
+        self._ident = 0
+        self._decoded: dict[bytes, Any] = {}
+
+    def owner(self, stage: str, partition: int, writer: str) -> PartitionOwner:
+        if stage == "monitor":
+            return PartitionOwner(stage, partition, self.monitor(partition), writer, sources=("panes",))
+        value = encode_announcement(Announcement(partition))
+        to = range(self.monitors) if self.rules.announce else ()
+        announcements = [Output("panes", None, value, monitor, (), True) for monitor in to]
+        return PartitionOwner(
+            stage, partition, self.collector(partition), writer, sources=("predictions",), announcements=announcements
+        )
+
+    def collector(self, partition: int) -> Any:
+        raise NotImplementedError
+
+    def monitor(self, partition: int) -> Any:
+        raise NotImplementedError
+
+    def body(self, value: bytes) -> Any:
+        if value not in self._decoded:
+            if len(self._decoded) > DECODED_MAX:
+                self._decoded.clear()
+            self._decoded[value] = decode_record(value)
+        return self._decoded[value]
+
+    def partition_of(self, output: Output) -> int:
+        return xxhash.xxh3_64_intdigest(output.key or b"") % self.monitors
+
+    def output_id(self, output: Output) -> bytes:
+        return output.key or b""
+
+    def provide(self, stage: Any, waits: Any) -> None:
+        raise AssertionError(waits)
+
+    def draw_time(self, generator: random.Random, now_ms: int) -> int:
+        """Mostly within lateness, sometimes beyond it, seldom from a wrong clock."""
+        if generator.random() < 0.01:
+            return now_ms + self.skew_ms + generator.randrange(1, 10**7)
+        return now_ms - int(generator.expovariate(1 / 700))
+
+
+class ToyKit(BaseKit):
+    """The protocol alone: dictionaries instead of kernels."""
+
+    def collector(self, partition: int) -> ToyCollector:
+        return ToyCollector(partition, self.monitors, self.resolution_ms, self.lateness_ms, self.skew_ms)
+
+    def monitor(self, partition: int) -> ToyMonitor:
+        monitor = ToyMonitor(partition, self.partitions)
+        if not self.rules.deduplicate:
+            monitor._merger = CarelessMerger(self.partitions)
+        return monitor
+
+    def event(self, generator: random.Random, now_ms: int, log: list[Any]) -> Any:
+        draw = generator.random()
+        if draw < 0.01:
+            return None
+        if draw < 0.06 and log and log[-1] is not None:
+            return (*log[-1][:1], now_ms, *log[-1][2:])
+        self._ident += 1
+        return self.draw_time(generator, now_ms), now_ms, self._ident, generator.random()
+
+    def batch(self, log: list[Any], start: int, stop: int) -> Any:
+        return log[start:stop]
+
+    def plain(self, event: Any) -> tuple[Any, ...]:
+        time, recorded, ident, value = event
+        return time, recorded, ident, "m", "1", value
+
+    def first_plans(self) -> dict[str, str]:
+        return {"m": "1"}
+
+    def switch(self, owner: PartitionOwner, generator: random.Random) -> bool:
+        owner.decide("plan", {"model": "m", "plan": str(owner.decided + 2)})
+        return True
+
+    def watermark_ms(self, stage: ToyCollector) -> int:
+        return stage._watermark()
+
+    def dead_letter_offset(self, output: Output) -> int:
+        return int(output.key or b"")
+
+    def said(self, pane: Pane) -> Any:
+        return pane.events, pane.plan, pane.bins.tolist(), float(pane.sums[0, 0])
+
+    def expected(self, key: tuple[Any, ...], cell: Cell) -> dict[str, Any]:
+        bins, total = [0] * BINS, 0.0
+        for value in cell.rows:
+            bins[toy_bin(value)] += 1
+            total += value
+        return {"all": (len(cell.rows), cell.plan, bins, total)}
+
+    def compare_windows(self, world: Any, result: Recount) -> list[str]:
+        windows, wrong = distinct_outputs(world, "windows")
+        expected: dict[int, tuple[int, list[int]]] = {}
+        for (_, _, _, edge), cell in result.panes.items():
+            events, bins = expected.setdefault(edge, (0, [0] * BINS))
+            for value in cell.rows:
+                bins[toy_bin(value)] += 1
+            expected[edge] = (events + len(cell.rows), bins)
+        world.counts["windows"] = len(expected)
+        got = {body["edge"]: (body["events"], body["bins"]) for body in map(json.loads, windows.values())}
+        return wrong + [
+            f"window {edge}: {got.get(edge)}, recounted {expected.get(edge)}"
+            for edge in sorted(set(got) | set(expected))
+            if got.get(edge) != expected.get(edge)
+        ]
