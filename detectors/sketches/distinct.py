@@ -50,6 +50,8 @@ def estimate(registers: U8) -> float:
     for k in range(rank_max - 1, 0, -1):
         z = 0.5 * (z + float(counts[k]))
     z += m * _sigma(counts[0] / m)
+    if z == 0.0:
+        return math.inf  # every register saturated: more than any stream holds
     return m * m / (2.0 * math.log(2.0)) / float(z)
 
 

@@ -20,6 +20,7 @@ def judge(
 
     status[i] = APPLIED, LATE or FUTURE; edge[i] = start of the pane of an event that is APPLIED. An event is FUTURE when its
     time exceeds its record's by more than `skew` (it moves nothing), LATE below max(largest - lateness, floor).
+    `marked` is EDGE_MIN or a multiple of `resolution`.
     closing_row, closing_edge: the rows after which this watermark lies in a later pane than `marked`, and that pane's start.
     All times in ms, I64; arrays have one entry per event.
     """
