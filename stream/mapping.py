@@ -42,7 +42,7 @@ class Mapping:
     timestamp_unit: str = "auto"
     features: str = FEATURES
     prediction: str = PREDICTION
-    scores: dict[str, str] = field(default_factory=lambda: {"score": "score"})
+    scores: dict[str, str] = field(default_factory=lambda: {"score": "score"}, hash=False)
     segments: str = SEGMENTS
 
     def __post_init__(self) -> None:

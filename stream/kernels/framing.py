@@ -55,7 +55,7 @@ def read_varint(buffer: U8, position: int, end: int) -> tuple[Any, Any]:
 
 
 @kernel
-def frame_records(buffer: U8, count: int, base_offset: int, first_timestamp_ms: int, out: I64) -> int:
+def frame_records(buffer: U8, count: int, base_offset: int, first_timestamp_ms: int, out: I64) -> Any:
     """Fill out[0:6]: offset, timestamp, key start and length, value start and length. 0, or a fault at a position."""
     position = 0
     end = len(buffer)

@@ -1,0 +1,191 @@
+"""What goes over the wire, typed once: the prediction event, the alert, a dead letter's headers. JSON Schemas are derived.
+
+The decoder does not use these models (it reads columns, decode.py); tests hold the two to the same examples. Times in
+JSON are RFC 3339 texts in UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from stream.deadletter import REASONS
+from stream.limits import ID_BYTES_MAX, NAME_BYTES_MAX
+
+Scalar = str | bool | int | float | None
+Rfc3339 = Annotated[
+    str,
+    Field(
+        pattern=r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$",
+        json_schema_extra={"format": "date-time"},
+    ),
+]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_BYTES_MAX)]
+
+Kind = Literal[
+    "feature_drift",
+    "prediction_drift",
+    "score_drift",
+    "label_drift",
+    "data_quality",
+    "skew",
+    "performance",
+    "concept_drift",
+    "job",
+]
+Severity = Literal["info", "warning", "critical"]
+Transition = Literal["driftline.alert.opened.v1", "driftline.alert.escalated.v1", "driftline.alert.resolved.v1"]
+
+
+class PredictionEvent(BaseModel):
+    """One model output, in the native shape (mapping.NATIVE). Unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="allow", title="driftline prediction event")
+
+    prediction_id: Annotated[str, Field(min_length=1, max_length=ID_BYTES_MAX)] | int | float
+    model: Name | int | float
+    version: Annotated[str, Field(max_length=NAME_BYTES_MAX)] | int | float | None = None
+    timestamp: Rfc3339 | int | float = Field(
+        description="when it was predicted; a number needs timestamp_unit in the mapping"
+    )
+    features: dict[str, Any] | None = Field(
+        description="scalars are watched; anything else counts as invalid on its feature"
+    )
+    prediction: str | bool | int | float | None = None
+    score: float | None = None
+    segments: dict[str, Scalar] | None = None
+    latency_ms: float | None = None
+    error: Any = None
+
+
+class Closed(BaseModel):
+    """A part of an alert: fields are added, never silently renamed."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Evidence(Closed):
+    """What the detector said. `promise` names the assumption that `false_alarms` rests on."""
+
+    statistic: float
+    threshold: float
+    false_alarms: str
+    promise: str
+    tolerance: float
+
+
+class Summary(Closed):
+    """Window statistics shown beside each other; absent for categorical targets."""
+
+    mean: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+    missing: float | None = None
+
+
+class Effect(Closed):
+    """How much: `shift` in `unit`, and typical values then and now."""
+
+    shift: float | None
+    unit: str
+    reference: Summary
+    now: Summary
+
+
+class BinChange(Closed):
+    """One bin's share of the events, in the reference and now."""
+
+    bin: str
+    reference: float
+    now: float
+
+
+class Consequence(Closed):
+    """Whether the model got worse, as far as it is known."""
+
+    verdict: str
+    why: str
+
+
+class WindowSpan(Closed):
+    """The window that decided."""
+
+    start: Rfc3339
+    end: Rfc3339
+    events: int
+
+
+class AlertData(Closed):
+    """The body of an alert; no wall clock, host or offset is in it."""
+
+    incident: str
+    kind: Kind
+    severity: Severity
+    model: str
+    versions: list[str]
+    segment: str
+    target: str
+    summary: str
+    since: Rfc3339
+    onset: Literal["sudden", "gradual"]
+    historical: bool
+    evidence: Evidence
+    effect: Effect
+    largest_changes: list[BinChange]
+    consequence: Consequence
+    window: WindowSpan
+    owner: str | None = None
+    runbook: str | None = None
+    reference: str
+    detection: str
+
+
+class AlertEvent(BaseModel):
+    """One transition of an incident: CloudEvents 1.0, structured JSON, key = model. `time` is the window's end."""
+
+    model_config = ConfigDict(extra="allow", title="driftline alert")
+
+    specversion: Literal["1.0"] = "1.0"
+    type: Transition
+    source: Annotated[str, Field(pattern=r"^driftline/.+")]
+    id: Annotated[str, Field(min_length=1)]
+    time: Rfc3339
+    subject: Annotated[str, Field(pattern=r"^[a-z_]+/.+")]
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: AlertData
+
+
+class DeadLetterHeaders(BaseModel):
+    """Kafka headers of a dead letter, as text; the value and key are the original's."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=True, title="driftline dead letter headers")
+
+    reason: str = Field(alias="dlq.reason", json_schema_extra={"enum": [*sorted(REASONS)]})
+    detail: str = Field(alias="dlq.detail", description="for people; never a copy of the payload")
+    path: str = Field(alias="dlq.path", description="JSON pointer; empty = the whole value")
+    topic: str = Field(alias="dlq.topic")
+    partition: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.partition")
+    offset: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.offset")
+    row: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.row")
+    timestamp: Annotated[str, Field(pattern=r"^-?\d+$")] = Field(alias="dlq.timestamp", description="record time, ms")
+    app_version: str = Field(alias="dlq.app_version")
+    config_hash: str = Field(alias="dlq.config_hash")
+    attempt: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.attempt")
+    value_sha256: str | None = Field(
+        default=None, alias="dlq.value_sha256", description="of the whole value, where it was cut"
+    )
+    value_length: str | None = Field(default=None, alias="dlq.value_length")
+
+
+WIRE_MODELS: dict[str, type[BaseModel]] = {
+    "prediction": PredictionEvent,
+    "alert": AlertEvent,
+    "dead-letter-headers": DeadLetterHeaders,
+}
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema (draft 2020-12) of every wire contract, by name."""
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {name: draft | model.model_json_schema(by_alias=True) for name, model in WIRE_MODELS.items()}

@@ -1,0 +1,148 @@
+# ruff: noqa: PLR0917, SIM110 - compiled: arguments are arrays, comparisons are machine code
+"""The fast tier over a chunk: scan every record, judge its envelope, fill its row; refused rows are left to the strict tier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stream.columns import I32, I64, U8, U32, U64, Tag
+from stream.kernels.jit import kernel
+from stream.kernels.number import read_decimal
+from stream.kernels.scan import KIND, NUMBER, SEEN, START, STOP, TEXT, scan_event
+from stream.kernels.timestamp import decimal_time, in_range, read_rfc3339
+from stream.kernels.xxh3 import LENGTH_MAX, hash64, hash96
+from stream.limits import DEPTH_MAX, EVENT_BYTES_MAX
+
+# envelope fields: rows of the tokens, and bits of a node's role
+PREDICTION_ID, MODEL, VERSION, TIMESTAMP, FIELDS = range(5)
+# settings, one int64 each: constants of the mapping
+MODEL_CONSTANT, VERSION_CONSTANT, RECORD_TIME, UNIT_EXPONENT, FEATURES_NODE, SETTINGS = range(6)
+FROM_EVENT = -2  # MODEL_CONSTANT: the model stands in the event
+NO_UNIT = 99  # UNIT_EXPONENT: numbers are refused
+VERSION_SLOTS = 64
+MISSING = int(Tag.MISSING)
+
+
+@kernel
+def find_model(name: Any, models: U64) -> Any:
+    for index in range(len(models)):
+        if models[index] == name:
+            return index
+    return -1
+
+
+@kernel
+def event_time(buffer: U8, token: I64, record_time_ms: int, settings: I64) -> Any:
+    """Milliseconds, or -1 = refused."""
+    if settings[RECORD_TIME]:
+        return record_time_ms if in_range(record_time_ms) else -1
+    start, stop = token[TIMESTAMP, START], token[TIMESTAMP, STOP]
+    if token[TIMESTAMP, KIND] == TEXT:
+        return read_rfc3339(buffer, start, stop)
+    if token[TIMESTAMP, KIND] != NUMBER or settings[UNIT_EXPONENT] == NO_UNIT:
+        return -1
+    place, mantissa, exponent, negative = read_decimal(buffer, start, stop)
+    if place < 0 or negative:
+        return -1
+    return decimal_time(mantissa, exponent + settings[UNIT_EXPONENT])
+
+
+@kernel
+def name_hash(buffer: U8, token: I64, field: int) -> Any:
+    """(known, xxh3-64) of a name; absent and empty give 0."""
+    if token[field, KIND] == 0:
+        return True, np.uint64(0)
+    length = token[field, STOP] - token[field, START]
+    if length > LENGTH_MAX:
+        return False, np.uint64(0)
+    if length == 0:
+        return True, np.uint64(0)
+    return True, hash64(buffer, token[field, START], length)
+
+
+@kernel
+def good_outputs(tag: U8, outputs: I64) -> Any:
+    """Every prediction and score has a tag that it may have: outputs I64[k, 2] = column, bits of allowed tags."""
+    for index in range(len(outputs)):
+        if not (outputs[index, 1] >> np.int64(tag[outputs[index, 0]])) & 1:
+            return False
+    return True
+
+
+@kernel
+def scan_chunk(
+    buffer: U8,
+    value_start: I64,
+    value_length: I64,
+    record_time_ms: I64,
+    nodes: I64,
+    keys: U8,
+    slots: I64,
+    outputs: I64,
+    copies: I64,
+    models: U64,
+    features_of: U8,
+    settings: I64,
+    version_constant: Any,
+    accepted: U8,
+    event_time_ms: I64,
+    id_high: U64,
+    id_low: U32,
+    model: I32,
+    version: U64,
+    cell: U64,
+    tag: U8,
+    version_place: I64,
+) -> Any:
+    """Fill the rows of n records; accepted[r] = 1 where the row is complete. `nodes` is changed (the scan's memory).
+
+    version_place I64[n, 2]: start and length of texts that cover every version of the accepted rows; their number is
+    returned. copies I64[k, 2]: column that is the same path as an earlier one, and that one.
+    """
+    stack, token = np.empty(DEPTH_MAX, np.int64), np.zeros((FIELDS, 3), np.int64)
+    known_version, places = np.zeros(VERSION_SLOTS, np.uint64), 0
+    for record in range(len(value_length)):
+        start, length = value_start[record], value_length[record]
+        if length < 2 or length > EVENT_BYTES_MAX:
+            continue
+        token[:, KIND] = 0
+        row_cell, row_tag = cell[record], tag[record]
+        if not scan_event(
+            buffer, start, start + length, record + 1, nodes, keys, slots, stack, token, row_cell, row_tag
+        ):
+            continue
+        id_length = token[PREDICTION_ID, STOP] - token[PREDICTION_ID, START]
+        if token[PREDICTION_ID, KIND] == 0 or id_length == 0 or id_length > LENGTH_MAX:
+            continue
+        found = settings[MODEL_CONSTANT]
+        if found == FROM_EVENT:
+            known, name = name_hash(buffer, token, MODEL)
+            if not known or name == 0:
+                continue
+            found = find_model(name, models)
+        if found >= 0 and features_of[found] and nodes[settings[FEATURES_NODE], SEEN] != record + 1:
+            continue
+        for index in range(len(copies)):
+            row_cell[copies[index, 0]] = row_cell[copies[index, 1]]
+            row_tag[copies[index, 0]] = row_tag[copies[index, 1]]
+        time_ms = event_time(buffer, token, record_time_ms[record], settings)
+        if time_ms < 0 or not good_outputs(row_tag, outputs):
+            continue
+        name = version_constant
+        if not settings[VERSION_CONSTANT]:
+            known, name = name_hash(buffer, token, VERSION)
+            if not known:
+                continue
+            slot = np.int64(name) & (VERSION_SLOTS - 1)
+            if name != known_version[slot]:
+                known_version[slot] = name
+                version_place[places, 0] = token[VERSION, START]
+                version_place[places, 1] = token[VERSION, STOP] - token[VERSION, START]
+                places += 1
+        id_high[record], low = hash96(buffer, token[PREDICTION_ID, START], id_length)
+        id_low[record] = low
+        event_time_ms[record], model[record], version[record] = time_ms, found, name
+        accepted[record] = 1
+    return places

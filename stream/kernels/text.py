@@ -1,0 +1,148 @@
+# ruff: noqa: PLR1714, SIM109 - compiled: arguments are arrays, comparisons are machine code
+"""JSON strings and white space in compiled code: where they end, and whether all of it is valid.
+
+A string is read eight bytes at a time; every byte of it is checked: control characters, escapes (surrogates in pairs) and
+UTF-8 (Unicode 15, table 3-7). Nothing is accepted that the strict tier would refuse.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from stream.columns import U8
+from stream.kernels.jit import kernel
+from stream.kernels.memory import load8, load64, trailing_zeros
+
+QUOTE, BACKSLASH = 34, 92
+ONES = np.uint64(0x0101010101010101)
+TOPS = np.uint64(0x8080808080808080)
+QUOTES = np.uint64(0x2222222222222222)
+BACKSLASHES = np.uint64(0x5C5C5C5C5C5C5C5C)
+SPACES = np.uint64(0x2020202020202020)
+
+
+@kernel
+def skip_space(buffer: U8, at: int, end: int) -> Any:
+    """The next place that is no white space."""
+    while at < end:
+        byte = load8(buffer, at)
+        if byte > 32 or (byte != 32 and byte != 10 and byte != 13 and byte != 9):
+            return at
+        at += 1
+    return at
+
+
+@kernel
+def special_bytes(word: Any) -> Any:
+    """Lowest set bit: the top bit of the first byte that is a quote, a backslash, below 32 or above 127; 0 = none.
+
+    Borrows can set bits above a true one, never below it.
+    """
+    quotes, backslashes = word ^ QUOTES, word ^ BACKSLASHES
+    found = (quotes - ONES) & ~quotes
+    found |= (backslashes - ONES) & ~backslashes
+    found |= (word - SPACES) & ~word
+    return (found | word) & TOPS
+
+
+@kernel
+def string_end(buffer: U8, at: int, end: int) -> Any:
+    """(place of the closing quote, has escapes) of a string whose opening quote is before `at`; -1 = not valid."""
+    escaped = False
+    while True:
+        if at + 8 <= end:
+            found = special_bytes(load64(buffer, at))
+            if found == 0:
+                at += 8
+                continue
+            at += trailing_zeros(found) >> 3
+        elif at >= end:
+            return -1, escaped
+        byte = load8(buffer, at)
+        if byte == QUOTE:
+            return at, escaped
+        if byte == BACKSLASH:
+            escaped = True
+            at = escape_end(buffer, at + 1, end)
+        elif byte >= 128:
+            at = utf8_end(buffer, at, end)
+        elif byte < 32:
+            at = -1
+        else:
+            at += 1
+        if at < 0:
+            return -1, escaped
+
+
+@kernel
+def hex_value(buffer: U8, at: int) -> Any:
+    """Four hexadecimal digits, or -1."""
+    value = 0
+    for place in range(at, at + 4):
+        digit: Any = np.int64(load8(buffer, place))
+        if 48 <= digit <= 57:
+            digit -= 48
+        else:
+            digit = (digit | 32) - 87
+            if digit < 10 or digit > 15:
+                return -1
+        value = value * 16 + digit
+    return value
+
+
+@kernel
+def escape_end(buffer: U8, at: int, end: int) -> Any:
+    """The place after an escape whose backslash is before `at`; -1 = not valid."""
+    if at >= end:
+        return -1
+    byte = load8(buffer, at)
+    if byte != 117:
+        simple = byte == QUOTE or byte == BACKSLASH or byte == 47 or byte == 98
+        simple = simple or byte == 102 or byte == 110 or byte == 114 or byte == 116
+        return at + 1 if simple else -1
+    if at + 5 > end:
+        return -1
+    unit = hex_value(buffer, at + 1)
+    at += 5
+    if unit < 0 or 0xDC00 <= unit < 0xE000:
+        return -1
+    if unit < 0xD800 or unit >= 0xE000:
+        return at
+    if at + 6 > end or load8(buffer, at) != BACKSLASH or load8(buffer, at + 1) != 117:
+        return -1
+    unit = hex_value(buffer, at + 2)
+    return at + 6 if 0xDC00 <= unit < 0xE000 else -1
+
+
+@kernel
+def utf8_end(buffer: U8, at: int, end: int) -> Any:
+    """The place after a character of two to four bytes; -1 = not UTF-8."""
+    first = load8(buffer, at)
+    low, high = 0x80, 0xBF
+    if 0xC2 <= first <= 0xDF:
+        more = 1
+    elif 0xE0 <= first <= 0xEF:
+        more = 2
+        if first == 0xE0:
+            low = 0xA0
+        elif first == 0xED:
+            high = 0x9F
+    elif 0xF0 <= first <= 0xF4:
+        more = 3
+        if first == 0xF0:
+            low = 0x90
+        elif first == 0xF4:
+            high = 0x8F
+    else:
+        return -1
+    if at + more >= end:
+        return -1
+    second = load8(buffer, at + 1)
+    if second < low or second > high:
+        return -1
+    for place in range(at + 2, at + more + 1):
+        if (load8(buffer, place) & 0xC0) != 0x80:
+            return -1
+    return at + more + 1
