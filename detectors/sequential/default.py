@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import bin_labels
 from detectors.reference import fold
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.categories import RANK_BETS
-from detectors.sequential.default_tables import INVALID, MISSING, DetectionSettings, Prepared, prepare
+from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY
 from detectors.sequential.thinning import thin
 from detectors.sequential.uniforms import window_seed
@@ -189,9 +188,10 @@ def _latched(state: DetectorState) -> Level:
 def _waiting(prepared: Prepared, state: DetectorState, level: Level, events: int) -> Verdict:
     """The window was carried or collected: nothing was judged."""
     level = _latched(state) if level is Level.OK else level
-    threshold = math.log10(prepared.settings.budget_ms)
     nothing = LOG10_NOTHING
-    return Verdict(level, nothing, nothing, threshold, since_ms=_since(state), events=events, judged=False)
+    return Verdict(
+        level, nothing, nothing, prepared.threshold_log10, since_ms=_since(state), events=events, judged=False
+    )
 
 
 def _since(state: DetectorState) -> int | None:
@@ -213,7 +213,7 @@ def _verdict(
     told: tuple[list[float], list[float]],
 ) -> Verdict:
     out, effect = told
-    threshold = math.log10(prepared.settings.budget_ms)
+    threshold = prepared.threshold_log10
     level = Level.ALARM if out[kernel.FIRES] else _latched(state)
     return Verdict(
         level=level,
@@ -248,15 +248,10 @@ def _core_counts(prepared: Prepared, counts: I64) -> tuple[I64, I64]:
 
 
 def _largest_changes(prepared: Prepared, counts: I64) -> tuple[Change, ...]:
-    binning = prepared.target.binning
-    now = fold(binning, counts)
-    before = prepared.target.masses
-    share = now / max(int(now.sum()), 1)
-    labels = (*bin_labels(binning), MISSING, INVALID)
-    largest = np.argsort(-np.abs(share - before), kind="stable")[:CHANGES_MAX]
-    return tuple(
-        Change(labels[i], float(before[i]), float(share[i])) for i in largest.tolist() if share[i] != before[i]
-    )
+    now = fold(prepared.target.binning, counts)
+    before, share = prepared.masses, now / max(int(now.sum()), 1)
+    largest = np.abs(share - before).argsort(kind="stable")[: -CHANGES_MAX - 1 : -1]
+    return tuple(Change(prepared.labels[i], float(before[i]), float(share[i])) for i in largest.tolist())
 
 
 def describe(prepared: Prepared, counts: I64) -> Effect:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import Binning, Kind
+from detectors.binning import Binning, Kind, bin_labels
 from detectors.reference import TargetReference, fold
 from detectors.sequential.categories import TUBE_SHIFTS, share_rank_bets, share_tube_bets
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
@@ -58,6 +58,9 @@ class Prepared:
         Any, ...
     ]  # threshold, log_h, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi, weight
     size_range: tuple[int, int]
+    threshold_log10: float
+    labels: tuple[str, ...]  # of the core bins, missing, invalid
+    masses: F64  # of the same
 
 
 @lru_cache(maxsize=64)
@@ -128,6 +131,9 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
         rank=_rank_tables(target, settings, share_p),
         tube=_tube_tables(settings, masses, share_masses(binning, core_counts)),
         size_range=(target.size_min, target.size_max),
+        threshold_log10=math.log10(settings.budget_ms),
+        labels=(*bin_labels(binning), MISSING, INVALID),
+        masses=target.masses,
     )
 
 
