@@ -75,11 +75,13 @@ def observation(case: Case) -> Observation:
     passed = breaches(case.judgement.statistics, place, case.target.name, case.settings)
     crossing = verdict.rank_crossed or verdict.tube_crossed
     alarm = verdict.level is Level.ALARM
-    since_ms = verdict.since_ms if verdict.since_ms is not None else case.window.start_ms
+    since_ms = case.window.start_ms
     kind = KINDS[Role(case.target.role)]
-    trained = series.profile.covers != COVERS_BINNINGS
-    if alarm and trained and verdict.since_ms is not None and series.from_the_start(verdict.since_ms):
-        kind = Kind.SKEW
+    if verdict.since_ms is not None:
+        since_ms = series.since(place, verdict.since_ms)
+        trained = series.profile.covers != COVERS_BINNINGS
+        if alarm and trained and series.from_the_start(since_ms):
+            kind = Kind.SKEW
     return Observation(
         kind=kind,
         series=series.key.name,

@@ -35,6 +35,7 @@ HISTORY_WINDOWS = (
 )
 SKEW_WINDOWS = 3  # an excursion that began in the first three judged windows was there from the start
 TARGETS_PER_BLOB = 64  # a container holds at most 4096 sections
+QUIET_SHARE = 0.2  # of the effect: so little before the change point is chance; a straight ramp has a quarter there
 SUDDEN_SHARE = 0.5  # an effect that began with half of what it is now came suddenly
 
 
@@ -152,6 +153,23 @@ class Series:
             events=int(self.events[-windows:].sum()),
             onset=_onset(self.shifts[-windows:, target]),
         )
+
+    def since(self, target: int, since_ms: int) -> int:
+        """When what is seen now set in, given when the detector first noticed something.
+
+        Chance may have begun an excursion that a real change continued. The change point of an effect that was 0 before is
+        where (sum of the effects after it)^2 / their number is largest; it is taken if little had happened before it.
+        """
+        first = int(np.searchsorted(self.starts, since_ms))
+        effects = self.shifts[first:, target]
+        if len(effects) < 2:
+            return since_ms
+        after = np.cumsum(effects[::-1])[::-1]
+        place = int(np.argmax(after**2 / np.arange(len(effects), 0, -1)))
+        now = after[place] / (len(effects) - place)
+        if place and effects[:place].mean() * np.sign(now) < QUIET_SHARE * abs(now):
+            return int(self.starts[first + place])
+        return since_ms
 
     def from_the_start(self, since_ms: int) -> bool:
         """Whether an excursion began in the very first windows that were judged against this reference."""

@@ -42,7 +42,7 @@ def filled(body, profile, r, drift):
     for target in profile.targets:
         values = r.random(body.events) if target.name == "score" else r.normal(size=body.events)
         values = values + drift if target.name == "amount" else values
-        gone = int(r.integers(0, 2))
+        gone = 0
         kept = values[gone:]
         bins.append(np.bincount(assign_bins(target.binning, kept), minlength=target.binning.bins))
         y = kept - target.binning.centre
