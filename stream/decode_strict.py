@@ -6,8 +6,8 @@ json.dumps writes them), and a number beyond float64 is told from malformed text
 are not UTF-8, half surrogate pairs, depth) is refused here by name; tests/laws compares the two.
 
 Rules, in the order in which an event is judged (the first that fails names the dead letter):
-  1. bytes: empty, too large, byte order mark, other encodings, other formats, UTF-8
-  2. structure: keys, depth, grammar (NaN and Infinity literals allowed), trailing data, object, surrogates. Last key wins.
+  1. bytes: too large, empty, byte order mark, other encodings, other formats, UTF-8
+  2. structure: depth, keys, grammar (NaN and Infinity literals allowed), trailing data, object, surrogates. Last key wins.
   3. prediction_id, model, version, timestamp
   4. the features' container, for models that are known
   5. the prediction and the scores; a bad feature never refuses an event: it is an INVALID cell
@@ -188,13 +188,13 @@ def _check_outline(value: bytes) -> None:
     if not many_keys and not deep:
         return
     outside = _STRING.sub(b"", value)
-    if outside.count(b":") > KEYS_MAX:
-        raise RefusedError("too_many_keys", f"more than {KEYS_MAX} keys")
     depth = 0
     for bracket in outside.translate(None, _NOT_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
         if depth > DEPTH_MAX:
             raise RefusedError("too_deep", f"nested deeper than {DEPTH_MAX}")
+    if outside.count(b":") > KEYS_MAX:
+        raise RefusedError("too_many_keys", f"more than {KEYS_MAX} keys")
 
 
 def _check_surrogates(document: dict[str, Any]) -> None:
