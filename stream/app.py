@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import faust
@@ -36,6 +37,7 @@ from stream.supervisor import Exit
 from stream.topics import TopicRole
 from stream.transport import RawApp
 from stream.upkeep import Rhythm, Upkeep
+from stream.warm_up import warm_up
 from stream.worker import Setup, Worker
 
 log = logging.getLogger(__name__)
@@ -183,7 +185,7 @@ class Session:
         self._settings = settings
         self.reader = LogReader(settings)
         self.producer: AIOKafkaProducer | None = None
-        self.owners = Owners(setup.make_stage, self._lane, setup.config.monitors, metrics)
+        self.owners = Owners(setup.make_stage, self._lane, setup.begin, setup.config.monitors, metrics)
         self.worker = Worker(setup, self.owners, self.engine, self._reference, metrics)
         self.upkeep = Upkeep(self.worker, RoleLogs(self.reader, setup.config), metrics, rhythm, drain=drain)
         self._kept = self._connect()
@@ -316,7 +318,17 @@ def _prepare(config: Config) -> Setup:
         raise AdminError("\n  ".join(["the topics are not as they must be:", *wrong]))
     sources = next(state.partitions for state in states if state.role is TopicRole.PREDICTIONS)
     assert sources is not None
-    return Setup.of(config, sources, ensure_references(config))
+    setup = Setup.of(config, sources, ensure_references(config))
+    started = time.monotonic()
+    alone = replace(setup, sources=1)
+    warm_up(setup.plan, setup.layout, alone.collector(0), alone.monitor(0))
+    log.info(
+        "%d models, %d source partitions, ready to join after %.1f s",
+        len(config.models),
+        sources,
+        time.monotonic() - started,
+    )
+    return setup
 
 
 async def _run(setup: Setup, datadir: str, rhythm: Rhythm, *, drain: bool, index: int) -> int:

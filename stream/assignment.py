@@ -78,6 +78,7 @@ class Slot:
     generation: int
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
+    error: BaseException | None = None  # why the last snapshot failed
     hole: int | None = None  # where the log went on after the last seek, if not at the position
     reloads: int = 0
     reload_at: int = -1
@@ -103,16 +104,19 @@ class Slot:
 
 class Owners:
     """All slots of a worker. `make_stage(stage, partition)` gives an empty stage, `make_lane(stage, partition, generation)`
-    a fresh lane. Who reloads a slot must make the engine read from its position again.
+    a fresh lane; `begin(slot)` takes the first decisions of a state that starts empty. Who reloads a slot must make the
+    engine read from its position again.
     """
 
     def __init__(
         self,
         make_stage: Callable[[str, int], Stage],
         make_lane: Callable[[str, int, int], Lane],
+        begin: Callable[[Slot], None],
         monitors: int,
         metrics: Metrics,
     ) -> None:
+        self._begin = begin
         self._make_stage = make_stage
         self._make_lane = make_lane
         self._monitors = monitors
@@ -147,7 +151,8 @@ class Owners:
             started = time.monotonic()
             try:
                 restored = await slot.lane.drive_restore(slot.owner.restore())
-                if restored.blobs == 0:  # a fresh state depends on what was known at its start: keep that
+                if restored.blobs == 0:
+                    self._begin(slot)
                     await slot.lane.drive_snapshot(slot.owner.snapshot())
             except Fenced:
                 await slot.lane.close()
@@ -232,6 +237,7 @@ class Owners:
                 raise Refused(f"{type(error).__name__}: {error}") from error
             except Exception as error:  # noqa: BLE001  the owner is dead and is loaded again by whoever sees it
                 log.warning("%s %d: snapshot failed: %r", slot.stage, slot.partition, error)
+                slot.error = error
                 labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
                 self._metrics.add("snapshot_failures_total", **labels)
                 return False
@@ -246,6 +252,7 @@ class Owners:
         self._metrics.add("snapshot_bytes_total", saved.written_bytes, **labels)
         self._metrics.set("snapshot_seconds", took_s, **labels)
         self._metrics.set("snapshot_timestamp_seconds", time.time(), **labels)
+        log.debug("%s %d: saved %d bytes, %.3f s: %s", slot.stage, slot.partition, saved.written_bytes, took_s, saved)
 
     async def save_all(self) -> None:
         """A snapshot of every state, side by side."""

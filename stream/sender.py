@@ -1,4 +1,10 @@
-"""Sends one owner's outputs in order, with barriers, and says when they are acknowledged. Knows no Kafka client."""
+"""Sends one owner's outputs in order, with barriers, and says when they are acknowledged. Knows no Kafka client.
+
+A barrier goes once everything before it is acknowledged; a run of barriers side by side goes together (the markers of one
+edge to all panes partitions). What stands behind a waiting barrier and is none itself need not wait: the panes of the next
+edges travel while a marker waits, so an edge costs one round trip. A reader may see them in that order anyway, whenever
+a send is repeated.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +34,23 @@ class SenderClosedError(Exception):
 
 @dataclass(slots=True)
 class _Item:
+    number: int
+    run: int  # number of the first barrier of its run; its own where it is none
     output: Output
     done: asyncio.Future[int]
 
 
 class Sender:
-    """Sends one owner's outputs in order. Never skips: a failed send is repeated until it is acknowledged or closed."""
+    """Never skips: a failed send is repeated until it is acknowledged, refused for good, or the sender is closed."""
 
     def __init__(self, hand_over: HandOver, worth_repeating: WorthRepeating, on_sent: Callable[[Output], None]) -> None:
         self._hand_over = hand_over
         self._worth_repeating = worth_repeating
         self._on_sent = on_sent
-        self._queue: deque[_Item] = deque()
-        self._unacknowledged: set[asyncio.Future[int]] = set()
+        self._free: deque[_Item] = deque()
+        self._barriers: deque[_Item] = deque()
+        self._open: dict[int, _Item] = {}  # posted and not acknowledged, in order
+        self._last: _Item | None = None
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
@@ -52,18 +62,24 @@ class Sender:
         """Queue outputs; the futures tell their offsets."""
         if self._failed is not None:
             raise self._failed
-        loop = asyncio.get_running_loop()
         if self._task is None:
-            self._task = loop.create_task(self._run())
-        items = [_Item(output, loop.create_future()) for output in outputs]
-        for item in items:
-            item.done.add_done_callback(_seen)
-        self._queue.extend(items)
-        self._bytes += sum(_size(output) for output in outputs)
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        posted = [self._queue(output) for output in outputs]
         if self._bytes > QUEUE_BYTES_MAX:
             self._room.clear()
         self._wake.set()
-        return [item.done for item in items]
+        return posted
+
+    def _queue(self, output: Output) -> asyncio.Future[int]:
+        last, done = self._last, asyncio.get_running_loop().create_future()
+        done.add_done_callback(_seen)
+        number = 0 if last is None else last.number + 1
+        in_run = output.barrier and last is not None and last.output.barrier
+        item = self._last = _Item(number, last.run if in_run and last is not None else number, output, done)
+        (self._barriers if output.barrier else self._free).append(item)
+        self._open[number] = item
+        self._bytes += _size(output)
+        return done
 
     async def room(self) -> None:
         """Wait until the queue is short: the partition is held back while its outputs cannot be written."""
@@ -80,9 +96,8 @@ class Sender:
 
     async def acknowledged(self) -> None:
         """Wait for everything that was posted before."""
-        waiting = [item.done for item in self._queue] + list(self._unacknowledged)
-        if waiting:
-            await asyncio.gather(*waiting)
+        if self._open:
+            await asyncio.gather(*(item.done for item in self._open.values()))
         if self._failed is not None:  # it may have been lost before anybody waited
             raise self._failed
 
@@ -97,24 +112,22 @@ class Sender:
     def _fail(self, error: BaseException) -> None:
         """Nothing more is sent: what waits, and whoever asks later, learns why."""
         self._failed = self._failed or error
-        for done in [*(item.done for item in self._queue), *self._unacknowledged]:
-            if not done.done():
-                done.set_exception(self._failed)
-        self._queue.clear()
+        for item in self._open.values():
+            if not item.done.done():
+                item.done.set_exception(self._failed)
+        for waiting in (self._free, self._barriers, self._open):
+            waiting.clear()
         self._room.set()
 
     async def _run(self) -> None:
         while True:
-            while self._queue:
-                if self._queue[0].output.barrier and self._unacknowledged:
-                    await asyncio.wait(set(self._unacknowledged))
-                    continue
-                item = self._queue.popleft()
-                self._unacknowledged.add(item.done)
-                item.done.add_done_callback(self._unacknowledged.discard)
-                await self._send(item)
-            self._wake.clear()
-            await self._wake.wait()
+            if self._free:
+                await self._send(self._free.popleft())
+            elif self._barriers and next(iter(self._open)) >= self._barriers[0].run:
+                await self._send(self._barriers.popleft())
+            else:
+                self._wake.clear()
+                await self._wake.wait()
 
     async def _send(self, item: _Item) -> None:
         try:
@@ -132,11 +145,13 @@ class Sender:
             task = asyncio.ensure_future(self._again(item, error, RESEND_FIRST_S))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             return
+        del self._open[item.number]
         self._bytes -= _size(item.output)
         if self._bytes <= QUEUE_BYTES_MAX // 2:
             self._room.set()
         self._on_sent(item.output)
         item.done.set_result(future.result().offset)
+        self._wake.set()
 
     async def _again(self, item: _Item, error: BaseException | None, pause_s: float) -> None:
         """Repeat one output. A record that the broker will never take is the caller's error, not a reason to spin."""

@@ -252,7 +252,7 @@ def sender_of(producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[
 async def open_producer(settings: Settings) -> AIOKafkaProducer:
     """The producer that all owners of a worker share. Not idempotent: a resend after a timeout would be refused."""
     producer = AIOKafkaProducer(
-        **settings, acks="all", linger_ms=5, max_batch_size=256 << 10, max_request_size=RECORD_BYTES_MAX
+        **settings, acks="all", linger_ms=0, max_batch_size=256 << 10, max_request_size=RECORD_BYTES_MAX
     )
     try:
         await producer.start()

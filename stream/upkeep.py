@@ -123,7 +123,7 @@ class Upkeep:
 
     async def _revive(self, slot: Slot) -> None:
         if not slot.closed and slot.owner.dead:
-            await self.worker.reload(slot, RuntimeError("its snapshot failed"))
+            await self.worker.reload(slot, slot.error or RuntimeError("it died"))
 
     # -- ticks
 

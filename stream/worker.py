@@ -18,7 +18,7 @@ from importlib.metadata import version
 from typing import Protocol
 
 from detectors.reference import ReferenceProfile
-from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
+from stream.assignment import COLLECTOR, Owners, Refused, Slot
 from stream.chunks import Chunk, Plain, records_of, split
 from stream.collector import Collector
 from stream.config import Config
@@ -93,22 +93,32 @@ class Setup:
             app_version=version("driftline"),
         )
 
+    def begin(self, slot: Slot) -> None:
+        """What a new collector counts with is not in its log: decisions, so that its journal and successors know it."""
+        if slot.stage == COLLECTOR and slot.owner.may_decide():
+            for plan in self.plan.models:
+                slot.owner.decide("plan", {"model": plan.model, "plan": plan.hash})
+
     def make_stage(self, stage: str, partition: int) -> Stage:
         """An empty stage; a restore loads it."""
-        if stage == MONITOR:
-            return Monitor(
-                partition,
-                sources=self.sources,
-                settings=self.settings,
-                profiles=self.profiles,
-                app_version=self.app_version,
-            )
+        return self.collector(partition) if stage == COLLECTOR else self.monitor(partition)
+
+    def collector(self, partition: int) -> Collector:
         return Collector(
             partition,
             self.plan,
             monitors=self.config.monitors,
             topic=self.config.topic(TopicRole.PREDICTIONS),
             config_hash=self.config_hash,
+            app_version=self.app_version,
+        )
+
+    def monitor(self, partition: int) -> Monitor:
+        return Monitor(
+            partition,
+            sources=self.sources,
+            settings=self.settings,
+            profiles=self.profiles,
             app_version=self.app_version,
         )
 

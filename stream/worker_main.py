@@ -11,7 +11,7 @@ from pathlib import Path
 from stream.lifeline import end_with_parent
 from stream.supervisor import Exit
 
-QUIET = ("aiokafka", "faust", "mode", "kafka")
+QUIET = ("aiokafka", "faust", "mode", "kafka", "stream.transport")  # Faust names its services by our module
 
 
 def main(arguments: list[str] | None = None) -> int:

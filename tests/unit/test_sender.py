@@ -63,12 +63,37 @@ def quick(monkeypatch):
 async def test_a_barrier_waits_for_every_acknowledgement_before_it():
     broker = Broker(automatic=False)
     sender = make(broker)
-    sender.post([output("a"), output("b"), output("m", barrier=True), output("c")])
+    sender.post([output("a"), output("b"), output("m", barrier=True)])
+    await asyncio.sleep(0.01)
+    assert broker.keys == [b"a", b"b"]
+    broker.handed[0][1].set_result(SimpleNamespace(offset=0))
     await asyncio.sleep(0.01)
     assert broker.keys == [b"a", b"b"]
     broker.acknowledge()
     await asyncio.sleep(0.01)
-    assert broker.keys == [b"a", b"b", b"m", b"c"]  # what follows a barrier need not wait for it
+    assert broker.keys == [b"a", b"b", b"m"]
+    broker.acknowledge()
+    await sender.acknowledged()
+    await sender.close()
+
+
+async def test_barriers_side_by_side_go_together_and_what_is_none_passes_a_waiting_one():
+    broker = Broker(automatic=False)
+    sender = make(broker)
+    first = [output("a"), output("m0", barrier=True), output("m1", barrier=True)]
+    sender.post([*first, output("b"), output("n", barrier=True)])
+    await asyncio.sleep(0.01)
+    assert broker.keys == [b"a", b"b"]
+    broker.handed[0][1].set_result(SimpleNamespace(offset=0))  # a, not b
+    await asyncio.sleep(0.01)
+    assert broker.keys == [b"a", b"b", b"m0", b"m1"]
+    broker.handed[1][1].set_result(SimpleNamespace(offset=1))
+    broker.handed[2][1].set_result(SimpleNamespace(offset=2))
+    await asyncio.sleep(0.01)
+    assert broker.keys == [b"a", b"b", b"m0", b"m1"]  # n waits for m1 as well
+    broker.acknowledge()
+    await asyncio.sleep(0.01)
+    assert broker.keys[-1] == b"n"
     broker.acknowledge()
     await sender.acknowledged()
     await sender.close()

@@ -1,0 +1,65 @@
+"""Compiles the kernels before a worker joins the group: a compilation in mid-stream would stop its heartbeats. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import orjson
+
+from detectors.binning import Kind
+from stream.decode import decode
+from stream.kernels.framing import frame, records_from_lines
+from stream.merging import PaneRecord
+from stream.panes import EDGE_END, decode_record
+from stream.plan import Role
+from stream.stage import Decision
+from stream.topics import TopicRole
+
+if TYPE_CHECKING:
+    from stream.collector import Collector
+    from stream.mapping import Layout
+    from stream.monitor import Monitor
+    from stream.plan import CollectorPlan
+
+# one record: length 9, no attributes, deltas 0, key null, value "{}", no headers
+ONE_RECORD = bytes([16, 0, 0, 0, 1, 4, 0x7B, 0x7D, 0])
+START = "2026-01-01T00:00:{:02d}Z"
+EVENTS = 64
+
+
+def sample_lines(plan: CollectorPlan) -> list[bytes]:
+    """Native events of every model, seconds apart, with all targets and the odd escape and missing value."""
+    lines = []
+    for model in plan.models:
+        for i in range(EVENTS):
+            features = {
+                target.name: f'te"xt{i % 3}' if target.binning.kind is Kind.CATEGORICAL else i / 7
+                for target in model.targets
+                if target.role is Role.FEATURE and i % 5
+            }
+            event = {
+                "prediction_id": f"{model.model}-{i % 60}",
+                "model": model.model,
+                "version": "1",
+                "timestamp": START.format(i % 60),
+                "features": features,
+                "prediction": i % 2,
+                "score": i / EVENTS,
+            }
+            lines.append(orjson.dumps(event))
+    return lines
+
+
+def warm_up(plan: CollectorPlan, layout: Layout, collector: Collector, monitor: Monitor) -> None:
+    """Run a handful of events through empty stages, which are thrown away. Seconds the first time, then cached on disk."""
+    frame(
+        ONE_RECORD, base_offset=0, count=1, first_timestamp_ms=0, max_timestamp_ms=0, log_append=False, start_offset=0
+    )
+    columns = decode(records_from_lines(sample_lines(plan)), layout)
+    collector.apply(TopicRole.PREDICTIONS.value, replace(columns, record_time_ms=columns.event_time_ms))
+    collector.decide(Decision(1, "tick", {TopicRole.PREDICTIONS.value: columns.next_offset}, {"until_ms": EDGE_END}))
+    collector.changed_blobs()
+    sent = [output.value for output in collector.outbox if output.topic == TopicRole.PANES and output.value]
+    records = [PaneRecord(i, 0, 1, decode_record(value)) for i, value in enumerate(sent)]
+    monitor.apply(TopicRole.PANES.value, records)
