@@ -16,7 +16,7 @@ from stream.category import category_hash, category_text, number_category_hash
 from stream.columns import I32, I64, U8, U32, U64, Columns, Records, Reject
 from stream.decode_fast import ScanTables
 from stream.decode_strict import RefusedError, decode_event
-from stream.kernels.framing import FramingError, frame, join_records, records_from_lines
+from stream.kernels.framing import FramingError, frame, join_records, read_only, records_from_lines
 from stream.kernels.rows import scan_chunk
 from stream.mapping import NATIVE, Layout, Mapping, MappingError
 
@@ -72,10 +72,10 @@ def decode(records: Records, layout: Layout) -> Columns:
     rows = Rows.empty(len(records), len(layout.paths))
     version_place = np.empty((len(records), 2), np.int64)
     versions = scan_chunk(
-        records.buffer,
-        records.value_start,
-        records.value_length,
-        records.timestamp_ms,
+        read_only(records.buffer),
+        np.ascontiguousarray(records.value_start),
+        np.ascontiguousarray(records.value_length),
+        np.ascontiguousarray(records.timestamp_ms),
         tables.nodes.copy(),
         tables.keys,
         tables.slots,

@@ -96,6 +96,13 @@ def frame_records(buffer: U8, count: int, base_offset: int, first_timestamp_ms: 
     return 0 if position == end else -7 * PLACE - position
 
 
+def read_only(buffer: U8) -> U8:
+    """A view that nobody can write through: one type for the kernels, which are compiled once per type of argument."""
+    view = buffer.view()
+    view.flags.writeable = False
+    return view
+
+
 def frame(
     payload: bytes | memoryview,
     *,
@@ -112,7 +119,7 @@ def frame(
     `next_offset`: the position after the batch where it is known from the header (compaction may have removed the last
     records); default: after the last record. Raises FramingError.
     """
-    buffer = np.frombuffer(payload, np.uint8)
+    buffer = read_only(np.frombuffer(payload, np.uint8))
     if count < 0 or count * RECORD_BYTES_MIN > len(buffer):
         raise FramingError(f"{count} records cannot fit into {len(buffer)} bytes", 0)
     out = np.empty((6, count), np.int64)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from stream.kernels.framing import FramingError, frame, join_records, records_from_lines
+from stream.decode import NATIVE, Layout, decode
+from stream.kernels.framing import FramingError, frame, frame_records, join_records, records_from_lines
+from stream.kernels.rows import scan_chunk
 
 RECORDS = [(b"k1", b"value"), (None, b""), (b"", None), (b"key" * 50, b"v" * 3000), (None, None)]
 HEADER_BYTES = 61
@@ -148,3 +151,18 @@ def test_join_equals_the_parts() -> None:
     assert join_records([first]) is first
     with pytest.raises(ValueError, match="log order"):
         join_records([second, first])
+
+
+def test_kernels_are_compiled_for_one_type_of_argument() -> None:
+    """A second type (writable bytes, strided places) would be compiled in mid-stream, for seconds."""
+    layout = Layout.compile(NATIVE, [], [])
+    body = batch_body(RECORDS)
+    framed(body, 5)
+    one = records_from_lines([b"{}"])
+    decode(one, layout)
+    known = len(frame_records.signatures), len(scan_chunk.signatures)
+    framed(memoryview(bytearray(body)), 5)
+    places = np.repeat(one.value_start, 2)[::2], np.repeat(one.value_length, 2)[::2]
+    decode(replace(one, buffer=one.buffer.copy(), value_start=places[0], value_length=places[1]), layout)
+    decode(join_records([one, replace(one, offset=one.offset + 1)]), layout)
+    assert (len(frame_records.signatures), len(scan_chunk.signatures)) == known
