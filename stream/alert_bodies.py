@@ -99,13 +99,28 @@ def observation(case: Case) -> Observation:
 def alert_data(case: Case, incident: Incident, seen: Observation, *, historical: bool) -> dict[str, Any]:
     """Data of an opened or escalated alert."""
     excursion = case.series.effect(case.place, incident.since_ms)
-    changes = excursion.effect.largest_changes
     cause = likely_cause(case.target, excursion.now) if incident.kind is Kind.SKEW else None
-    return {
+    said = {
         "summary": _summary(case, incident, seen, excursion, cause),
         "onset": excursion.onset,
-        "historical": historical,
         "likely_cause": cause,
+    }
+    return said | _facts(case, incident, seen, excursion, historical=historical)
+
+
+def resolved_data(case: Case, incident: Incident, seen: Observation, *, historical: bool) -> dict[str, Any]:
+    """Data of an alert that ends because its target is inside the tolerance again: "now" is the quiet windows."""
+    quiet = case.series.effect(case.place, case.series.start_of_last(case.settings.resolve_after))
+    onset = {"onset": incident.data["onset"]}
+    return onset | _facts(case, incident, seen, quiet, historical=historical)
+
+
+def _facts(
+    case: Case, incident: Incident, seen: Observation, excursion: Excursion, *, historical: bool
+) -> dict[str, Any]:
+    changes = excursion.effect.largest_changes
+    return {
+        "historical": historical,
         "evidence": _evidence(case, incident, seen),
         "effect": _effect(case, excursion),
         "largest_changes": [{"bin": each.bin, "reference": each.reference, "now": each.now} for each in changes],
@@ -114,11 +129,6 @@ def alert_data(case: Case, incident: Incident, seen: Observation, *, historical:
         "window": window_body(case.window),
         "reference": case.series.profile.id,
     }
-
-
-def resolved_data(case: Case, *, historical: bool) -> dict[str, Any]:
-    """Data of an alert that ends because its target is inside the tolerance again."""
-    return {"historical": historical, "window": window_body(case.window), "reference": case.series.profile.id}
 
 
 def likely_cause(target: TargetReference, now: Statistics) -> str | None:

@@ -13,7 +13,7 @@ happened, so that a restored monitor says the same again under the same id. Bodi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +23,7 @@ import orjson
 from stream.monitor_settings import ModelSettings, digest
 from stream.stage import Output
 from stream.topics import TopicRole
-from stream.wording import instant
+from stream.wording import clock, instant
 
 STEP_UNITS = tuple(5.0 * 2**k for k in range(12))  # effect sizes, in tolerances, that are worth saying again
 STEP_MARGIN = 1.5  # an effect just below a step must not escalate by the next window's sampling error
@@ -85,7 +85,11 @@ class Observation:
 
 @dataclass(slots=True)
 class Incident:
-    """An open alert. `promised`: opened by the detector whose false alarms are bounded, not by an operator's threshold."""
+    """An open alert. `promised`: opened by the detector whose false alarms are bounded, not by an operator's threshold.
+
+    next_step: index into STEP_UNITS that escalates; over, quiet: windows in a row past it, windows in a row inside the
+    tolerance; data: what its last event said, so that one that ends without a judged window says something, too.
+    """
 
     id: str
     kind: Kind
@@ -99,6 +103,7 @@ class Incident:
     over: int = 0
     quiet: int = 0
     versions: tuple[str, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 Key = tuple[str, str, str]
@@ -131,27 +136,31 @@ class AlertBook:
         incident.next_step, incident.over = _next_step(seen.effect), 0
         return Transition.ESCALATED, incident
 
-    def end(self, reason: str, end_ms: int, *, series: str | None = None, target: str | None = None) -> list[Output]:
+    def end(
+        self, reason: str, end_ms: int, *, historical: bool, series: str | None = None, target: str | None = None
+    ) -> list[Output]:
         """Resolve all incidents (of this series, of this target), in canonical order."""
         ended = [
             incident
-            for key, incident in sorted(self.open.items())
+            for _, incident in sorted(self.open.items())
             if series in (None, incident.series) and target in (None, incident.target)
         ]
         for incident in ended:
             del self.open[incident.series, incident.segment, incident.target]
-        return [self.resolved(incident, reason, end_ms) for incident in ended]
+        last = {"historical": historical}
+        return [self.resolved(incident, reason, end_ms, incident.data | last) for incident in ended]
 
-    def resolved(self, incident: Incident, reason: str, end_ms: int, body: Mapping[str, Any] | None = None) -> Output:
+    def resolved(self, incident: Incident, reason: str, end_ms: int, data: Mapping[str, Any]) -> Output:
         """The event that ends an incident."""
-        text = {
-            INSIDE: f"{incident.target} is back inside its tolerance, {self.settings.resolve_after} windows in a row",
-        }.get(reason, f"{incident.target} is no longer judged as before: {reason}")
-        data = {"summary": f"{text}; open since {instant(incident.opened_ms)}.", "reason": reason, **(body or {})}
-        return self.event(Transition.RESOLVED, incident, end_ms, data)
+        text = f"{incident.target} is no longer judged as before: {reason}"
+        if reason == INSIDE:
+            text = f"{incident.target} is back inside its tolerance, {self.settings.resolve_after} windows in a row"
+        said = {"summary": f"{text}; open since {clock(incident.opened_ms, end_ms)}.", "reason": reason}
+        return self.event(Transition.RESOLVED, incident, end_ms, {**data, **said})
 
     def event(self, transition: Transition, incident: Incident, end_ms: int, data: Mapping[str, Any]) -> Output:
         """CloudEvents 1.0, structured JSON. Who owns the model and what names the incident is added to `data`."""
+        incident.data = dict(data)
         settings = self.settings
         detection = settings.detection_hash()
         opened, escalated = SEVERITY[settings.criticality]

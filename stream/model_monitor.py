@@ -125,12 +125,14 @@ class ModelMonitor(ModelState):
         self.steady = group.plan
         profile = self._profile(group.reference)
         if group.reference != self.reference:
-            self._emit_all(self.book.end(NEW_REFERENCE, edge_ms))
+            self._emit_all(self.book.end(NEW_REFERENCE, edge_ms, historical=historical(edge_ms, self.log_ms)))
             self._drop(set(self.series))
             self.previous = None
         elif tally.names != self.names:
             for target in sorted(set(self.names) - set(tally.names)):
-                self._emit_all(self.book.end(NO_TARGET, edge_ms, target=target))
+                self._emit_all(
+                    self.book.end(NO_TARGET, edge_ms, historical=historical(edge_ms, self.log_ms), target=target)
+                )
             self._drop(set(self.series))
         self.reference, self.names = group.reference, tally.names
         if profile is None:
@@ -266,7 +268,9 @@ class ModelMonitor(ModelState):
             transition, incident = change
             incident.versions = versions
             if transition is Transition.RESOLVED:
-                output = self.book.resolved(incident, INSIDE, window.end_ms, resolved_data(case, historical=late))
+                output = self.book.resolved(
+                    incident, INSIDE, window.end_ms, resolved_data(case, incident, seen, historical=late)
+                )
             else:
                 data = alert_data(case, incident, seen, historical=late)
                 output = self.book.event(transition, incident, window.end_ms, data)
@@ -310,7 +314,9 @@ class ModelMonitor(ModelState):
         for key in sorted(self.series):
             if key.outputs and end_ms - self.series[key].last_ms > RETIRED_MS:
                 del self.series[key]
-                self._emit_all(self.book.end(RETIRED, end_ms, series=key.name))
+                self._emit_all(
+                    self.book.end(RETIRED, end_ms, historical=historical(end_ms, self.log_ms), series=key.name)
+                )
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

@@ -171,6 +171,10 @@ class Series:
             return int(self.starts[first + place])
         return since_ms
 
+    def start_of_last(self, windows: int) -> int:
+        """Start of the last so many judged windows, as far as they are kept."""
+        return int(self.starts[-min(windows, len(self.starts))])
+
     def from_the_start(self, since_ms: int) -> bool:
         """Whether an excursion began in the very first windows that were judged against this reference."""
         return since_ms <= self.first_starts[-1]

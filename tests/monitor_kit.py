@@ -15,6 +15,7 @@ from detectors.binning import Binning, Kind
 from detectors.reference import ReferenceProfile, TargetReference, WindowInfo, WindowRule, with_id
 from detectors.sequential import default
 from detectors.verdict import Change, Level, Verdict
+from stream.events import AlertEvent
 from stream.monitor import MissingReference, ModelSettings, Monitor, MonitorSettings, PaneRecord
 from stream.panes import INPUTS, Announcement, Marker, Pane
 
@@ -131,6 +132,10 @@ def windows(outputs):
 
 
 def alerts(outputs):
+    """All alerts, each of which has the shape that the wire contract promises."""
+    for output in outputs:
+        if output.topic == "alerts":
+            AlertEvent.model_validate_json(output.value)
     return bodies(outputs, "alerts")
 
 
