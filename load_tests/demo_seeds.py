@@ -21,6 +21,7 @@ from itertools import chain
 import pyarrow as pa
 
 from stream.config import Config, config_from
+from stream.demo import DRIFT_AFTER_S, RATE_PER_S, SHIFT, TRAINING_EVENTS, WINDOW_S
 
 SCENARIOS = ("shift", "threshold")
 FOUND_SHARE_MIN = 0.95
@@ -141,11 +142,11 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--scenario", choices=SCENARIOS, action="append")
-    parser.add_argument("--rate", type=float, default=500.0, help="events per second of event time")
-    parser.add_argument("--window", type=int, default=5, help="seconds")
-    parser.add_argument("--training", type=int, default=1_000_000, help="rows of the reference")
-    parser.add_argument("--quiet", type=int, default=20, help="windows before the drift")
-    parser.add_argument("--shift", type=float, default=0.5, help="reference standard deviations")
+    parser.add_argument("--rate", type=float, default=RATE_PER_S, help="events per second of event time")
+    parser.add_argument("--window", type=int, default=WINDOW_S, help="seconds")
+    parser.add_argument("--training", type=int, default=TRAINING_EVENTS, help="rows of the reference")
+    parser.add_argument("--quiet", type=int, default=round(DRIFT_AFTER_S / WINDOW_S), help="windows before the drift")
+    parser.add_argument("--shift", type=float, default=SHIFT, help="reference standard deviations")
     parser.add_argument("--output", choices=("text", "json"), default="text")
     arguments = parser.parse_args()
     setups = [

@@ -104,6 +104,34 @@ def _problem(loaded: LoadedConfig, code: str, path: Key, read: str, expected: st
     return Problem(code, dotted(path), read, expected, loaded.file, 1, 1, Severity.ERROR)
 
 
+def topic_problems(loaded: LoadedConfig) -> list[Problem]:
+    """The configuration's topics against those of the cluster, nothing changed. Raises KafkaUnreachableError, AdminError."""
+    from stream.admin import admin_client, compare_topics
+
+    config = loaded.config
+    states = compare_topics(config)
+    wrong = [state for state in states if state.difference]
+    problems = []
+    missing = [state.name for state in wrong if state.difference == "missing"]
+    name = config.topics.predictions.name
+    if name in missing:
+        with admin_client(config.kafka) as client:
+            there = [topic for topic in client.list_topics() if not topic.startswith(("__", config.prefix))]
+        read = f"there is no topic {name} on this cluster"
+        problems.append(_problem(loaded, "DL-C027", ("topics", "predictions"), read, unknown_name(name, there)))
+        missing.remove(name)
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        problems.append(
+            _problem(loaded, "DL-C027", ("prefix",), f"{shown} are not there", "driftline topics create makes them")
+        )
+    for state in wrong:
+        if state.difference != "missing":
+            expected = "as driftline topics create makes it"
+            problems.append(_problem(loaded, "DL-C027", ("prefix",), f"{state.name}: {state.detail}", expected))
+    return problems
+
+
 def _declared(rows: ReferenceRows) -> tuple[DeclaredTarget, ...]:
     """Targets as the columns' types suggest, for the estimate."""
     found = []

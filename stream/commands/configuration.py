@@ -33,19 +33,21 @@ def check_config(
     config: ConfigOption = Path(CONFIG_FILE),
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of the predictions topic, for the estimate.")] = 8,
     rate: Annotated[int, typer.Option(min=1, help="Events per second, for the estimate.")] = 10_000,
+    connect: Annotated[bool, typer.Option("--connect", help="Look at the topics of the cluster too.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Say everything that is wrong with the configuration, and what it will cost."""
     from stream.config_errors import ConfigError
-    from stream.preflight import preflight
+    from stream.preflight import preflight, topic_problems
 
     try:
         result = preflight(config, partitions=partitions, events_per_s=rate)
+        problems = [*result.problems, *(topic_problems(result.loaded) if connect else ())]
     except ConfigError as error:
         _report(list(error.problems), None, output)
         raise typer.Exit(int(ExitCode.PROBLEMS)) from None
-    _report(list(result.problems), result.estimate, output)
-    if any(problem.severity.value == "error" for problem in result.problems):
+    _report(problems, result.estimate, output)
+    if any(problem.severity.value == "error" for problem in problems):
         raise typer.Exit(int(ExitCode.PROBLEMS))
 
 

@@ -30,9 +30,19 @@ def run(
     ] = False,
 ) -> None:
     """Watch the predictions topic until told to stop; more machines that run the same share the work."""
+    from stream.config_errors import ConfigError
+    from stream.connection import KafkaUnreachableError
+    from stream.preflight import topic_problems
     from stream.supervisor import run_supervisor
 
-    loaded_config(config)  # what is wrong with it is said once, before any process starts
+    loaded = loaded_config(config)  # what is wrong with it is said once, before any process starts
+    try:
+        problems = topic_problems(loaded)
+    except KafkaUnreachableError as error:
+        print(error, file=sys.stderr)  # the workers go on trying: a broker may start after them
+        problems = []
+    if problems:
+        raise ConfigError(problems)
     raise typer.Exit(run_supervisor(config, workers, drain))
 
 
