@@ -28,39 +28,35 @@ def taut_string(q: F64, lo: F64, hi: F64, log_h: F64) -> None:
     total = 0.0
     for k in range(bins):
         total += q[k]
-    done = -1  # the last bin whose slope is settled; the string is fixed up to (x0, y0), the right end of that bin
-    x0, y0 = 0.0, 0.0
+    done = -1  # the last bin whose slope is settled
+    height = 0.0  # of the string there: exactly a gate's edge
     while done < bins - 1:
         # Widen the view to the right until the gates leave no single slope: the string then bends at the tightest gate.
         slope_floor, slope_ceiling = -1e300, 1e300
         at_floor, at_ceiling = -1, -1
-        bend, slope, x_bend = bins - 1, 0.0, 1.0
+        bend, slope, bend_height = bins - 1, 0.0, 1.0
         bent = False
-        reached = 0.0
-        x_at_floor, x_at_ceiling = 0.0, 0.0
+        width = 0.0
         for j in range(done + 1, bins):
-            reached += q[j] / total
-            x = x0 + reached
+            width += q[j] / total
             low = 1.0 if j == bins - 1 else lo[j]
             high = 1.0 if j == bins - 1 else hi[j]
-            width = max(reached, WIDTH_MIN)
-            slope_low, slope_high = (low - y0) / width, (high - y0) / width
+            slope_low = (low - height) / max(width, WIDTH_MIN)
+            slope_high = (high - height) / max(width, WIDTH_MIN)
             if slope_low > slope_ceiling:
-                bend, slope, x_bend, bent = at_ceiling, slope_ceiling, x_at_ceiling, True
+                bend, slope, bend_height, bent = at_ceiling, slope_ceiling, hi[at_ceiling], True
                 break
             if slope_high < slope_floor:
-                bend, slope, x_bend, bent = at_floor, slope_floor, x_at_floor, True
+                bend, slope, bend_height, bent = at_floor, slope_floor, lo[at_floor], True
                 break
             if slope_low >= slope_floor:
-                slope_floor, at_floor, x_at_floor = slope_low, j, x
+                slope_floor, at_floor = slope_low, j
             if slope_high <= slope_ceiling:
-                slope_ceiling, at_ceiling, x_at_ceiling = slope_high, j, x
+                slope_ceiling, at_ceiling = slope_high, j
         if not bent:
-            slope = (1.0 - y0) / max(reached, WIDTH_MIN)
-        slope = max(slope, SLOPE_MIN)
-        value = -np.log(slope)
+            slope = (1.0 - height) / max(width, WIDTH_MIN)
+        value = -np.log(max(slope, SLOPE_MIN))
         for k in range(done + 1, bend + 1):
             log_h[k] = value
-        y0 += slope * (x_bend - x0)
-        x0 = x_bend
+        height = bend_height
         done = bend
