@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
 from stream.monitor_settings import ModelSettings
 from stream.plan import Role
 from stream.series import Excursion, Judgement, Series
-from stream.window_records import columns, evidence, finite, window_body
+from stream.window_records import columns, evidence, window_body
 from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import UNSEEN, Movement, chance, movement, since
@@ -227,15 +228,19 @@ def promise(case: Case) -> str:
 
 def _effect(case: Case, excursion: Excursion) -> dict[str, Any]:
     named = columns(excursion.now)
-    summary = case.target.summary
-    reference = {name: finite(float(summary.get(SUMMARY_NAMES.get(name, name), math.nan))) for name in SHOWN}
+    reference = {name: case.target.summary.get(SUMMARY_NAMES.get(name, name), math.nan) for name in SHOWN}
     current = {name: named[name][0] for name in SHOWN}
     if case.target.binning.kind is BinKind.CATEGORICAL:
         current[UNSEEN.strip("_")] = named["unseen"][0]
     return {
-        "shift": finite(excursion.effect.shift),
+        "shift": excursion.effect.shift,
         "unit": "change of a share in probit units" if excursion.effect.share else "reference standard deviations",
         "direction": excursion.effect.direction,
-        "reference": {name: value for name, value in reference.items() if value is not None},
-        "now": {name: value for name, value in current.items() if value is not None},
+        "reference": _finite(reference),
+        "now": _finite(current),
     }
+
+
+def _finite(named: Mapping[str, float]) -> dict[str, float]:
+    """What a target of this kind has."""
+    return {name: float(value) for name, value in named.items() if math.isfinite(value)}

@@ -16,6 +16,7 @@ import orjson
 
 from detectors.reference import ReferenceProfile, WindowRule
 from detectors.sequential import default
+from detectors.verdict import Level
 from stream.alert_bodies import Case, alert_data, observation, resolved_data
 from stream.alerts import INSIDE, NEW_REFERENCE, NO_TARGET, RETIRED, Transition, historical
 from stream.learning import Learner
@@ -258,8 +259,10 @@ class ModelMonitor(ModelState):
         assert judgement.verdicts is not None
         late = historical(window.end_ms, self.log_ms)
         for place, verdict in enumerate(judgement.verdicts):
-            if not verdict.judged:
-                continue
+            quiet = verdict.level is not Level.ALARM and not self.settings.thresholds
+            key = (series.key.name, series.key.segment, series.lens.names[place])
+            if not verdict.judged or (quiet and key not in self.book.open):
+                continue  # by far the most of all targets
             case = Case(series, judgement, place, window, self.settings)
             seen = observation(case)
             change = self.book.observe(seen)

@@ -6,7 +6,6 @@ hold every event of the window exactly once. Bins are those of the reference, it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,13 +90,8 @@ def evidence(log10: float) -> float:
     return float(10.0 ** min(log10, EVIDENCE_LOG10_MAX))
 
 
-def finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None
-
-
-def columns(statistics: Statistics) -> dict[str, list[float | None]]:
-    """Every statistic by its name in records, as a list over the targets."""
+def columns(statistics: Statistics) -> dict[str, list[float]]:
+    """Every statistic by its name in records, as a list over the targets. JSON has no NaN: orjson writes null."""
     named = {
         "mean": statistics.mean,
         "std": statistics.std,
@@ -112,7 +106,7 @@ def columns(statistics: Statistics) -> dict[str, list[float | None]]:
         "kolmogorov_smirnov": statistics.kolmogorov_smirnov,
         "jensen_shannon": statistics.jensen_shannon,
     }
-    return {name: [finite(value) for value in values.tolist()] for name, values in named.items()}
+    return {name: values.tolist() for name, values in named.items()}
 
 
 def _targets(recorded: Recorded) -> dict[str, Any]:
@@ -131,7 +125,7 @@ def _targets(recorded: Recorded) -> dict[str, Any]:
         if recorded.verdicts is not None:
             verdict = recorded.verdicts[place]
             body["evidence"] = {"rank": evidence(verdict.rank_log10), "tube": evidence(verdict.tube_log10)}
-            body["shift"] = finite(verdict.shift)
+            body["shift"] = verdict.shift
             body["level"] = "drift" if name in recorded.drifting else verdict.level.value
         bodies[name] = body
     return bodies
