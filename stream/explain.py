@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from detectors.reference import ReferenceProfile
 from stream.config_loader import Key, LoadedConfig, dotted
+from stream.quantities import Duration
 
 DEFAULT = "default"
 
@@ -94,7 +95,7 @@ def _from_reference(loaded: LoadedConfig, model: str, profile: ReferenceProfile)
     windows = profile.windows
     if windows.count:
         meaning = f"{windows.count} windows of {windows.size_min} to {windows.size_max} events"
-        yield Setting(dotted((*base, "window", "every")), f"{windows.every_ms}ms", origin, meaning)
+        yield Setting(dotted((*base, "window", "every")), str(Duration(windows.every_ms)), origin, meaning)
     given = loaded.config.models[model].targets
     for target in profile.targets:
         path = (*base, "targets", target.name)
