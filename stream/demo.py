@@ -28,7 +28,7 @@ from stream.simulated_model import JITTER_MS, MODEL, NUMBERS, Drift, Simulation,
 from stream.terminal import render_alert
 from stream.topics import TopicRole, topic_name
 
-RATE_PER_S = 500.0
+RATE_PER_S = 250.0
 WINDOW_S = 5
 TRAINING_EVENTS = (
     1_000_000  # 400 windows of 5 s: what is normal must be known well before little can be called abnormal
