@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from detectors.reference import ReferenceProfile
-from stream.config_loader import Key, LoadedConfig, dotted
+from stream.config_loader import LoadedConfig
 from stream.quantities import Duration
+from stream.yaml_places import Key, dotted
 
 DEFAULT = "default"
 

@@ -15,11 +15,12 @@ from detectors.reference import BadReference, ReferenceProfile
 from detectors.reference_build import build_reference
 from stream.config import Config
 from stream.config_errors import Problem, Severity, unknown_name
-from stream.config_loader import Key, LoadedConfig, dotted, load
+from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, collector_plan, window_rule
 from stream.sizing import Estimate, estimate
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
+from stream.yaml_places import Key, dotted
 
 MB = 1_000_000
 
