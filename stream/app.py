@@ -14,7 +14,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from detectors.reference import BadReference
 from stream.admin import AdminError, compare_topics
 from stream.assignment import COLLECTOR, MONITOR, SOURCES, Owners, Refused
 from stream.config import Config, Kafka
@@ -31,9 +32,10 @@ from stream.connection import KafkaUnreachableError, aiokafka_settings, tls_cont
 from stream.metrics import Endpoint, Metrics
 from stream.output_counts import count_output
 from stream.planning import PlanningError
-from stream.references import ReferencesError, ensure_references
-from stream.snapshots import Executor, Lane, LogReader, open_producer, sender_of
+from stream.references import SAMPLE_RECORDS_MAX, ReferencesError, ensure_references
+from stream.snapshots import Executor, Lane, LogReader, first_values, open_producer, sender_of
 from stream.supervisor import Exit
+from stream.tables import TableError
 from stream.topics import TopicRole
 from stream.transport import RawApp
 from stream.upkeep import Rhythm, Upkeep
@@ -303,7 +305,7 @@ def run_worker(config: Config, *, drain: bool = False, index: int = 0, rhythm: R
     except KafkaUnreachableError as error:
         log.error("%s", error)  # noqa: TRY400  the text says it all
         return Exit.UNREACHABLE
-    except (AdminError, ReferencesError, PlanningError) as error:
+    except (AdminError, ReferencesError, PlanningError, BadReference, TableError) as error:
         log.error("%s", error)  # noqa: TRY400
         return Exit.REFUSED
     with tempfile.TemporaryDirectory(prefix="driftline-") as datadir:
@@ -318,7 +320,7 @@ def _prepare(config: Config) -> Setup:
         raise AdminError("\n  ".join(["the topics are not as they must be:", *wrong]))
     sources = next(state.partitions for state in states if state.role is TopicRole.PREDICTIONS)
     assert sources is not None
-    setup = Setup.of(config, sources, ensure_references(config))
+    setup = Setup.of(config, sources, ensure_references(config, lambda: _first_values(config)))
     started = time.monotonic()
     alone = replace(setup, sources=1)
     warm_up(setup.plan, setup.layout, alone.collector(0), alone.monitor(0))
@@ -329,6 +331,21 @@ def _prepare(config: Config) -> Setup:
         time.monotonic() - started,
     )
     return setup
+
+
+def _first_values(config: Config) -> Iterator[list[bytes]]:
+    """The first events of the topic, for models that learn, before there is a loop to run in."""
+    loop = asyncio.new_event_loop()
+    batches = first_values(aiokafka_settings(config.kafka), config.topic(TopicRole.PREDICTIONS), SAMPLE_RECORDS_MAX)
+    try:
+        while True:
+            try:
+                yield loop.run_until_complete(anext(batches))
+            except StopAsyncIteration:
+                return
+    finally:
+        loop.run_until_complete(batches.aclose())
+        loop.close()
 
 
 async def _run(setup: Setup, datadir: str, rhythm: Rhythm, *, drain: bool, index: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,9 @@ SAMPLE_PATIENCE_S = 5.0
 SAMPLE_RECORDS_MAX = 20_000
 REFERENCE_KEY = "reference/"
 TARGETS_KEY = "targets/"
+
+
+FirstValues = Callable[[], Iterable[Sequence[bytes]]]
 
 
 class ReferencesError(Exception):
@@ -149,11 +152,13 @@ def stored_references(config: Config) -> dict[str, ReferenceProfile]:
     return {name: profile for name in stored.ids() if (profile := _profile(stored, name)) is not None}
 
 
-def ensure_references(config: Config, *, wait: bool = True) -> Known:
+def ensure_references(config: Config, first_values: FirstValues) -> Known:
     """What every model is counted against, from the topics; what is missing there is built from the file and promoted.
 
-    A model that learns and names no targets waits for events to see what they look like (`wait`). Raises ReferencesError,
-    TableError, BadReference, KafkaUnreachableError.
+    A model that learns and names no targets waits for events, to see what they look like. `first_values()` gives the values
+    of the predictions topic from its beginning, in batches; an empty batch each time that nothing has come for a while.
+    (kafka-python, used here otherwise, does not read every compression.) Raises ReferencesError, TableError, BadReference,
+    KafkaUnreachableError.
     """
     control, stored = read_control(config), read_references(config)
     active: dict[str, ReferenceProfile | None] = {}
@@ -175,7 +180,7 @@ def ensure_references(config: Config, *, wait: bool = True) -> Known:
     learning = [model for model, profile in active.items() if profile is None]
     unknown = [model for model in learning if model not in control.targets and not declared_targets(config, model)]
     if unknown:
-        control = _discover(config, unknown, wait=wait)
+        control = _discover(config, unknown, first_values)
     profiles = {profile.id: profile for profile in active.values() if profile is not None}
     return Known(active, {model: control.targets.get(model, ()) for model in learning}, profiles)
 
@@ -200,11 +205,11 @@ def _activate(config: Config, before: ActiveReference | None, model: str, refere
     return record
 
 
-def _discover(config: Config, models: Sequence[str], *, wait: bool) -> ControlLog:
+def _discover(config: Config, models: Sequence[str], first_values: FirstValues) -> ControlLog:
     """Look at the first events of the topic and write down what they are made of, once for all workers and restarts."""
     discovery = Discovery(mapping_of(config.topics.predictions.mapping), tuple(models))
     first_seen: float | None = None
-    for values in _first_values(config, wait=wait):
+    for values in first_values():
         for value in values:
             try:
                 discovery.add(orjson.loads(value))
@@ -230,25 +235,6 @@ def _targets_record(model: str, targets: Sequence[DeclaredTarget]) -> tuple[byte
     listed = [{"name": t.name, "role": t.role.value, "kind": t.kind.value} for t in targets]
     value = orjson.dumps({"revision": 1, "targets": listed}, option=orjson.OPT_SORT_KEYS)
     return f"{TARGETS_KEY}{model}".encode(), value
-
-
-def _first_values(config: Config, *, wait: bool) -> Iterator[list[bytes]]:
-    """Values from the beginning of the predictions topic, in batches; an empty one each half second that brings nothing."""
-    from kafka import KafkaConsumer, TopicPartition
-
-    topic, seen = config.topic(TopicRole.PREDICTIONS), 0
-    settings = kafka_python_settings(config.kafka)
-    with closing(KafkaConsumer(**settings, enable_auto_commit=False, auto_offset_reset="earliest")) as consumer:
-        places = [TopicPartition(topic, partition) for partition in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(places)
-        consumer.seek_to_beginning(*places)
-        while seen < SAMPLE_RECORDS_MAX:
-            batches = consumer.poll(timeout_ms=500).values()
-            values = [record.value for batch in batches for record in batch if record.value]
-            if not values and not wait:
-                return
-            seen += len(values)
-            yield values
 
 
 def read_control(config: Config) -> ControlLog:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -247,6 +247,23 @@ def sender_of(producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[
         return future
 
     return Sender(hand_over, worth_repeating, on_sent)
+
+
+async def first_values(settings: Settings, topic: str, records_max: int) -> AsyncGenerator[list[bytes], None]:
+    """Values from the beginning of all partitions, in batches; an empty one for each half second without any."""
+    consumer = AIOKafkaConsumer(
+        topic, **settings, group_id=None, auto_offset_reset="earliest", isolation_level="read_committed"
+    )
+    seen = 0
+    try:
+        await consumer.start()
+        while seen < records_max:
+            batches = (await consumer.getmany(timeout_ms=500)).values()
+            values = [record.value for batch in batches for record in batch if record.value]
+            seen += len(values)
+            yield values
+    finally:
+        await consumer.stop()
 
 
 async def open_producer(settings: Settings) -> AIOKafkaProducer:
