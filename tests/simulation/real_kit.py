@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import math
 import random
@@ -46,7 +47,7 @@ def model_plan(model: str, cuts: list[float], *, segments: bool) -> ModelPlan:
     return sealed(ModelPlan(model, "", (TargetPlan("x", Role.FEATURE, 0, binning),), country))
 
 
-PLANS = [model_plan("m", [step / n for step in range(1, n)], segments=n % 2 == 0) for n in (2, 3, 4, 5, 6)]
+PLANS = [model_plan("m", [step / n for step in range(1, n)], segments=n == 4) for n in (2, 3, 4, 5, 6)]
 STEADY = model_plan("k", [0.5], segments=False)
 CUTS = {plan.hash: plan.targets[0].binning.cuts.tolist() for plan in (*PLANS, STEADY)}
 SEGMENTED = {plan.hash for plan in PLANS if plan.segments}
@@ -89,7 +90,7 @@ class RealKit(BaseKit):
         model = -1 if generator.random() < 0.03 else generator.randrange(len(MODELS))
         value = None if generator.random() < 0.05 else generator.random()
         time = self.draw_time(generator, now_ms)
-        return time, now_ms, self._ident, model, generator.choice(VERSIONS), value, generator.choice(COUNTRIES)
+        return time, now_ms, self._ident, model, VERSIONS[generator.random() < 0.2], value, generator.choice(COUNTRIES)
 
     def batch(self, log: list[Any], start: int, stop: int) -> Columns:
         rows = [(at, log[at]) for at in range(start, stop) if isinstance(log[at], tuple)]
@@ -235,7 +236,7 @@ def contents(
         expected.append((start, end, events))
     if left:
         wrong.append(f"{model}: edges in no window: {sorted(left)}")
-    if any(first[1] > second[0] for first, second in zip(listed, listed[1:], strict=False)):
+    if any(first[1] > second[0] for first, second in itertools.pairwise(listed)):
         wrong.append(f"{model}: windows overlap: {listed}")
     return expected, dict(parts)
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,13 +18,25 @@ from recount import verdict
 from world import Rules, World
 
 KITS = {"toy": ToyKit, "real": RealKit}
-STEPS = 1_500
+STEPS = {"toy": 1_500, "real": 700}
 
 
-def simulate(seed: int, kit: str, rules: Rules = Rules(), steps: int = STEPS) -> tuple[list[str], World]:  # noqa: B008
+EMPHASIS: dict[str, dict[str, float]] = {
+    "claim_check": {"race": 0.04},
+}
+"""What must happen often for a rule to matter: two writers at once."""
+
+
+def simulate(
+    seed: int,
+    kit: str,
+    rules: Rules = Rules(),  # noqa: B008
+    steps: int | None = None,
+    emphasis: Mapping[str, float] | None = None,
+) -> tuple[list[str], World]:
     """Run one seed; what is wrong, and the world as it ended."""
     world = World(seed, KITS[kit], rules)
-    world.run(steps)
+    world.run(steps or STEPS[kit], emphasis)
     world.drain()
     return verdict(world), world
 
@@ -34,19 +47,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--seeds", default="0..19", help="first..last")
     parser.add_argument("--kit", default="toy", choices=sorted(KITS))
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--emphasis", choices=sorted(EMPHASIS), help="make frequent what this rule is for")
     parser.add_argument("--without", choices=names, action="append", default=[], help="leave a rule out")
     arguments = parser.parse_args()
     first, last = (int(part) for part in arguments.seeds.split(".."))
     seeds = [arguments.seed] if arguments.seed is not None else range(first, last + 1)
-    rules = Rules(**{name: False for name in arguments.without})
+    rules = Rules(**dict.fromkeys(arguments.without, False))
     counts: Counter[str] = Counter()
     crashes: Counter[tuple[str, str]] = Counter()
     red: Counter[str] = Counter()
     began = time.perf_counter()
     for seed in seeds:
         try:
-            wrong, world = simulate(seed, arguments.kit, rules, arguments.steps)
+            wrong, world = simulate(seed, arguments.kit, rules, arguments.steps, EMPHASIS.get(arguments.emphasis))
         except Exception as error:
             if not arguments.without:
                 print(f"seed {seed}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ class Actor:
         self.effect: Effect | None = next(self.steps)
         self.entries: deque[Entry] = deque()
         self.waiting: list[Entry] | None = None
+        self.decides = True
 
     # -- effects
 
@@ -182,7 +183,7 @@ class Rules:
 class World:
     """`kit` makes stages and events (kits.py). Everything random comes from `seed`."""
 
-    def __init__(self, seed: int, make_kit: Callable[[random.Random, Rules], Any], rules: Rules = Rules()) -> None:  # noqa: B008
+    def __init__(self, seed: int, make_kit: Callable[[random.Random, Rules], Any], rules: Rules = Rules()) -> None:
         self.random = random.Random(seed)
         self.rules = rules
         self.kit = make_kit(self.random, rules)
@@ -287,6 +288,7 @@ class World:
         if old is not None:
             if zombie and not old.owner.dead and len(self.zombies) < 6:
                 self.zombies.append(old)
+                old.decides = self.random.random() < 0.3  # one that does is silent from then on
             else:
                 old.drop()
         self.current[slot] = Actor(self, slot, self.generations[slot])
@@ -357,9 +359,11 @@ class World:
         elif draw < 0.60:
             self.forward(actor)
         elif draw < 0.83:
-            self.tick(actor)
+            if actor.decides:
+                self.tick(actor)
         elif draw < 0.88:
-            self.switch(actor)
+            if actor.decides:
+                self.switch(actor)
         elif draw < 0.93 and actor.effect is None:
             self.begin_snapshot(actor)
 
@@ -437,24 +441,23 @@ class World:
         self.quiet[partition] = 0 if burst else self.quiet[partition] + 1
         self.now_ms += self.random.choice((0, 100, 400, 1_500))
 
-    def run(self, steps: int) -> None:
-        """`steps` random things, one after another. How wild a run is, and how it is mixed, is drawn once per seed."""
+    def run(self, steps: int, emphasis: Mapping[str, float] | None = None) -> None:
+        """`steps` random things, one after another. How wild a run is, is drawn once per seed; `emphasis`: other chances."""
         fault = self.random.choice((0.01, 0.03, 0.08))
         chances = {
-            self.produce: 0.25,
-            self.act_one: 0.6,
-            self.act_zombie: 0.12,
-            self.land_ghost: 0.03,
-            self.crash_one: fault,
-            self.replace_one: fault,
-            self.race: fault / 4,
-            self.rebalance: fault / 10,
-            self.compact: 0.01,
-            self.end_zombie: fault / 2,
-        }
-        things, weights = list(chances), list(chances.values())
-        for thing in self.random.choices(things, weights, k=steps):
-            thing()
+            "produce": 0.25,
+            "act_one": 0.6,
+            "act_zombie": 0.12,
+            "land_ghost": 0.03,
+            "crash_one": fault,
+            "replace_one": fault,
+            "race": fault / 4,
+            "rebalance": fault / 10,
+            "compact": 0.01,
+            "end_zombie": fault / 2,
+        } | dict(emphasis or {})
+        for thing in self.random.choices(list(chances), list(chances.values()), k=steps):
+            getattr(self, thing)()
 
     def act_one(self) -> None:
         actor = self.current[self.random.choice(self.slots)]
@@ -500,6 +503,9 @@ class World:
         for _ in range(self.random.randrange(8)):
             if first in self.zombies and first.effect is not None:
                 self.advance(first)
+        for _ in range(self.random.randrange(60)):
+            if self.current[slot] is second:
+                self.act(second)
 
     def rebalance(self) -> None:
         self.counts["rebalances"] += 1
