@@ -114,7 +114,9 @@ def core_cuts(values: F64) -> F64:
     rank = np.unique(np.clip(np.round(np.array(CUT_PROBABILITIES) * (n + 1)), 1, n)).astype(np.int64)
     distinct, count = np.unique(values, return_counts=True)
     atoms = distinct[count >= max(ATOM_MASS_MIN * n, 2)]
-    cuts = np.unique(np.concatenate([values[rank - 1], atoms, np.nextafter(atoms, np.inf)]))
+    with np.errstate(over="ignore"):
+        after = np.nextafter(atoms, np.inf)
+    cuts = np.unique(np.concatenate([values[rank - 1], atoms, after]))
     finite: F64 = cuts[np.isfinite(cuts)]
     return finite
 

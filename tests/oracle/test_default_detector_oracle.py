@@ -1,0 +1,196 @@
+"""The compiled detector against plain numpy, written from the formulas of its design."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binom, norm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import detector_kits as kit
+
+from detectors.binning import Kind
+from detectors.reference import fold
+from detectors.sequential.categories import project_shares, share_tube_bets
+from detectors.sequential.default_tables import Prepared
+from detectors.sequential.rank_layer import SHIFTS
+from detectors.sequential.taut_string import taut_string
+from detectors.sequential.tube import target_laws
+from detectors.sequential.uniforms import uniform, window_seed
+
+V = (0.35, 0.22, 0.14, 0.14, 0.15)
+
+
+class Twin:
+    """Both layers of a numeric or categorical target, one window after the other, unoptimised."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        target, self.prepared, self.target = prepared.target, prepared, prepared.target
+        self.numeric = target.binning.kind is Kind.NUMERIC
+        first, rest = fold(target.binning, target.first), fold(target.binning, target.counts)
+        self.k = len(first) - 2 if self.numeric else 0
+        m = target.windows
+        edges = np.concatenate([[0], target.rank, [m + 1]])
+        self.alpha = np.diff(edges).astype(float)
+        self.null = self.alpha / (m + 1)
+        rank_probit = norm.ppf(target.rank / (m + 1))
+        self.bets = []
+        if self.numeric:
+            p = (first[: self.k] + 0.5) / (first[: self.k] + 0.5).sum()
+            f = np.cumsum(p)[:-1]
+            z = np.concatenate([[-np.inf], norm.ppf(f), [np.inf]])
+            zphi = np.where(np.isfinite(z), z, 0) * norm.pdf(z)
+            scores = [-np.diff(norm.pdf(z)) / p, -np.diff(zphi) / p]
+            e = np.concatenate([[0], f, [1]])
+            for upper in (True, False):
+                t = np.mean(
+                    [
+                        np.diff(np.clip((e - c) / (1 - c) if upper else e / (1 - c), 0, 1))
+                        for c in (0.98, 0.99, 0.995, 0.999, 0.9998)
+                    ],
+                    axis=0,
+                )
+                scores.append(np.log(1 + 0.02 * (t / p - 1)))
+            self.scores, self.f = np.array(scores), f
+            for shifts in SHIFTS:
+                self.bets.append(
+                    [np.diff(np.concatenate([[0], norm.cdf(rank_probit - s), [1]])) / self.null for s in shifts]
+                )
+        self.share_p = (first[-2:] + 0.5) / (first.sum() + 1) if self.numeric else (first + 0.5) / (first + 0.5).sum()
+        self.share_bets = np.moveaxis(prepared.rank[5].astype(float), 2, 1)
+        self.statistics = len(self.bets) + len(self.share_p)
+        self.v = [0.85 * v for v in V] + [0.1, 0.05] if self.numeric else [1 / self.statistics] * self.statistics
+        self.evidence = [np.zeros(len(b) + 2) for b in self.bets] + [np.zeros(12) for _ in self.share_p]
+        self.seen = np.zeros((self.statistics, len(self.alpha)))
+        self.recent = np.zeros((len(self.bets), 2, len(self.alpha)))
+        self.recent_total = np.zeros((len(self.bets), 2))
+        self._tube(rest)
+
+    def _tube(self, rest: np.ndarray) -> None:
+        tau = self.prepared.settings.tolerance
+        self.laws, weights = [], []
+        if self.numeric:
+            self.p0 = (rest[: self.k] + 0.5) / (rest[: self.k] + 0.5).sum()
+            probit = norm.ppf(np.cumsum(self.p0)[:-1])
+            self.lo, self.hi = (np.append(norm.cdf(probit + s * tau), 1.0) for s in (-1, 1))
+            for law, weight in target_laws(self.p0):
+                self.laws.append(self._nearest(np.maximum(law, 1e-15)))
+                weights.append(0.85 * weight)
+            masses = (rest[-2:] + 0.5) / (rest.sum() + 1)
+            share_weights, plug = [0.1, 0.05], 0.085
+        else:
+            masses = (rest + 0.5) / (rest + 0.5).sum()
+            share_weights, plug = [0.9 / len(masses)] * len(masses), 0.1
+            self.p0 = masses
+        self.share_lo, self.share_hi = (norm.cdf(norm.ppf(masses) + s * tau) for s in (-1, 1))
+        self.share_tables = [share_tube_bets(float(p), tau) for p in masses]
+        for w in share_weights:
+            weights += [w / 11] * 11
+        self.weights = np.array([*weights, plug])
+        self.weights /= self.weights.sum()
+        self.t = np.zeros(len(self.weights))
+        self.ew, self.ew_total = np.zeros(len(self.p0)), 0.0
+
+    def _nearest(self, law: np.ndarray) -> np.ndarray:
+        log_h = np.empty(len(law))
+        taut_string(law, self.lo, self.hi, log_h)
+        return log_h
+
+    def _values(self, core: np.ndarray) -> list[float]:
+        b = core.sum()
+        if not self.numeric or b == 0:
+            return [0.0] * len(self.bets)
+        z, z2, up, low = (self.scores @ core) / b * math.sqrt(b)
+        keep = (self.f >= 0.01) & (self.f <= 0.99)
+        distance = np.abs(np.cumsum(core)[:-1] / b - self.f) / np.sqrt(self.f * (1 - self.f))
+        return [z, z2, up, low, distance[keep].max(initial=0.0) * math.sqrt(b)]
+
+    def update(self, counts: np.ndarray, weight: float, start_ms: int) -> tuple[float, float, bool, bool]:
+        folded = fold(self.target.binning, counts)
+        core, shares, total = folded[: self.k], folded[self.k :], folded.sum()
+        seed = np.uint64(window_seed(self.prepared.prefix, start_ms))
+        ties = [uniform(seed, j) for j in range(self.statistics)]
+        values = self._values(core)
+        for i, (c, p) in enumerate(zip(shares, self.share_p, strict=True)):
+            u = ties[len(self.bets) + i]
+            value = binom.cdf(c - 1, total, p) + u * binom.pmf(c, total, p)
+            upper = binom.sf(c, total, p) + (1 - u) * binom.pmf(c, total, p)
+            values.append(math.log(2 * value) if value < 0.5 else -math.log(2 * upper))
+        best, rank_crossed = 0.0, False
+        for j, (x, u) in enumerate(zip(values, ties, strict=True)):
+            # Values to 1e-6: the twin's rounding must not decide a tie that the kernel breaks by u.
+            order, tie = self.target.order[j], self.target.tie[j]
+            close = np.abs(order - x) < 2e-6
+            k = int(np.sum((order < x) & ~close)) + int(np.sum(close & (tie < u)))
+            best = max(best, self._rank(j, k, weight))
+            rank_crossed |= self.crossed
+        tube = self._tube_step(core, shares, total, weight)
+        return best, tube[0], rank_crossed, tube[1]
+
+    def _rank(self, j: int, k: int, weight: float) -> float:
+        present = self.alpha + self.seen[j]
+        p = present / present.sum()
+        fixed = self.bets[j] if j < len(self.bets) else self.share_bets[j - len(self.bets)]
+        growth = [h[k] / (p @ h) for h in fixed]
+        share = [1 / len(fixed)] * len(fixed)
+        if j < len(self.bets):
+            share = [0.92 / len(fixed)] * len(fixed) + [0.04, 0.04]
+            for i, decay in enumerate((0.9, 0.98)):
+                growth.append(
+                    (self.recent[j, i, k] + 30 * p[k]) / (self.recent_total[j, i] + 30) / p[k]
+                )  # fmt: skip
+                self.recent[j, i] *= decay
+                self.recent[j, i, k] += 1
+                self.recent_total[j, i] = self.recent_total[j, i] * decay + 1
+        self.evidence[j] = (self.evidence[j] + weight) * np.array(growth)
+        self.seen[j, k] += 1
+        s = self.prepared.settings
+        ratio = float(np.dot(share, self.evidence[j])) * self.v[j] / (s.budget_ms * s.cells)
+        self.crossed = ratio >= 1
+        if self.crossed:
+            self.evidence[j][:] = 0
+        return ratio
+
+    def _tube_step(self, core: np.ndarray, shares: np.ndarray, total: int, weight: float) -> tuple[float, bool]:
+        exponents = [float(core @ log_h) for log_h in self.laws]
+        for c, (inside, outside) in zip(shares, self.share_tables, strict=True):
+            exponents += list(c * inside + (total - c) * outside)
+        counts = core if self.numeric else shares
+        plug = 0.0
+        if self.ew_total > 0:
+            q = (self.ew + 200 * self.p0) / (self.ew_total + 200)
+            if self.numeric:
+                plug = float(counts @ self._nearest(q))
+            else:
+                p = np.empty(len(q))
+                project_shares(q, self.share_lo, self.share_hi, p)
+                plug = float(counts @ np.log(q / p))
+        self.ew, self.ew_total = 0.99 * self.ew + counts, 0.99 * self.ew_total + counts.sum()
+        self.t = (self.t + weight) * np.exp([*exponents, plug])
+        s = self.prepared.settings
+        ratio = float(self.weights @ self.t) / (s.budget_ms * s.cells)
+        if ratio >= 1:
+            self.t[:] = 0
+        return ratio, ratio >= 1
+
+
+@pytest.mark.parametrize("law", ["normal", "lognormal", "poisson", "holes", "categories"])
+def test_the_kernel_is_its_twin(law: str) -> None:
+    prepared, state = kit.ready(kit.profile(law, 20_000), budget=2e4, tolerance=0.03, cells=2)
+    twin = Twin(prepared)
+    g = np.random.default_rng(3)
+    changed = kit.DRAWS["rare"](g, 1500) if law == "categories" else kit.DRAWS["normal"](g, 1500) + 1
+    values = np.concatenate([kit.DRAWS[law](g, 1500), changed])
+    verdicts = kit.run(prepared, state, kit.windows(prepared.target, values))
+    crossings = 0
+    for i, (row, verdict) in enumerate(zip(kit.windows(prepared.target, values), verdicts, strict=True)):
+        rank, tube, rank_crossed, tube_crossed = twin.update(row, float(row.sum()), i * 1000)
+        assert verdict.rank_log10 == pytest.approx(math.log10(rank) + verdict.threshold_log10, abs=1e-6)
+        assert verdict.tube_log10 == pytest.approx(math.log10(tube) + verdict.threshold_log10, abs=1e-6)
+        assert (verdict.rank_crossed, verdict.tube_crossed) == (rank_crossed, tube_crossed)
+        crossings += rank_crossed + tube_crossed
+    assert crossings > 3
