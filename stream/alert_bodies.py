@@ -32,6 +32,7 @@ FACTORS = (
 FACTOR_TOLERANCE = 0.25  # relative: traffic differs a little from training data anyway
 STANDARD_MEAN_MAX, STANDARD_STD = 0.5, (0.5, 2.0)  # what standardised values look like
 RAW_DISTANCE_MIN = 5.0  # and raw ones: their mean as many standard deviations away, or a spread as many times larger
+CHANGE_MIN = 0.0005  # of the events; below it a bin's change says nothing to anybody
 UNSEEN_SHARE_MIN = 0.2  # of the events; below it new categories are new categories
 KINDS = {Role.FEATURE: Kind.FEATURE_DRIFT, Role.PREDICTION: Kind.PREDICTION_DRIFT, Role.SCORE: Kind.SCORE_DRIFT}
 
@@ -119,7 +120,8 @@ def resolved_data(case: Case, incident: Incident, seen: Observation, *, historic
 def _facts(
     case: Case, incident: Incident, seen: Observation, excursion: Excursion, *, historical: bool
 ) -> dict[str, Any]:
-    changes = excursion.effect.largest_changes
+    found = excursion.effect.largest_changes
+    changes = [each for each in found if abs(each.now - each.reference) >= CHANGE_MIN] or found[:1]
     return {
         "historical": historical,
         "evidence": _evidence(case, incident, seen),
@@ -205,8 +207,10 @@ def _summary(case: Case, incident: Incident, seen: Observation, excursion: Excur
 
 def _evidence(case: Case, incident: Incident, seen: Observation) -> dict[str, Any]:
     verdict, settings = case.verdict, case.settings
+    layers = ((verdict.rank_crossed, verdict.rank_log10), (verdict.tube_crossed, verdict.tube_log10))
+    crossing = [log10 for crossed, log10 in layers if crossed] or [log10 for _, log10 in layers]
     body: dict[str, Any] = {
-        "statistic": evidence(min(verdict.rank_log10, verdict.tube_log10)),
+        "statistic": evidence(min(crossing)),  # of the layer that crossed in this window; the other did before
         "rank": evidence(verdict.rank_log10),
         "tube": evidence(verdict.tube_log10),
         "threshold": evidence(verdict.threshold_log10),

@@ -139,22 +139,24 @@ class AlertBook:
     def end(
         self, reason: str, end_ms: int, *, historical: bool, series: str | None = None, target: str | None = None
     ) -> list[Output]:
-        """Resolve all incidents (of this series, of this target), in canonical order."""
+        """Resolve all incidents (of this series, of this target) but those of the job, in canonical order."""
         ended = [
             incident
             for _, incident in sorted(self.open.items())
-            if series in (None, incident.series) and target in (None, incident.target)
+            if incident.kind is not Kind.JOB and series in (None, incident.series) and target in (None, incident.target)
         ]
         for incident in ended:
             del self.open[incident.series, incident.segment, incident.target]
         last = {"historical": historical}
         return [self.resolved(incident, reason, end_ms, incident.data | last) for incident in ended]
 
-    def resolved(self, incident: Incident, reason: str, end_ms: int, data: Mapping[str, Any]) -> Output:
-        """The event that ends an incident."""
-        text = f"{incident.target} is no longer judged as before: {reason}"
-        if reason == INSIDE:
+    def resolved(
+        self, incident: Incident, reason: str, end_ms: int, data: Mapping[str, Any], text: str | None = None
+    ) -> Output:
+        """The event that ends an incident; `text` says why where `reason` does not."""
+        if text is None and reason == INSIDE:
             text = f"{incident.target} is back inside its tolerance, {self.settings.resolve_after} windows in a row"
+        text = text or f"{incident.target} is no longer judged as before: {reason}"
         said = {"summary": f"{text}; open since {clock(incident.opened_ms, end_ms)}.", "reason": reason}
         return self.event(Transition.RESOLVED, incident, end_ms, {**data, **said})
 

@@ -68,15 +68,24 @@ class Context:
 
 
 class ModelMonitor(ModelState):
-    """Steps of one model. `emit` takes every output, in order; `profiles` finds a reference by its id."""
+    """Steps of one model. `emit` takes every output, in order; `profiles` finds a reference by its id; `counters` are those of all
+    source partitions at a window's end.
+    """
 
     def __init__(
-        self, settings: MonitorSettings, model: str, emit: Callable[[Output], None], profiles: Profiles
+        self,
+        settings: MonitorSettings,
+        model: str,
+        emit: Callable[[Output], None],
+        profiles: Profiles,
+        counters: Callable[[int], Sequence[Mapping[str, int]]],
     ) -> None:
         super().__init__(settings, model)
         self.all_settings = settings
         self.emit = emit
         self.profiles = profiles
+        self.counters = counters
+        self.watched = model in settings.models
         self.log_ms = 0  # LogAppendTime of the marker that is being applied
         self._lenses: dict[tuple[str, tuple[str, ...]], Lens] = {}
         self._prepared: dict[tuple[str, str, Promise], default.Prepared] = {}
@@ -169,6 +178,9 @@ class ModelMonitor(ModelState):
         if self.steady is not None:
             self.previous = Previous(window.start_ms, now)
         self._retire(window.end_ms)
+        if self.watched and window.sufficient:
+            late = historical(window.end_ms, self.log_ms)
+            self._emit_all(self.late.observe(self.book, window, self.counters(window.end_ms), historical=late))
 
     def _close_plan(
         self, window: Window, plan: str, reference: str, groups: dict[Group, Tally], traffic: Traffic

@@ -121,11 +121,14 @@ class Monitor:
 
     def _model(self, name: str) -> ModelMonitor:
         if name not in self.models:
-            self.models[name] = ModelMonitor(self.settings, name, self._emit, self.profiles.__getitem__)
+            self.models[name] = ModelMonitor(self.settings, name, self._emit, self.profiles.__getitem__, self._counters)
         return self.models[name]
 
     def _emit(self, output: Output) -> None:
         self.outbox.append(output)  # looked up each time: the owner takes the list away
+
+    def _counters(self, end_ms: int) -> list[dict[str, int]]:
+        return self.merger.counters_at(end_ms)
 
     def _advance(self, log_ms: int) -> None:
         """Edges have become complete: windows close, in the order of edges and models."""
