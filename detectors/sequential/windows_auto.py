@@ -119,8 +119,15 @@ def choose_window(
 
 
 def choose_group(judge: Callable[[int], Ratio]) -> tuple[int, bool]:
-    """(list windows that the target takes as one, whether that many are enough). `judge(k)` has groups of k."""
+    """(list windows that the target takes as one, whether that many are enough). `judge(k)` has groups of k.
+
+    Where none is enough: the number that depends least, so that the ranks are as honest as they can be.
+    """
+    best, least = 1, math.inf
     for group in GROUPS:
-        if judge(group).excess <= 1.0:
+        excess = judge(group).excess
+        if excess <= 1.0:
             return group, True
-    return 1, False
+        if excess < least:
+            best, least = group, excess
+    return best, False

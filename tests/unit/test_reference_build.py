@@ -276,13 +276,11 @@ def test_auto_takes_the_shortest_window_that_holds(phi: float, longest_ms: int) 
 
 
 def test_a_slow_target_takes_several_windows_as_one() -> None:
-    g = np.random.default_rng(4)
-    columns = {f"x{i}": g.normal(size=60_000) for i in range(5)}
-    columns["slow"] = kit.autoregressive(g, 60_000, 0.97)
+    g, rows = np.random.default_rng(4), 160_000
+    columns = {f"x{i}": g.normal(size=rows) for i in range(4)}
+    columns["slow"] = kit.autoregressive(g, rows, 0.96)
     rule = WindowRule(auto=True, min_events=50, resolution_ms=1000)
-    found = build_reference(
-        "m", columns, dict.fromkeys(columns, "feature"), time_ms=np.arange(60_000) * 20, window=rule
-    )
+    found = build_reference("m", columns, dict.fromkeys(columns, "feature"), time_ms=np.arange(rows) * 20, window=rule)
     slow = found.target("slow")
     assert found.windows.every_ms == 1000
     assert slow.group > 1
