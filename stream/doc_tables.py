@@ -1,0 +1,89 @@
+"""The README's tables, derived from the registries: `python -m stream.doc_tables README.md` writes them anew.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end of table -->`; tests/unit/test_readme.py holds it to this file.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from detectors import REGISTRY, load
+from stream.config_errors import ERROR_CODES
+from stream.deadletter import REASONS
+from stream.limits import LIMITS
+from stream.metrics import metrics_table
+from stream.topics import TOPICS
+
+BLOCK = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def topics() -> str:
+    rows = [
+        (
+            f"`{t.role.value}`",
+            t.key,
+            t.partitions,
+            "compacted" if t.retention_d is None else f"{t.retention_d} d",
+            t.meaning,
+        )
+        for t in TOPICS
+    ]
+    return _markdown(("topic", "key", "partitions", "kept", "what it holds"), rows)
+
+
+def reasons() -> str:
+    return _markdown(("dlq.reason", "meaning"), [(f"`{code}`", meaning) for code, meaning in REASONS.items()])
+
+
+def limits() -> str:
+    return _markdown(("limit", "value", "why"), [(f"`{x.name}`", f"{x.value:,}", x.why) for x in LIMITS.values()])
+
+
+def errors() -> str:
+    return _markdown(("code", "meaning"), [(code, meaning) for code, meaning in ERROR_CODES.items()])
+
+
+def metrics() -> str:
+    rows = [(f"`{name}`", kind, labels, meaning) for name, kind, labels, meaning in metrics_table()]
+    return _markdown(("metric", "kind", "labels", "meaning"), rows)
+
+
+def detectors() -> str:
+    rows = []
+    for name, entry in REGISTRY.items():
+        first = (load(name).__doc__ or "").strip().splitlines()[0]
+        rows.append((f"`{name}`", entry.kind, "inside" if entry.promise else "outside", first))
+    return _markdown(("detector", "kind", "`false_alarms`", "what it is"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "topics": topics,
+    "reasons": reasons,
+    "limits": limits,
+    "errors": errors,
+    "metrics": metrics,
+    "detectors": detectors,
+}
+
+
+def rewritten(text: str) -> str:
+    """The text with every table as it must be. Raises KeyError for a table that there is not."""
+    return BLOCK.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
+
+
+def main() -> None:
+    path = Path(sys.argv[1])
+    path.write_text(rewritten(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

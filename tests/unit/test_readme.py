@@ -1,0 +1,52 @@
+"""The README says what the code says: its tables come from the registries, its commands and paths exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from stream import doc_tables
+from stream.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_table_is_there_and_as_the_registries_say() -> None:
+    assert {match[2] for match in doc_tables.BLOCK.finditer(README)} == set(doc_tables.TABLES)
+    assert doc_tables.rewritten(README) == README, "python -m stream.doc_tables README.md"
+
+
+def test_an_old_table_is_seen() -> None:
+    assert doc_tables.rewritten(README.replace("`malformed_json`", "`malformed`")) == README
+
+
+COMMANDS = sorted({match.strip() for match in re.findall(r"^driftline ([a-z-]+(?: [a-z]+)?)", README, re.MULTILINE)})
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_exists(command: str) -> None:
+    group = get_command(app)
+    first, _, second = command.partition(" ")
+    found = group.commands[first]  # type: ignore[attr-defined]
+    if second and hasattr(found, "commands"):
+        assert second in found.commands
+
+
+def test_every_path_exists() -> None:
+    paths = set(re.findall(r"`((?:stream|detectors|tests|load_tests|\.docker)/[\w./-]*)`", README))
+    assert paths
+    assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+def test_the_two_commands_stand_at_the_top() -> None:
+    top = README[:1500]
+    assert "make demo" in top
+    assert "make test" in top
