@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from itertools import chain
 from pathlib import Path
@@ -187,3 +188,7 @@ def test_the_command_prints_alerts_and_data(folder: Path, tmp_path: Path) -> Non
     found = json.loads(data.stdout)
     assert [alert["data"]["target"] for alert in found["alerts"] if ".opened." in alert["type"]] == ["amount"]
     assert found["accounting"]["applied"] == EVENTS
+
+
+def test_the_example_of_the_module_runs() -> None:
+    assert doctest.testmod(replay_module) == (0, 5)
