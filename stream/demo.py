@@ -7,6 +7,8 @@ temporary folder and ends with this process, also when that one is killed (broke
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
 import sys
 import threading
@@ -30,9 +32,8 @@ from stream.topics import TopicRole, topic_name
 
 RATE_PER_S = 250.0
 WINDOW_S = 5
-TRAINING_EVENTS = (
-    1_000_000  # 400 windows of 5 s: what is normal must be known well before little can be called abnormal
-)
+# 400 windows of 5 s: what is normal must be known well before little can be called abnormal
+TRAINING_EVENTS = 500_000
 DRIFT_AFTER_S = 20.0
 FEATURE, SHIFT = "amount", 0.5
 ALERT_WITHIN_S = 60.0  # of traffic; a demo that ran longer and saw none has failed
@@ -268,14 +269,23 @@ def window_line(body: Mapping[str, Any]) -> str | None:
 
 def next_steps(demo: Demo, elapsed_s: float) -> str:
     after_s = elapsed_s - DRIFT_AFTER_S
+    driftline = own_command()
     return f"""\
 That was {after_s:.0f} s after the drift began, {elapsed_s:.0f} s after traffic began. What to try next:
-  driftline explain --config {demo.config_file}      every setting, and where it comes from
+  {driftline} explain --config {demo.config_file}      every setting, and where it comes from
   curl http://127.0.0.1:{demo.metrics_port}/metrics          what Prometheus would see
-  driftline topics list --config {demo.config_file}  the topics and what they are for
+  {driftline} topics list --config {demo.config_file}  the topics and what they are for
   On your own topic: ten lines of YAML, driftline check-config, driftline topics create, driftline run (README.md).
-  On a file, without any broker: driftline replay --config monitor.yaml events.jsonl
+  On a file, without any broker: {driftline} replay --config monitor.yaml events.jsonl
 {"Ctrl-C ends everything and leaves nothing behind." if demo.duration is None else ""}"""
+
+
+def own_command() -> str:
+    """How to call driftline from here: `make demo` runs it from an environment that is not on the path."""
+    called = Path(sys.argv[0])
+    if shutil.which("driftline") is not None or called.name != "driftline":
+        return "driftline"
+    return os.path.relpath(called)
 
 
 def now_ms() -> int:
