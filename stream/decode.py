@@ -6,18 +6,17 @@ letter, is the strict tier's (decode_strict.py). `decode_strict` is the whole th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import xxhash
 
 from stream.category import category_hash, category_text, number_category_hash
-from stream.columns import I32, I64, U8, U32, U64, Columns, Records, Reject
-from stream.decode_fast import ScanTables
-from stream.decode_strict import RefusedError, decode_event
+from stream.columns import I64, Columns, Records, Reject
+from stream.decode_fast import FastTier
+from stream.decode_strict import RefusedError, Row, decode_event
 from stream.kernels.framing import FramingError, frame, join_records, read_only, records_from_lines
-from stream.kernels.rows import scan_chunk
+from stream.kernels.rows import SCRATCH_BYTES, Rows, scan_chunk
 from stream.mapping import NATIVE, Layout, Mapping, MappingError
 
 __all__ = [
@@ -37,84 +36,56 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class Rows:
-    """The n records' rows while they are being filled; `accepted` U8[n]: 1 = this row is an event."""
-
-    accepted: U8
-    event_time_ms: I64
-    id_high: U64
-    id_low: U32
-    model: I32
-    version: U64
-    cell: U64
-    tag: U8
-    version_names: dict[int, str]
-
-    @classmethod
-    def empty(cls, rows: int, columns: int) -> Rows:
-        return cls(
-            accepted=np.zeros(rows, np.uint8),
-            event_time_ms=np.zeros(rows, np.int64),
-            id_high=np.zeros(rows, np.uint64),
-            id_low=np.zeros(rows, np.uint32),
-            model=np.zeros(rows, np.int32),
-            version=np.zeros(rows, np.uint64),
-            cell=np.zeros((rows, columns), np.uint64),
-            tag=np.zeros((rows, columns), np.uint8),
-            version_names={},
-        )
+def empty_rows(rows: int, columns: int) -> Rows:
+    return Rows(
+        accepted=np.zeros(rows, np.uint8),
+        event_time_ms=np.zeros(rows, np.int64),
+        id_high=np.zeros(rows, np.uint64),
+        id_low=np.zeros(rows, np.uint32),
+        model=np.zeros(rows, np.int32),
+        version=np.zeros(rows, np.uint64),
+        cell=np.zeros((rows, columns), np.uint64),
+        tag=np.zeros((rows, columns), np.uint8),
+    )
 
 
 def decode(records: Records, layout: Layout) -> Columns:
     """Records to columns. About 1.5 us an event; a refused row costs the strict tier's 30 us."""
-    tables = _tables(layout)
-    rows = Rows.empty(len(records), len(layout.paths))
+    tier = _fast_tier(layout)
+    rows = empty_rows(len(records), len(layout.paths))
     version_place = np.empty((len(records), 2), np.int64)
+    scratch = np.zeros(SCRATCH_BYTES, np.uint8)
     versions = scan_chunk(
         read_only(records.buffer),
         np.ascontiguousarray(records.value_start),
         np.ascontiguousarray(records.value_length),
         np.ascontiguousarray(records.timestamp_ms),
-        tables.nodes.copy(),
-        tables.keys,
-        tables.slots,
-        tables.outputs,
-        tables.copies,
-        tables.models,
-        tables.features_of,
-        tables.settings,
-        tables.version_constant,
-        rows.accepted,
-        rows.event_time_ms,
-        rows.id_high,
-        rows.id_low,
-        rows.model,
-        rows.version,
-        rows.cell,
-        rows.tag,
+        tier.tables._replace(nodes=tier.tables.nodes.copy()),
+        rows,
         version_place,
+        scratch,
+        read_only(scratch),
     )
     data = records.buffer.data
-    names = {bytes(data[start : start + length]) for start, length in version_place[:versions].tolist()}
-    rows.version_names.update((xxhash.xxh3_64_intdigest(name), name.decode()) for name in names)
-    if tables.version_text and rows.accepted.any():
-        rows.version_names[int(tables.version_constant)] = tables.version_text
-    return _finish(records, layout, rows, np.flatnonzero((records.value_length >= 0) & (rows.accepted == 0)))
+    texts = {bytes(data[start : start + length]) for start, length in version_place[:versions].tolist()}
+    names = {xxhash.xxh3_64_intdigest(text): text.decode() for text in texts}
+    if tier.version_text and rows.accepted.any():
+        names[int(tier.tables.version_constant)] = tier.version_text
+    return _finish(records, layout, rows, names, np.flatnonzero((records.value_length >= 0) & (rows.accepted == 0)))
 
 
 @lru_cache(maxsize=16)
-def _tables(layout: Layout) -> ScanTables:
-    return ScanTables.build(layout)
+def _fast_tier(layout: Layout) -> FastTier:
+    return FastTier.build(layout)
 
 
 def decode_strict(records: Records, layout: Layout) -> Columns:
     """The same in the strict tier alone."""
-    rows = Rows.empty(len(records), len(layout.paths))
-    return _finish(records, layout, rows, np.flatnonzero(records.value_length >= 0))
+    rows = empty_rows(len(records), len(layout.paths))
+    return _finish(records, layout, rows, {}, np.flatnonzero(records.value_length >= 0))
 
 
-def _finish(records: Records, layout: Layout, rows: Rows, refused: I64) -> Columns:
+def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str], refused: I64) -> Columns:
     """Decode the `refused` records in the strict tier and gather every accepted row, in log order."""
     data = records.buffer.data
     rejects = []
@@ -122,7 +93,7 @@ def _finish(records: Records, layout: Layout, rows: Rows, refused: I64) -> Colum
         start, length = int(records.value_start[record]), int(records.value_length[record])
         value = bytes(data[start : start + length])
         try:
-            _strict_row(value, int(records.timestamp_ms[record]), layout, rows, record)
+            _put(rows, record, decode_event(value, int(records.timestamp_ms[record]), layout), names)
         except RefusedError as why:
             rejects.append(_reject(records, record, value, why))
     tombstones = records.offset[records.value_length < 0]
@@ -141,15 +112,14 @@ def _finish(records: Records, layout: Layout, rows: Rows, refused: I64) -> Colum
         version=rows.version[keep],
         cell=rows.cell[keep],
         tag=rows.tag[keep],
-        version_names=rows.version_names,
+        version_names=names,
         rejects=tuple(rejects),
         tombstone_offset=tombstones,
         records=records,
     )
 
 
-def _strict_row(value: bytes, record_time_ms: int, layout: Layout, rows: Rows, at: int) -> None:
-    row = decode_event(value, record_time_ms, layout)
+def _put(rows: Rows, at: int, row: Row, names: dict[int, str]) -> None:
     rows.accepted[at] = 1
     rows.event_time_ms[at] = row.event_time_ms
     rows.id_high[at] = row.id_hash >> 32
@@ -158,7 +128,7 @@ def _strict_row(value: bytes, record_time_ms: int, layout: Layout, rows: Rows, a
     rows.version[at] = 0
     if row.version:
         rows.version[at] = version = xxhash.xxh3_64_intdigest(row.version.encode())
-        rows.version_names[version] = row.version
+        names[version] = row.version
     rows.cell[at] = row.cells
     rows.tag[at] = row.tags
 

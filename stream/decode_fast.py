@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
-from stream.columns import I64, U8, U64, Tag
+from stream.columns import I64, U8, Tag
 from stream.kernels import rows as fields
 from stream.kernels import scan as node
+from stream.kernels.rows import ScanTables
 from stream.kernels.xxh3 import LENGTH_MAX
 from stream.mapping import UNIT_EXPONENT, Keys, Layout
 
@@ -19,22 +20,14 @@ PADDING = b"\0" * 8  # the scan compares keys eight bytes at a time
 
 
 @dataclass(frozen=True, slots=True)
-class ScanTables:
-    """What kernels.rows.scan_chunk reads; shapes as there."""
+class FastTier:
+    """A compiled layout, and the text of its constant version ("" = the version stands in the event)."""
 
-    nodes: I64
-    keys: U8
-    slots: I64
-    outputs: I64
-    copies: I64
-    models: U64
-    features_of: U8
-    settings: I64
-    version_constant: np.uint64
+    tables: ScanTables
     version_text: str
 
     @classmethod
-    def build(cls, layout: Layout) -> ScanTables:
+    def build(cls, layout: Layout) -> FastTier:
         tree = _Tree()
         copies = [pair for column, keys in enumerate(layout.keys) if (pair := tree.want(keys, column))]
         settings = np.zeros(fields.SETTINGS, np.int64)
@@ -57,7 +50,7 @@ class ScanTables:
             if output
         ]
         nodes, keys, slots = tree.tables()
-        return cls(
+        tables = ScanTables(
             nodes=nodes,
             keys=keys,
             slots=slots,
@@ -67,8 +60,8 @@ class ScanTables:
             features_of=np.array(layout.features_of, np.uint8),
             settings=settings,
             version_constant=np.uint64(_hash(version_text) if version_text else 0),
-            version_text=version_text,
         )
+        return cls(tables, version_text)
 
 
 class _Tree:
@@ -107,7 +100,7 @@ class _Tree:
     def tables(self) -> tuple[I64, U8, I64]:
         """Node table, key bytes, and the open-addressing table of kernels.scan.lookup_key.
 
-        Left out are keys that never stand unescaped in JSON, and those above LENGTH_MAX: the scan refuses events with them.
+        Keys above LENGTH_MAX are left out: the scan refuses events that have them.
         """
         self.rows[0][node.INNER] = 1
         size = 4
@@ -119,7 +112,8 @@ class _Tree:
             text, row = self.texts[index], self.rows[index]
             row[node.KEY_START], row[node.KEY_LENGTH] = len(keys), len(text) + 1
             keys += text + b'"' + PADDING
-            if len(text) > LENGTH_MAX or any(byte < 32 or byte in b'"\\' for byte in text):
+            row[node.PLAIN] = not any(byte < 32 or byte in b'"\\' for byte in text)
+            if len(text) > LENGTH_MAX:
                 continue
             slot = (xxhash.xxh3_64_intdigest(text) + row[node.PARENT]) % size
             while slots[slot] >= 0:

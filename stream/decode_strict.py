@@ -178,7 +178,8 @@ def _check_bytes(value: bytes) -> None:
 
 
 def _kind(value: bytes) -> str:
-    names = [name for magic, name in _FORMATS if value.lstrip(_WHITE).startswith(magic)]
+    head = value[:64].lstrip(_WHITE)
+    names = [name for magic, name in _FORMATS if head.startswith(magic)]
     return f"; looks like {names[0]}" if names else ""
 
 

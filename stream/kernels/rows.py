@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from stream.columns import I32, I64, U8, U32, U64, Tag
+from stream.columns import I32, I64, U8, U32, U64
 from stream.kernels.jit import kernel
 from stream.kernels.number import read_decimal
 from stream.kernels.scan import KIND, NUMBER, SEEN, START, STOP, TEXT, scan_event
@@ -22,7 +22,7 @@ MODEL_CONSTANT, VERSION_CONSTANT, RECORD_TIME, UNIT_EXPONENT, FEATURES_NODE, SET
 FROM_EVENT = -2  # MODEL_CONSTANT: the model stands in the event
 NO_UNIT = 99  # UNIT_EXPONENT: numbers are refused
 VERSION_SLOTS = 64
-MISSING = int(Tag.MISSING)
+SCRATCH_BYTES = LENGTH_MAX + 16  # an unescaped text, its quote, and what eight-byte loads may touch
 
 
 @kernel
@@ -72,77 +72,101 @@ def good_outputs(tag: U8, outputs: I64) -> Any:
 
 
 @kernel
+def copy_columns(cell: U64, tag: U8, copies: I64) -> Any:
+    for index in range(len(copies)):
+        column, source = copies[index, 0], copies[index, 1]
+        cell[column], tag[column] = cell[source], tag[source]
+
+
+class ScanTables(NamedTuple):
+    """A layout for the scan. m nodes of the tree of wanted keys, c columns.
+
+    nodes I64[m, NODE_WIDTH]; keys U8: each node's key, its quote and padding; slots I64: open addressing, node or -1
+    outputs I64[k, 2]: column, bits of allowed tags; copies I64[k, 2]: a column with the same path as an earlier one, that one
+    models U64: hashes of the names; features_of U8, same length: the features' object must be there
+    settings I64[SETTINGS]; version_constant: hash, 0 = none
+    """
+
+    nodes: I64
+    keys: U8
+    slots: I64
+    outputs: I64
+    copies: I64
+    models: U64
+    features_of: U8
+    settings: I64
+    version_constant: np.uint64
+
+
+class Rows(NamedTuple):
+    """n rows while they are filled, as in Columns; accepted U8[n]: 1 = the row is a whole event."""
+
+    accepted: U8
+    event_time_ms: I64
+    id_high: U64
+    id_low: U32
+    model: I32
+    version: U64
+    cell: U64
+    tag: U8
+
+
+@kernel
 def scan_chunk(
     buffer: U8,
     value_start: I64,
     value_length: I64,
     record_time_ms: I64,
-    nodes: I64,
-    keys: U8,
-    slots: I64,
-    outputs: I64,
-    copies: I64,
-    models: U64,
-    features_of: U8,
-    settings: I64,
-    version_constant: Any,
-    accepted: U8,
-    event_time_ms: I64,
-    id_high: U64,
-    id_low: U32,
-    model: I32,
-    version: U64,
-    cell: U64,
-    tag: U8,
+    tables: ScanTables,
+    rows: Rows,
     version_place: I64,
+    scratch: U8,
+    text: U8,
 ) -> Any:
-    """Fill the rows of n records; accepted[r] = 1 where the row is complete. `nodes` is changed (the scan's memory).
+    """Fill the rows of n records that the scan is sure of. tables.nodes is changed (the scan's memory).
 
     version_place I64[n, 2]: start and length of texts that cover every version of the accepted rows; their number is
-    returned. copies I64[k, 2]: column that is the same path as an earlier one, and that one.
+    returned. scratch U8[SCRATCH_BYTES]; `text` is the same memory, read only.
     """
+    nodes, keys, slots, settings = tables.nodes, tables.keys, tables.slots, tables.settings
     stack, token = np.empty(DEPTH_MAX, np.int64), np.zeros((FIELDS, 3), np.int64)
     known_version, places = np.zeros(VERSION_SLOTS, np.uint64), 0
     for record in range(len(value_length)):
-        start, length = value_start[record], value_length[record]
+        at, length = value_start[record], value_length[record]
         if length < 2 or length > EVENT_BYTES_MAX:
             continue
         token[:, KIND] = 0
-        row_cell, row_tag = cell[record], tag[record]
-        if not scan_event(
-            buffer, start, start + length, record + 1, nodes, keys, slots, stack, token, row_cell, row_tag
-        ):
+        cell, tag = rows.cell[record], rows.tag[record]
+        end = at + length
+        if not scan_event(buffer, at, end, record + 1, nodes, keys, slots, stack, token, cell, tag, scratch, text):
             continue
         id_length = token[PREDICTION_ID, STOP] - token[PREDICTION_ID, START]
         if token[PREDICTION_ID, KIND] == 0 or id_length == 0 or id_length > LENGTH_MAX:
             continue
-        found = settings[MODEL_CONSTANT]
-        if found == FROM_EVENT:
+        model = settings[MODEL_CONSTANT]
+        if model == FROM_EVENT:
             known, name = name_hash(buffer, token, MODEL)
             if not known or name == 0:
                 continue
-            found = find_model(name, models)
-        if found >= 0 and features_of[found] and nodes[settings[FEATURES_NODE], SEEN] != record + 1:
+            model = find_model(name, tables.models)
+        if model >= 0 and tables.features_of[model] and nodes[settings[FEATURES_NODE], SEEN] != record + 1:
             continue
-        for index in range(len(copies)):
-            row_cell[copies[index, 0]] = row_cell[copies[index, 1]]
-            row_tag[copies[index, 0]] = row_tag[copies[index, 1]]
+        copy_columns(cell, tag, tables.copies)
         time_ms = event_time(buffer, token, record_time_ms[record], settings)
-        if time_ms < 0 or not good_outputs(row_tag, outputs):
+        if time_ms < 0 or not good_outputs(tag, tables.outputs):
             continue
-        name = version_constant
+        version = tables.version_constant
         if not settings[VERSION_CONSTANT]:
-            known, name = name_hash(buffer, token, VERSION)
+            known, version = name_hash(buffer, token, VERSION)
             if not known:
                 continue
-            slot = np.int64(name) & (VERSION_SLOTS - 1)
-            if name != known_version[slot]:
-                known_version[slot] = name
+            slot = np.int64(version) & (VERSION_SLOTS - 1)
+            if version != known_version[slot]:
+                known_version[slot] = version
                 version_place[places, 0] = token[VERSION, START]
                 version_place[places, 1] = token[VERSION, STOP] - token[VERSION, START]
                 places += 1
-        id_high[record], low = hash96(buffer, token[PREDICTION_ID, START], id_length)
-        id_low[record] = low
-        event_time_ms[record], model[record], version[record] = time_ms, found, name
-        accepted[record] = 1
+        rows.id_high[record], rows.id_low[record] = hash96(buffer, token[PREDICTION_ID, START], id_length)
+        rows.event_time_ms[record], rows.model[record], rows.version[record] = time_ms, model, version
+        rows.accepted[record] = 1
     return places

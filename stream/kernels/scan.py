@@ -3,7 +3,7 @@
 
 The wanted paths form a tree; a node is one key at its place. The whole grammar is checked, wanted or not, and anything that
 the scan is not sure of makes it refuse the record, never guess:
-  - escapes in a wanted text or in a key beside a wanted one; a text above 240 bytes; more than 19 digits
+  - escapes in an id, a name or a time; a wanted text, or a key beside a wanted one, above 240 bytes; more than 19 digits
   - a wanted key seen twice (last wins: the strict tier knows), something else than an object where wanted keys should be
   - depth, number of keys, everything that is not valid
 Producers write their keys in one order, so each object remembers which wanted key came next the last time and compares that
@@ -20,12 +20,12 @@ from stream.columns import I64, U8, U64, Tag
 from stream.kernels.jit import kernel
 from stream.kernels.memory import load8, load64
 from stream.kernels.number import number_end, read_decimal, to_double
-from stream.kernels.text import QUOTE, skip_space, string_end
+from stream.kernels.text import QUOTE, skip_space, string_end, unescape
 from stream.kernels.xxh3 import LENGTH_MAX, hash64
 from stream.limits import DEPTH_MAX, KEYS_MAX
 
-# columns of the node table; the last five are the scan's memory
-COLUMN, ROLE, INNER, PARENT, KEY_START, KEY_LENGTH, FIRST, NEXT, SUCCESSOR, LAST, SEEN, NODE_WIDTH = range(12)
+# columns of the node table. PLAIN: the key may stand in JSON without escapes. FIRST to SEEN are the scan's memory
+COLUMN, ROLE, INNER, PARENT, KEY_START, KEY_LENGTH, FIRST, NEXT, SUCCESSOR, LAST, SEEN, PLAIN, NODE_WIDTH = range(13)
 # columns of a token: an envelope field as it was found
 KIND, START, STOP = range(3)
 TEXT, NUMBER = int(Tag.TEXT), int(Tag.NUMBER)
@@ -73,8 +73,13 @@ def lookup_key(buffer: U8, at: int, stop: int, here: int, nodes: I64, keys: U8, 
 
 
 @kernel
-def read_key(buffer: U8, at: int, end: int, here: int, generation: int, nodes: I64, keys: U8, slots: I64) -> Any:
-    """(place after the closing quote, wanted node or NONE) of a key whose opening quote is before `at`; -1 = refused."""
+def read_key(
+    buffer: U8, at: int, end: int, here: int, generation: int, nodes: I64, keys: U8, slots: I64, scratch: U8, text: U8
+) -> Any:
+    """(place after the closing quote, wanted node or NONE) of a key whose opening quote is before `at`; -1 = refused.
+
+    `text` is `scratch`, read only: one type for what is hashed and compared.
+    """
     if here < 0:
         stop, _ = string_end(buffer, at, end)
         return (stop + 1, NONE) if stop >= 0 else (-1, NONE)
@@ -83,17 +88,27 @@ def read_key(buffer: U8, at: int, end: int, here: int, generation: int, nodes: I
         at += nodes[node, KEY_LENGTH]
     else:
         stop, escaped = string_end(buffer, at, end)
-        if stop < 0 or escaped or stop - at > LENGTH_MAX:
+        if stop < 0:
             return -1, NONE
-        node = lookup_key(buffer, at, stop, here, nodes, keys, slots)
+        if escaped:
+            length = unescape(buffer, at, stop, scratch, LENGTH_MAX)
+            if length < 0:
+                return -1, NONE
+            scratch[length] = QUOTE
+            node = lookup_key(text, 0, length, here, nodes, keys, slots)
+        else:
+            if stop - at > LENGTH_MAX:
+                return -1, NONE
+            node = lookup_key(buffer, at, stop, here, nodes, keys, slots)
         at = stop + 1
         if node < 0:
             return at, NONE
-        last = nodes[here, LAST]
-        if last >= 0:
-            nodes[last, SUCCESSOR] = node
-        else:
-            nodes[here, FIRST] = node
+        if nodes[node, PLAIN]:
+            last = nodes[here, LAST]
+            if last >= 0:
+                nodes[last, SUCCESSOR] = node
+            else:
+                nodes[here, FIRST] = node
     if nodes[node, SEEN] == generation:
         return -1, NONE
     nodes[node, SEEN] = generation
@@ -129,21 +144,65 @@ def read_word(buffer: U8, at: int, end: int) -> Any:
 
 
 @kernel
-def read_scalar(buffer: U8, at: int, end: int, node: int, nodes: I64, token: I64, cell: U64, tag: U8) -> Any:
+def put_token(token: I64, role: int, kind: int, start: int, stop: int) -> Any:
+    """Remember an envelope field; `role` is a set of bits, one per row of `token`."""
+    index = 0
+    while role > 0:
+        if role & 1:
+            token[index, KIND], token[index, START], token[index, STOP] = kind, start, stop
+        role >>= 1
+        index += 1
+
+
+@kernel
+def read_text(
+    buffer: U8, at: int, end: int, column: int, role: int, token: I64, cell: U64, tag: U8, scratch: U8, text: U8
+) -> Any:
+    """Read a text whose opening quote is before `at`; the place after it, or -1 = refused."""
+    stop, escaped = string_end(buffer, at, end)
+    if stop < 0 or (escaped and role > 0) or (not escaped and stop - at > LENGTH_MAX):
+        return -1
+    if column >= 0:
+        if escaped:
+            length = unescape(buffer, at, stop, scratch, LENGTH_MAX)
+            if length < 0:
+                return -1
+            cell[column] = hash64(text, 0, length)
+        else:
+            cell[column] = hash64(buffer, at, stop - at)
+        tag[column] = TEXT
+    put_token(token, role, TEXT, at, stop)
+    return stop + 1
+
+
+@kernel
+def skip_scalar(buffer: U8, at: int, end: int) -> Any:
+    """The place after a text, number or word that nobody wants, or -1 = not valid."""
+    byte = load8(buffer, at)
+    if byte == QUOTE:
+        stop, _ = string_end(buffer, at + 1, end)
+        return stop + 1 if stop >= 0 else -1
+    if byte == 45 and at + 1 < end and load8(buffer, at + 1) == 73:
+        at += 1
+    elif byte == 45 or 48 <= byte <= 57:
+        return number_end(buffer, at, end)
+    at, _, _ = read_word(buffer, at, end)
+    return at
+
+
+@kernel
+def read_scalar(
+    buffer: U8, at: int, end: int, node: int, nodes: I64, token: I64, cell: U64, tag: U8, scratch: U8, text: U8
+) -> Any:
     """Read a text, number or word at `at` into node's column and role; the place after it, or -1 = refused."""
+    if node < 0:
+        return skip_scalar(buffer, at, end)
     column, role = nodes[node, COLUMN], nodes[node, ROLE]
     if nodes[node, INNER]:
         return -1
     byte = load8(buffer, at)
     if byte == QUOTE:
-        stop, escaped = string_end(buffer, at + 1, end)
-        if stop < 0 or escaped or stop - at > LENGTH_MAX:
-            return -1
-        if column >= 0:
-            cell[column] = hash64(buffer, at + 1, stop - at - 1)
-            tag[column] = TEXT
-        put_token(token, role, TEXT, at + 1, stop)
-        return stop + 1
+        return read_text(buffer, at + 1, end, column, role, token, cell, tag, scratch, text)
     if (48 <= byte <= 57) or (byte == 45 and at + 1 < end and load8(buffer, at + 1) != 73):
         if column < 0:
             stop = number_end(buffer, at, end)
@@ -163,32 +222,6 @@ def read_scalar(buffer: U8, at: int, end: int, node: int, nodes: I64, token: I64
     if column >= 0:
         cell[column] = value
         tag[column] = kind
-    return at
-
-
-@kernel
-def put_token(token: I64, role: int, kind: int, start: int, stop: int) -> Any:
-    """Remember an envelope field; `role` is a set of bits, one per row of `token`."""
-    index = 0
-    while role > 0:
-        if role & 1:
-            token[index, KIND], token[index, START], token[index, STOP] = kind, start, stop
-        role >>= 1
-        index += 1
-
-
-@kernel
-def skip_scalar(buffer: U8, at: int, end: int) -> Any:
-    """The place after a text, number or word that nobody wants, or -1 = not valid."""
-    byte = load8(buffer, at)
-    if byte == QUOTE:
-        stop, _ = string_end(buffer, at + 1, end)
-        return stop + 1 if stop >= 0 else -1
-    if byte == 45 and at + 1 < end and load8(buffer, at + 1) == 73:
-        at += 1
-    elif byte == 45 or 48 <= byte <= 57:
-        return number_end(buffer, at, end)
-    at, _, _ = read_word(buffer, at, end)
     return at
 
 
@@ -220,6 +253,8 @@ def scan_event(
     token: I64,
     cell: U64,
     tag: U8,
+    scratch: U8,
+    text: U8,
 ) -> Any:
     """Scan buffer[at:end] as one event. True: all of it is valid JSON, and every wanted value is in its place."""
     at = skip_space(buffer, at, end)
@@ -252,7 +287,7 @@ def scan_event(
             keys_seen += 1
             if at >= end or load8(buffer, at) != QUOTE or keys_seen > KEYS_MAX:
                 return False
-            at, node = read_key(buffer, at + 1, end, here, generation, nodes, keys, slots)
+            at, node = read_key(buffer, at + 1, end, here, generation, nodes, keys, slots, scratch, text)
             if at < 0:
                 return False
             at = skip_space(buffer, at, end)
@@ -271,6 +306,6 @@ def scan_event(
             fresh = True
             at += 1
             continue
-        at = read_scalar(buffer, at, end, node, nodes, token, cell, tag) if node >= 0 else skip_scalar(buffer, at, end)
+        at = read_scalar(buffer, at, end, node, nodes, token, cell, tag, scratch, text)
         if at < 0:
             return False

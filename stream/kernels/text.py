@@ -146,3 +146,72 @@ def utf8_end(buffer: U8, at: int, end: int) -> Any:
         if (load8(buffer, place) & 0xC0) != 0x80:
             return -1
     return at + more + 1
+
+
+@kernel
+def put_utf8(out: U8, at: int, code: int) -> Any:
+    """Write one character; the place after it."""
+    if code < 0x80:
+        out[at] = code
+        return at + 1
+    if code < 0x800:
+        out[at] = 0xC0 | (code >> 6)
+        out[at + 1] = 0x80 | (code & 0x3F)
+        return at + 2
+    if code < 0x10000:
+        out[at] = 0xE0 | (code >> 12)
+        out[at + 1] = 0x80 | ((code >> 6) & 0x3F)
+        out[at + 2] = 0x80 | (code & 0x3F)
+        return at + 3
+    out[at] = 0xF0 | (code >> 18)
+    out[at + 1] = 0x80 | ((code >> 12) & 0x3F)
+    out[at + 2] = 0x80 | ((code >> 6) & 0x3F)
+    out[at + 3] = 0x80 | (code & 0x3F)
+    return at + 4
+
+
+@kernel
+def short_escape(byte: int) -> Any:
+    """The character of an escape of one letter; quote, backslash and slash are themselves."""
+    if byte == 98:
+        return 8
+    if byte == 102:
+        return 12
+    if byte == 110:
+        return 10
+    if byte == 114:
+        return 13
+    if byte == 116:
+        return 9
+    return byte
+
+
+@kernel
+def unescape(buffer: U8, at: int, stop: int, out: U8, length_max: int) -> Any:
+    """Length of buffer[at:stop], which string_end has found valid, written without escapes to `out`; -1 = above length_max.
+
+    `out` holds length_max and four bytes more.
+    """
+    length = 0
+    while at < stop:
+        if length > length_max:
+            return -1
+        byte = load8(buffer, at)
+        if byte != BACKSLASH:
+            out[length] = byte
+            length += 1
+            at += 1
+            continue
+        kind = load8(buffer, at + 1)
+        if kind != 117:
+            out[length] = short_escape(kind)
+            length += 1
+            at += 2
+            continue
+        code = hex_value(buffer, at + 2)
+        at += 6
+        if 0xD800 <= code < 0xE000:  # the upper half of a pair: the lower one follows
+            code = 0x10000 + ((code - 0xD800) << 10) + hex_value(buffer, at + 2) - 0xDC00
+            at += 6
+        length = put_utf8(out, length, code)
+    return length if length <= length_max else -1

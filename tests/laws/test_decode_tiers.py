@@ -302,7 +302,7 @@ def ordinary(rng: random.Random) -> bytes:
         "amount": rng.choice(
             (rng.uniform(-1e6, 1e6), rng.gauss(0, 1e-9), rng.getrandbits(50), math.nan, -math.inf, 1e300 * rng.random())
         ),
-        "country": rng.choice(("DE", "naïve 😀 ١٢", "", "x" * 239)),
+        "country": rng.choice(("DE", "naïve 😀 ١٢", "", "x" * 239, "é" * 100, 'a "quoted"\n\t\\ one')),
         "age_days": rng.choice((None, rng.randrange(100), True)),
         "other": [1, {"deep": ["\n", None]}],
     }
@@ -321,7 +321,7 @@ def ordinary(rng: random.Random) -> bytes:
         del held["segments"]
     separators = rng.choice(((", ", ": "), (",", ":")))
     indent = rng.choice((None, None, 2))
-    return json.dumps(held, ensure_ascii=False, separators=separators, indent=indent).encode()
+    return json.dumps(held, ensure_ascii=rng.random() < 0.5, separators=separators, indent=indent).encode()
 
 
 @settings(max_examples=200, deadline=None)
