@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from detectors import REGISTRY
+from stream.config_errors import unknown_name
 from stream.quantities import Duration, Rate, Secret, Size, refusal, shown
 from stream.topics import TopicRole, topic_name
 
@@ -31,6 +33,7 @@ NAME_MAX = 200
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")  # Kafka allows 249 characters; the prefix needs some
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
 
+DISTANCES = tuple(name for name, entry in REGISTRY.items() if entry.kind == "distance")
 AUTO = "auto"
 NATIVE = "native"
 
@@ -82,6 +85,15 @@ PathText = Annotated[str, Field(max_length=NAME_MAX)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=5)]
 SegmentValue = Annotated[str, BeforeValidator(_scalar_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
+
+
+def _distance(value: Any) -> Any:
+    if isinstance(value, str) and value not in DISTANCES:
+        raise refusal("DL-C013", f"{shown(value)} is not known", unknown_name(value, DISTANCES))
+    return value
+
+
+DistanceName = Annotated[str, BeforeValidator(_distance), WithJsonSchema({"enum": list(DISTANCES)})]
 
 
 class Section(BaseModel):
@@ -296,7 +308,7 @@ class Target(Section):
 class Threshold(Section):
     """A distance that pages above an operator's own threshold, outside the promise of `false_alarms`."""
 
-    type: Literal["psi", "kolmogorov_smirnov", "jensen_shannon"] = Field(description="which distance")
+    type: DistanceName = Field(description="which distance")
     targets: tuple[Name, ...] = Field(default=(), description="names of targets; none = all")
     threshold: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1000)] = Field(description="pages above this")
 

@@ -122,7 +122,8 @@ def _translate(error: Any, path: Key) -> tuple[str, str, str]:
     """(code, what was read, what was expected) of one pydantic error."""
     kind, context, value = error["type"], error.get("ctx", {}), error["input"]
     if kind == "driftline":
-        return context["code"], context["message"], f"expected: {context['expected']}"
+        expected = str(context["expected"])
+        return context["code"], context["message"], expected if "nown here: " in expected else f"expected: {expected}"
     if kind == "missing":
         return "DL-C010", "missing", f"needed here: {_needed(path)}"
     if kind == "extra_forbidden":

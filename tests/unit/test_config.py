@@ -233,6 +233,14 @@ BAD = {
         MODEL.replace("a:1}", "a:1, security: {protocol: SASL_SLL}}"),
         "monitor.yaml:1:54  kafka.security.protocol: 'SASL_SLL' (text) is not known | did you mean `SASL_SSL`?  Known here: ",
     ),
+    "unknown distance": (
+        fraud("detectors: [{type: ks, threshold: 1}]"),
+        "monitor.yaml:6:24  models.fraud.detectors[0].type: 'ks' is not known | Known here: jensen_shannon, kolmogorov_smirnov, psi",
+    ),
+    "misspelt distance": (
+        fraud("detectors: [{type: psy, threshold: 1}]"),
+        "'psy' is not known | did you mean `psi`?  Known here: jensen",
+    ),
     "half of SASL": (
         MODEL.replace("a:1}", "a:1, security: {protocol: SASL_SSL, username: me}}"),
         "kafka.security: SASL_SSL lacks mechanism, password | expected: mechanism, username and password | DL-C010",
