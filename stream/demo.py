@@ -39,6 +39,7 @@ FEATURE, SHIFT = "amount", 0.5
 ALERT_WITHIN_S = 60.0  # of traffic; a demo that ran longer and saw none has failed
 PARTITIONS = 4
 READY_S = 240.0  # the very first start of a worker compiles its kernels
+STILL_S = 15.0  # a silence longer than this makes people wonder
 DAY_MS = 86_400_000
 PACE_S = 0.02
 PREFIX = "driftline."
@@ -113,11 +114,15 @@ class Demo:
     def await_ready(self, worker: Guarded) -> bool:
         """Until /ready says 200; what is normal is learnt from the training rows meanwhile."""
         say("the worker starts: it builds its reference from the training data (the first time ever it also compiles)")
-        deadline = time.monotonic() + READY_S
+        began = said = time.monotonic()
         while worker.running and not self.stop.wait(0.2):
             if self.answers_ready():
                 return True
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > said + STILL_S:
+                more(f"… {now - began:.0f} s")
+                said = now
+            if now > began + READY_S:
                 self.failure = f"the worker was not ready after {READY_S:.0f} s"
                 return False
         if not self.stop.is_set():
