@@ -21,8 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import crc32c
-
+from stream.claims import Claimant, Claimed
 from stream.container import ContainerError, UnknownVersion
 from stream.journal import encode_decision
 from stream.panes import EPOCH_HEADER
@@ -30,46 +29,20 @@ from stream.protocol import (
     Acknowledged,
     Append,
     Bounds,
-    ClaimsLost,
     Commit,
     Fenced,
-    InputLost,
-    ManifestTooLarge,
     NewerState,
     NotReady,
     OwnerDead,
-    ReadAt,
-    ReadLog,
-    ReadMetadata,
     Restored,
     Saved,
     StateCorrupt,
-    StateLost,
     Steps,
 )
-from stream.snapshot_format import (
-    HELD,
-    MANIFEST_BYTES_MAX,
-    BlobRef,
-    Manifest,
-    blob_prefix,
-    chunks,
-    commit_metadata,
-    decode_outputs,
-    encode_manifest,
-    encode_outputs,
-    join_chunks,
-    metadata_offset,
-    record_bytes,
-)
+from stream.snapshot_format import HELD, decode_outputs, encode_outputs
 from stream.stage import Decision, Output, Stage, StageWaits
-from stream.state_log import Choice, StateLog, lowest_offset
+from stream.state_writer import StateWriter
 from stream.topics import TopicRole
-
-CLAIM_ATTEMPTS_MAX = 100  # each lost one needs another writer that passed its own fence in between
-FAR_FACTOR = 2  # a blob further back than this many live sizes is written again
-FAR_FLOOR_BYTES = 1 << 20  # small states need not move: reading a MiB takes milliseconds
-GAP = "gap"  # decision: the source began after the position; {source: [from, to]}
 
 
 def stamp(output: Output, epoch: int) -> Output:
@@ -118,8 +91,6 @@ class PartitionOwner:
         announcements: Sequence[Output] = (),
         hold_all: bool = False,
     ) -> None:
-        if "/" in writer or not writer:
-            raise ValueError(f"writer {writer!r}: empty, or with a slash")
         self.stage_name = stage_name
         self.partition = partition
         self.stage = stage
@@ -136,18 +107,11 @@ class PartitionOwner:
         self._decided = 0
         self._pending: list[Decision] = []  # not journalled yet
         self._catch_up: dict[str, int] = {}
-        self._saved: Manifest | None = None
-        self._claim_offset = 0
-        self._log_bytes = 0
-        self._retired: tuple[bytes, ...] = ()  # keys given up by the newest manifest; tombstones after the next one
+        self._claimant = Claimant(stage_name, partition, writer, sources)
+        self._log: StateWriter | None = None
         self._busy = False
 
     # -- what the shell asks
-
-    @property
-    def state_topic(self) -> str:
-        """Role of the state log."""
-        return f"state.{self.stage_name}"
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -174,7 +138,9 @@ class PartitionOwner:
     def changed(self) -> bool:
         """Whether a snapshot would save anything."""
         self._collect()
-        return self._saved is None or self.vector != self._saved.vector or bool(self._pending) or bool(self._queue)
+        if self._log is None or self._log.saved.sequence == 0:  # a claim alone proves nothing: state_log, rule 1
+            return True
+        return self.vector != self._log.saved.vector or bool(self._pending) or bool(self._queue)
 
     def may_decide(self) -> bool:
         """Whether a decision is allowed here: ready, and past everything that a predecessor can have read."""
@@ -241,26 +207,12 @@ class PartitionOwner:
     def _restore(self) -> Steps[Restored]:
         if self.ready or self.dead:
             raise OwnerDead(f"{self._name}: restore is an owner's first act")
-        for attempt in range(CLAIM_ATTEMPTS_MAX):
-            # 1 the whole log, 2 the newest manifest of the highest epoch's first claimer
-            log, choice = yield from self._read_state()
-            start, gap = yield from self._start(choice, f"{self.writer}.{attempt}")
-            # 3 fence: no later assignment existed after the log was read
-            if not (yield Commit("restore.3-fence", dict(start.vector), self.partition, _metadata(choice))):
-                raise Fenced(f"{self._name}: lost before the claim of epoch {start.epoch}")
-            # 4 claim, with the state to start from
-            offset = (yield from self._append_state("restore.4-claim", ((start.key, _encoded(start)),)))[0]
-            # 5 the first claim of the highest epoch wins
-            log.add((yield ReadLog("restore.5-read-back", self.state_topic, self.partition, log.position)))
-            if self._won(log, start):
-                break
-        else:
-            raise ClaimsLost(f"{self._name}: {CLAIM_ATTEMPTS_MAX} claims lost, the last of epoch {start.epoch}")
-        # 6 load
-        self._load(log, start, choice, offset)
+        # 1 to 5 claim, 6 load
+        claimed = yield from self._claimant.claim()
+        self._load(claimed)
         # 7 void the predecessor's outputs, and learn how far it can have read
         yield from self.announce()
-        if start.epoch > 1:
+        if self.epoch > 1:
             bounds = yield Bounds("restore.7-ends", self.sources, self.partition)
             self._catch_up = {source: end for source, (_, end) in bounds.items()}
         # 8 what may not have been said
@@ -274,68 +226,20 @@ class PartitionOwner:
         return Restored(
             self.epoch,
             dict(self.vector),
-            log.records,
-            attempt + 1,
-            choice.corrupt + log.foreign,
-            len(start.refs),
-            start.live_bytes,
+            claimed.log.records,
+            claimed.attempts,
+            claimed.choice.corrupt + claimed.log.foreign,
+            len(claimed.start.refs),
+            claimed.start.live_bytes,
             decisions,
             held,
-            gap,
+            claimed.gap,
         )
 
-    def _read_state(self) -> Steps[tuple[StateLog, Choice]]:
-        metadata = yield ReadMetadata("restore.1-metadata", self.sources, self.partition)
-        log = StateLog(self.stage_name, self.partition)
-        log.add((yield ReadLog("restore.1-log", self.state_topic, self.partition, metadata_offset(metadata))))
-        choice = log.choose()
-        if choice is None:
-            log = StateLog(self.stage_name, self.partition)
-            log.add((yield ReadLog("restore.1-log-whole", self.state_topic, self.partition, None)))
-            choice = log.choose()
-        if choice is None:
-            raise StateLost(f"{self._name}: the state log cannot be read from its beginning")
-        return log, choice
-
-    def _start(self, choice: Choice, writer: str) -> Steps[tuple[Manifest, dict[str, int]]]:
-        """The claim to write: the chosen state under a new epoch. A source that begins later is a gap, a decision."""
-        bounds = yield Bounds("restore.2-bounds", self.sources, self.partition)
-        found = choice.manifest
-        vector = dict(found.vector) if found else {}
-        gaps: dict[str, list[int]] = {}
-        for source in self.sources:
-            beginning, end = bounds[source]
-            position = vector.setdefault(source, beginning)
-            if position > end:
-                raise InputLost(f"{self._name}: {source} ends at {end}, the state has read to {position}")
-            if position < beginning:
-                gaps[source] = [position, beginning]
-        decided = found.decided if found else 0
-        decisions = found.decisions if found else ()
-        if gaps:
-            decided += 1
-            decisions = (*decisions, Decision(decided, GAP, dict(vector), gaps))
-            vector |= {source: to for source, (_, to) in gaps.items()}
-        start = Manifest(
-            self.stage_name,
-            self.partition,
-            choice.epoch + 1,
-            writer,
-            0,
-            vector,
-            decided,
-            decisions,
-            dict(found.refs) if found else {},
-            found.log_bytes if found else 0,
-        )
-        return start, {source: to - position for source, (position, to) in gaps.items()}
-
-    def _won(self, log: StateLog, start: Manifest) -> bool:
-        return log.highest_epoch() == start.epoch and log.winner(start.epoch) == start.writer
-
-    def _load(self, log: StateLog, start: Manifest, choice: Choice, offset: int) -> None:
-        blobs = {name: log.blob(ref) for name, ref in start.refs.items()}
-        whole = {name: blob for name, blob in blobs.items() if blob is not None}
+    def _load(self, claimed: Claimed) -> None:
+        start = claimed.start
+        blobs = {name: claimed.log.blob(ref) for name, ref in start.refs.items()}
+        whole = {name: blob for name, blob in blobs.items() if blob is not None}  # all: a state is chosen only whole
         try:
             if HELD in whole:
                 self._queue.extend(decode_outputs(whole.pop(HELD)))
@@ -350,10 +254,7 @@ class PartitionOwner:
         self._decided = start.decided
         self._pending = list(start.decisions)
         self._hold = True
-        self._saved = start
-        self._claim_offset = offset
-        self._log_bytes = start.log_bytes + log.bytes_since(choice.manifest_offset - 1)
-        self._retired = log.garbage(start, (start.key,))
+        self._log = StateWriter(claimed)
 
     def announce(self) -> Steps[None]:
         """Tell every panes partition of the new epoch; lower ones are void from there on."""
@@ -373,27 +274,24 @@ class PartitionOwner:
         self._require_ready()
         if not self.changed:
             return None
+        log = self._log
+        assert log is not None
         # 1 blobs that keep the log's start from moving
-        again = yield from self._read_far()
+        again = yield from log.read_far()
         # 2 the cut: no yield inside
         cut = self._cut(again)
         # 3 what the state has said before the cut is acknowledged, or in the manifest
         yield Acknowledged("snapshot.3-acknowledged")
         # 4, 5 blobs, then the manifest that names them
-        manifest, given_up = yield from self._write_blobs(cut)
-        offset = (yield from self._append_state("snapshot.5-manifest", ((manifest.key, _encoded(manifest)),)))[0]
+        manifest = yield from log.write(cut.blobs, cut.gone, cut.vector, cut.decided, cut.decisions)
         # 6 only an owner whose generation lasts goes on
-        lowest = lowest_offset(self._claim_offset, offset, manifest.refs)
-        if not (yield Commit("snapshot.6-commit", dict(cut.vector), self.partition, commit_metadata(lowest))):
+        if not (yield Commit("snapshot.6-commit", dict(cut.vector), self.partition, log.metadata)):
             raise Fenced(f"{self._name}: lost at manifest {manifest.sequence} of epoch {self.epoch}")
-        self._saved = manifest
         # 7, 8 what waited for the commit: the journal first, so that nothing is seen without its reason
         yield from self._journal("snapshot.7-journal", len(cut.decisions))
         released = yield from self._release("snapshot.8-release", len(cut.held) or self._releasable())
-        # 9 the newest manifest but one stays whole, should the newest be damaged
-        tombstones, self._retired = self._retired, given_up
-        if tombstones:
-            yield from self._append_state("snapshot.9-tombstones", tuple((key, None) for key in tombstones))
+        # 9 what the newest manifest but one does not need
+        yield from log.tombstones()
         return Saved(
             dict(cut.vector),
             manifest.sequence,
@@ -403,19 +301,6 @@ class PartitionOwner:
             len(cut.decisions),
             released,
         )
-
-    def _read_far(self) -> Steps[dict[str, bytes]]:
-        saved = self._saved
-        assert saved is not None
-        reach = max(FAR_FACTOR * saved.live_bytes, FAR_FLOOR_BYTES)
-        again: dict[str, bytes] = {}
-        for name, ref in saved.refs.items():
-            if name != HELD and self._log_bytes - ref.log_bytes > reach:
-                pieces = yield ReadAt("snapshot.1-read-far", self.state_topic, self.partition, ref.offsets)
-                blob = join_chunks(ref, pieces)
-                if blob is not None:  # else it stays where it is: a restore will judge it
-                    again[name] = blob
-        return again
 
     def _cut(self, again: dict[str, bytes]) -> _Cut:
         changes = self.stage.changed_blobs()
@@ -431,37 +316,6 @@ class PartitionOwner:
         else:
             gone.add(HELD)
         return _Cut(dict(self.vector), self._decided, tuple(self._pending), held, blobs, frozenset(gone))
-
-    def _write_blobs(self, cut: _Cut) -> Steps[tuple[Manifest, tuple[bytes, ...]]]:
-        """Write the cut's blobs; the manifest of it, and the keys that it gives up."""
-        saved = self._saved
-        assert saved is not None
-        sequence = saved.sequence + 1
-        refs: dict[str, BlobRef] = {}
-        records: list[tuple[bytes, bytes | None]] = []
-        for name, blob in sorted(cut.blobs.items()):
-            pieces = chunks(blob)
-            prefix = blob_prefix(self.partition, self.epoch, saved.writer, sequence, name)
-            ref = BlobRef(prefix, len(blob), crc32c.crc32c(blob), tuple(range(len(pieces))), self._log_bytes)
-            refs[name] = ref
-            records += zip(ref.keys, pieces, strict=True)
-        if records:
-            offsets = iter((yield from self._append_state("snapshot.4-blobs", tuple(records))))
-            refs = {name: replace(ref, offsets=tuple(next(offsets) for _ in ref.offsets)) for name, ref in refs.items()}
-        kept = {name: ref for name, ref in saved.refs.items() if name not in cut.gone and name not in refs}
-        given_up = [key for name, ref in saved.refs.items() if name not in kept for key in ref.keys]
-        if saved.sequence:  # the claim itself stays: it says who owns the epoch
-            given_up.append(saved.key)
-        manifest = replace(
-            saved,
-            sequence=sequence,
-            vector=cut.vector,
-            decided=cut.decided,
-            decisions=cut.decisions,
-            refs=kept | refs,
-            log_bytes=self._log_bytes,
-        )
-        return manifest, tuple(given_up)
 
     def _journal(self, step: str, count: int) -> Steps[None]:
         if count:
@@ -491,12 +345,6 @@ class PartitionOwner:
 
     # -- plumbing
 
-    def _append_state(self, step: str, records: Sequence[tuple[bytes, bytes | None]]) -> Steps[tuple[int, ...]]:
-        outputs = tuple(Output(self.state_topic, key, value, self.partition) for key, value in records)
-        offsets: tuple[int, ...] = yield Append(step, outputs)
-        self._log_bytes += sum(record_bytes(key, value) for key, value in records)
-        return offsets
-
     def _guarded(self, steps: Steps[Any]) -> Steps[Any]:
         if self._busy:
             raise RuntimeError(f"{self._name}: one generator at a time")
@@ -522,17 +370,3 @@ class PartitionOwner:
     @property
     def _name(self) -> str:
         return f"{self.stage_name} {self.partition}"
-
-
-def _encoded(manifest: Manifest) -> bytes:
-    data = encode_manifest(manifest)
-    if len(data) > MANIFEST_BYTES_MAX:
-        raise ManifestTooLarge(f"{len(manifest.refs)} blobs: {len(data)} bytes, at most {MANIFEST_BYTES_MAX}")
-    return data
-
-
-def _metadata(choice: Choice) -> str:
-    """Of the fence's commit: nothing that the chosen state needs lies before; without a state, everything does."""
-    if choice.manifest is None:
-        return ""
-    return commit_metadata(lowest_offset(choice.claim_offset, choice.manifest_offset, choice.manifest.refs))

@@ -14,8 +14,9 @@ Rules for the executor
    effect but `Commit` after the broker refused the generation. An exception or `steps.close()` ends the owner: it is
    `dead`, nothing of it may be used again, and the partition is loaded anew by a new owner with a new `writer`.
 2. A partition has one sender. `Append` goes through it, after everything that `take_outputs` gave before.
-3. A `barrier` output is sent only when everything before it in that sender is acknowledged. Between two barriers the
-   order of arrival does not matter, and a record may arrive twice, also much later.
+3. A `barrier` output is sent only when everything before it in that sender is acknowledged, other barriers directly
+   before it left out. What follows one need not wait. Else the order of arrival does not matter, and a record may arrive
+   twice, also much later. State logs: min.compaction.lag.ms exceeds the time that a claim takes to be read back.
 4. `Commit` is checked against the generation that the owner was made for: never renewed under a newer assignment.
 5. `apply`, `decide` and `take_outputs` may be called while a generator waits for a reply; only one generator at a time.
 6. After EVERY rebalance every partition is loaded by a new owner, also one that stayed: a rival that read the log before

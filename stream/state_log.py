@@ -1,7 +1,9 @@
 """A state log as read: which state the next owner of the partition starts from. Pure; numbered as in protocol.STEPS.
 
 Rules
-1. The claim that stands first in the log among those of the highest epoch wins; only its writer's manifests count.
+1. Of the claims of the highest epoch the first in the log wins; only its writer's manifests count. A claim that was sent
+   twice may, once compacted, stand where the second copy was, behind a loser's: so a writer that has written a manifest
+   has won, wherever its claim stands. That is why every owner's first snapshot writes one, changed or not.
 2. Of these the highest sequence number counts, not the last in the log: a retried record may arrive late.
 3. A manifest counts when it and every blob it names are whole. A tombstone never hides a blob that a manifest names.
 4. A damaged one is passed over and counted, if the older one holds all its decisions; else StateCorrupt: what left under
@@ -43,7 +45,7 @@ class StateLog:
     def __init__(self, stage: str, partition: int) -> None:
         self._stage = stage
         self._partition = partition
-        self._claims: dict[int, _Written] = {}
+        self._claims: dict[int, dict[str, _Written]] = {}
         self._manifests: dict[tuple[int, str], dict[int, _Written]] = {}
         self._blobs: dict[bytes, bytes] = {}
         self._live: dict[bytes, int] = {}  # key -> offset of its value, without those whose last record is a tombstone
@@ -85,17 +87,18 @@ class StateLog:
             self._blobs[record.key] = record.value
             return
         if key.kind == "c":
-            self._claims.setdefault(key.epoch, written)
+            self._claims.setdefault(key.epoch, {}).setdefault(key.writer, written)
         self._manifests.setdefault((key.epoch, key.writer), {}).setdefault(key.sequence, written)
 
     @property
     def _name(self) -> str:
         return f"{self._stage} {self._partition}"
 
-    def winner(self, epoch: int) -> str | None:
-        """Writer of the first claim of `epoch`."""
-        claim = self._claims.get(epoch)
-        return claim.key.writer if claim else None
+    def winner(self, epoch: int) -> str:
+        """Writer of the claim that won `epoch`."""
+        claims = list(self._claims[epoch].values())
+        proven = [claim for claim in claims if max(self._manifests[epoch, claim.key.writer]) > 0]
+        return (proven or claims)[0].key.writer
 
     def highest_epoch(self) -> int:
         """The highest epoch that was claimed, 0 = none."""
@@ -112,7 +115,7 @@ class StateLog:
         if self._highest > epoch or epoch == 0:
             self._require_whole(StateLost(f"state log of {self._name}: records without the claim they belong to"))
             return None
-        claim = self._claims[epoch]
+        claim = self._claims[epoch][self.winner(epoch)]
         written = self._manifests[epoch, claim.key.writer]
         corrupt, forgotten = 0, 0
         for sequence in sorted(written, reverse=True):

@@ -37,6 +37,7 @@ COLLECTOR, MONITOR = "collector", "monitor"
 IDLE_AFTER = 3  # rounds without traffic until a partition counts as idle
 IDLE_WALL_MS = 4_000
 GHOSTS_MAX = 60
+COMPACTION_LAG_MS = 20_000  # min.compaction.lag.ms: longer than a claim takes to be read back, as in production
 
 
 class BrokenReplyError(Exception):
@@ -55,14 +56,12 @@ class Log:
         self.end += 1
         return self.end - 1
 
-    def compact(self, below: int) -> None:
-        """Keep of every key the last record; below `below` tombstones go too, as after delete.retention.ms."""
-        last = {output.key: offset for offset, output, _ in self.records}
-        self.records = [
-            (offset, output, at)
-            for offset, output, at in self.records
-            if last[output.key] == offset and (output.value is not None or offset >= below)
-        ]
+    def compact(self, now_ms: int, *, tombstones: bool) -> None:
+        """What is older than COMPACTION_LAG_MS keeps the last record of every key, and perhaps loses its tombstones."""
+        old = [record for record in self.records if record[2] <= now_ms - COMPACTION_LAG_MS]
+        last = {output.key: offset for offset, output, _ in old}
+        kept = [r for r in old if last[r[1].key] == r[0] and (r[1].value is not None or not tombstones)]
+        self.records = kept + self.records[len(old) :]
 
 
 @dataclass(slots=True)
@@ -132,14 +131,15 @@ class Actor:
         return entries
 
     def sendable(self) -> list[Entry]:
-        """Entries that may be under way: those before the first barrier, or the barrier when it is the first."""
+        """Entries that may be under way: all but barriers with anything before them, their own run left out."""
         if not self.world.rules.barrier:
             return list(self.entries)
         ready: list[Entry] = []
+        clear = True  # nothing but barriers so far
         for entry in self.entries:
-            if entry.output.barrier:
-                return ready or [entry]
-            ready.append(entry)
+            clear = clear and entry.output.barrier
+            if clear or not entry.output.barrier:
+                ready.append(entry)
         return ready
 
     def send(self) -> None:
@@ -275,7 +275,7 @@ class World:
 
             owner._record = forget_to_hold
         if not self.rules.claim_check:
-            owner._won = lambda *_: True
+            owner._claimant._won = lambda *_: True
         if not self.rules.catch_up:
             owner.may_decide = lambda: owner.ready and not owner.dead
         return owner
@@ -515,7 +515,7 @@ class World:
     def compact(self) -> None:
         stage, partition = self.random.choice(self.slots)
         log = self.log(f"state.{stage}", partition)
-        log.compact(self.random.randrange(log.end + 1))
+        log.compact(self.now_ms, tombstones=self.random.random() < 0.3)
 
     def land_ghost(self) -> None:
         if self.ghosts:
