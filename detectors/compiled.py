@@ -11,6 +11,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """Numba's njit, cached on disk, without the GIL; typed as the function it was. Exact IEEE arithmetic (no fastmath)."""
-    kernel: F = numba.njit(cache=True, nogil=True)(function)
+    """Numba's njit, cached on disk, without the GIL; typed as the function it was. IEEE arithmetic: no fastmath, x / 0 is not an error."""
+    kernel: F = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return kernel
