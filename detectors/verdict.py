@@ -39,8 +39,8 @@ class Verdict:
     direction       "up" | "down" | "spread" (values further apart) | "narrow" | "mixed" | "none"
     statistic       the statistic with most evidence in the rank layer: "location", "scale", "upper_tail", "lower_tail",
                     "shape", "missing", "invalid", or a category's label
-    since_ms        start of the excursion, at any level: the window start from which the leading tube bet gained when it was
-                    first seen; the same until the excursion is over, then None
+    since_ms        start of the excursion, at any level: the window start from which the leading tube bet has gained. Corrected
+                    once, when the excursion is settled, and the same until it is over; then None
     events          events judged (after thinning); thinned: the window was above the reference's largest one
     judged          False = the window was only collected (a slow target takes several list windows as one)
     largest_changes at most 5, largest first; filled unless the level is OK or INSUFFICIENT_DATA

@@ -59,7 +59,7 @@ _judge: Callable[..., None] = kernel.judge
 class DetectorState:
     """What a target remembers. Build with `start` or `state_from_sections`. s statistics, r + 1 rank bins, b bets.
 
-    clock I64[4]: windows judged, those at which the rank and the tube latch were set, start of the excursion in ms
+    clock I64[5]: windows judged, those at which the rank and the tube latch were set, start of the excursion in ms, settled
     evidence, adaptive F64[5, 2], share_evidence: e-SR values of the rank bets; seen F64[s, r + 1]: live rank bins so far;
     recent, recent_total: the adaptive bets' memory; tube, gain F64[b], gain_start I64[b]: e-SR values of the tube's bets, their
     running log likelihood and where it began; plug, plug_total: the plug-in's memory; pending: a slow target's collected
@@ -105,7 +105,7 @@ def start(prepared: Prepared) -> DetectorState:
     shares, values = len(prepared.share_p), count - len(prepared.share_p)
     adaptive, tube_count = len(ADAPTIVE_DECAY), len(prepared.tube[-1])
     return DetectorState(
-        clock=np.array([0, kernel.NEVER, kernel.NEVER, kernel.NEVER], np.int64),
+        clock=np.array([0, kernel.NEVER, kernel.NEVER, kernel.NEVER, 0], np.int64),
         evidence=np.zeros(int(prepared.rank[4][-1]) if values else 0),
         adaptive=np.zeros((values, adaptive)),
         share_evidence=np.zeros((shares, RANK_BETS)),

@@ -22,15 +22,16 @@ I64 = NDArray[np.int64]
 
 # Fields of `out`.
 RANK, TUBE, LEADING, RANK_CROSSED, TUBE_CROSSED, FIRES, FIELDS = 0, 1, 2, 3, 4, 5, 6
-# Fields of `clock`: windows judged, those at which the latches were set, and the window start of the excursion.
-INDEX, RANK_LATCH, TUBE_LATCH, EXCURSION = 0, 1, 2, 3
+# Fields of `clock`: windows judged, those at which the latches were set, the window start of the excursion, 1 = it is settled.
+INDEX, RANK_LATCH, TUBE_LATCH, EXCURSION, SETTLED = 0, 1, 2, 3, 4
 NEVER = -(1 << 62)
 # Fields of an effect.
 SHIFT, SIZE, FORM, SHARE, INSIDE, EFFECT_FIELDS = 0, 1, 2, 3, 4, 5
 FORM_NONE, FORM_SHIFT, FORM_SCALE, FORM_SHARE = 0.0, 1.0, 2.0, 3.0
 
 GAIN_MAX = 60.0  # nats of a bet's running gain; so that it drains in time when an excursion ends
-GAIN_BEGINS, GAIN_ENDS = 3.0, 1.0  # an excursion is seen from here on, and is over below that
+# An excursion is seen from here on, its start is settled when so much speaks for it, and it is over below the last.
+GAIN_BEGINS, GAIN_SETTLES, GAIN_ENDS = 3.0, 8.0, 1.0
 SIGMAS_INSIDE = 3.5  # a window outside the tube by less than this can be chance (about one window in 100 over 40 cuts)
 SIGMAS_SEEN = 2.0  # a change below this is not told
 
@@ -125,6 +126,19 @@ def rank_layer(
 
 
 @compiled
+def excursion(clock: I64, gain: float, gain_start: int) -> None:
+    """Follow the leading bet's gain: the start is corrected once, when it is settled, and then stays."""
+    if gain < GAIN_ENDS:
+        clock[EXCURSION] = NEVER
+        clock[SETTLED] = 0
+    elif gain >= GAIN_SETTLES and clock[SETTLED] == 0:
+        clock[EXCURSION] = gain_start
+        clock[SETTLED] = 1
+    elif gain >= GAIN_BEGINS and clock[EXCURSION] == NEVER:
+        clock[EXCURSION] = gain_start
+
+
+@compiled
 def tube_layer(
     core: I64, shares: I64, weight: float, start_ms: int, threshold: float, log_h: F64, masses: F64, lo: F64, hi: F64,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
@@ -163,10 +177,7 @@ def tube_layer(
         gain[i] = min(gain[i] + exponents[i], GAIN_MAX)
         if gain[i] > gain[leading]:
             leading = i
-    if clock[EXCURSION] == NEVER and gain[leading] >= GAIN_BEGINS:
-        clock[EXCURSION] = gain_start[leading]
-    elif gain[leading] < GAIN_ENDS:
-        clock[EXCURSION] = NEVER
+    excursion(clock, gain[leading], gain_start[leading])
     out[TUBE] = statistic / threshold
     crossed = statistic >= threshold
     if crossed:

@@ -1,0 +1,197 @@
+"""The default detector's rules one by one: latches, thinning, what it tells, what it refuses, how much it keeps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import detector_kits as kit
+
+from detectors.sequential import default_kernel as kernel
+from detectors.sequential.default import (
+    DetectionSettings,
+    describe,
+    prepare,
+    start,
+    state_from_sections,
+    state_to_sections,
+    update,
+)
+from detectors.sequential.rank_layer import kept_ranks, order_statistics, rank_bin, rank_counts
+from detectors.sequential.scores import score_table, window_statistics
+from detectors.verdict import BadSettings, BadState, Level
+
+
+def test_scores_by_hand() -> None:
+    """Two bins of equal mass: z = -+ 2 phi(0), z2 = 0, no tail; ten events in the upper one."""
+    table = score_table(np.array([10, 10]))
+    np.testing.assert_allclose(table.nominal, [0.5])
+    np.testing.assert_allclose(table.score[:, 0], [-0.7978845608, 0.7978845608], atol=1e-7)
+    np.testing.assert_allclose(table.score[:, 1], [0.0, 0.0], atol=1e-7)
+    out = np.empty(5)
+    window_statistics(np.array([0, 10]), table.score, table.nominal, table.shape_scale, out)
+    np.testing.assert_allclose(out[[0, 4]], [0.7978845608 * 10**0.5, 10**0.5], rtol=1e-7)
+    window_statistics(np.array([0, 0]), table.score, table.nominal, table.shape_scale, out)
+    assert not out.any()
+
+
+def test_rank_bins_by_hand_with_ties() -> None:
+    assert kept_ranks(1).tolist() == [1]
+    assert kept_ranks(3).tolist() == [1, 2, 3]
+    assert rank_counts(np.array([1, 2, 3]), 3).tolist() == [1, 1, 1, 1]
+    rank = kept_ranks(1000)
+    assert (rank[0], rank[-1]) == (1, 1000)
+    assert rank_counts(rank, 1000).sum() == 1001
+    order, tie = order_statistics(np.array([5.0, 5.0, 1.0]), np.array([0.9, 0.2, 0.5]), np.array([1, 2, 3]))
+    assert (order.tolist(), tie.tolist()) == ([1.0, 5.0, 5.0], [0.5, 0.2, 0.9])
+    placed = [
+        rank_bin(x, u, order, tie) for x, u in ((0.0, 0.5), (1.0, 0.6), (5.0, 0.1), (5.0, 0.5), (5.0, 0.95), (9.0, 0.0))
+    ]
+    assert placed == [0, 1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("crossings", "fires"),
+    [
+        ([(1, 0), (0, 1)], [0, 1]),
+        ([(0, 1), (1, 0)], [0, 1]),
+        ([(1, 1), (0, 1), (1, 0)], [1, 0, 1]),
+        ([(1, 0), (0, 0), (0, 0), (0, 1)], [0, 0, 0, 0]),
+        ([(1, 0), (1, 0), (0, 0), (0, 1)], [0, 0, 0, 1]),
+    ],
+)
+def test_latches_meet_expire_and_clear(crossings: list[tuple[int, int]], fires: list[int]) -> None:
+    """Expiry after 3 windows."""
+    clock = np.array([0, kernel.NEVER, kernel.NEVER, kernel.NEVER, 0])
+    out = np.zeros(kernel.FIELDS)
+    found = []
+    for rank, tube in crossings:
+        out[kernel.RANK_CROSSED], out[kernel.TUBE_CROSSED] = rank, tube
+        kernel.latch(clock, 3, out)
+        found.append(int(out[kernel.FIRES]))
+    assert found == fires
+
+
+def test_an_alarm_needs_both_layers_and_tells_what_moved() -> None:
+    prepared, state = kit.ready(kit.profile("normal", 40_000))
+    g = np.random.default_rng(1)
+    quiet = kit.run(prepared, state, kit.windows(prepared.target, g.normal(size=4_000)))
+    assert {v.level for v in quiet} <= {Level.OK, Level.CROSSED_RANK, Level.CROSSED_TUBE}
+    verdicts = kit.run(prepared, state, kit.windows(prepared.target, g.normal(0.8, 1.0, 2_000)), 200)
+    alarm = next(i for i, v in enumerate(verdicts) if v.level is Level.ALARM)
+    told = verdicts[alarm]
+    assert told.direction in {"up", "none"}
+    assert told.since_ms is not None
+    assert abs(told.since_ms - 200_000) <= 4_000
+    assert max(told.rank_log10, told.tube_log10) >= told.threshold_log10 == 5.0
+    assert len(told.largest_changes) == 5
+    changes = [abs(c.now - c.reference) for c in told.largest_changes]
+    assert changes == sorted(changes, reverse=True)
+    assert not any(v.largest_changes for v in quiet if v.level is Level.OK)
+    assert np.mean([v.shift for v in verdicts]) == pytest.approx(0.8, abs=0.08)
+    assert not all(v.inside_tube for v in verdicts)
+    assert np.mean([v.inside_tube for v in quiet]) > 0.97
+
+
+@pytest.mark.parametrize(
+    ("law", "change", "direction", "share", "size"),
+    [
+        ("normal", lambda g, n: g.normal(-0.5, 1.0, n), "down", "", 0.5),
+        ("normal", lambda g, n: g.normal(0.0, 1.5, n), "spread", "", 0.5),
+        ("normal", lambda g, n: g.normal(0.0, 0.5, n), "narrow", "", 0.5),
+        ("holes", lambda g, n: np.where(g.random(n) < 0.2, np.nan, g.normal(size=n)), "up", "missing", 0.8),
+        ("normal", lambda g, n: np.where(g.random(n) < 0.01, np.inf, g.normal(size=n)), "up", "invalid", 1.7),
+        ("categories", lambda g, n: g.choice(np.array(["a", "new"], object), n, p=[0.5, 0.5]), "up", "__unseen__", 4.0),
+    ],
+)
+def test_effects_are_described_in_probit_units(law: str, change, direction: str, share: str, size: float) -> None:
+    prepared, _ = kit.ready(kit.profile(law, 40_000))
+    counts = kit.windows(prepared.target, change(np.random.default_rng(2), 20_000), 20_000)[0]
+    found = describe(prepared, counts)
+    assert (found.direction, found.share) == (direction, share)
+    assert found.size == pytest.approx(size, rel=0.25)
+    assert found.size == abs(found.shift)
+    assert not found.inside_tube
+    same = describe(prepared, kit.windows(prepared.target, kit.DRAWS[law](np.random.default_rng(3), 5_000), 5_000)[0])
+    assert same.inside_tube
+    nothing = describe(prepared, np.zeros_like(counts))
+    assert (nothing.direction, nothing.size, nothing.inside_tube) == ("none", 0.0, True)
+
+
+def test_larger_windows_are_thinned_the_same_way_every_time() -> None:
+    prepared, state = kit.ready(kit.profile("normal"))
+    big = kit.windows(prepared.target, np.random.default_rng(1).normal(size=1000), 1000)[0]
+    verdict = update(prepared, state, big, 20.0, 7)
+    assert (verdict.thinned, verdict.events) == (True, 20)
+    again = start(prepared)
+    assert update(prepared, again, big, 20.0, 7) == verdict
+    other = start(prepared)
+    assert update(prepared, other, big, 20.0, 8).rank_log10 != verdict.rank_log10
+    assert big.sum() == 1000
+
+
+def test_thinned_windows_keep_the_bound() -> None:
+    """Windows of 20 to 400 events against a reference of 20: ranks stay uniform."""
+    prepared, state = kit.ready(kit.profile("poisson", 40_000), budget=2000.0)
+    g = np.random.default_rng(1)
+    crossings = 0
+    for i in range(3000):
+        row = kit.windows(prepared.target, g.poisson(3.0, (n := int(g.integers(20, 400)))).astype(float), n)[0]
+        crossings += update(prepared, state, row, 20.0, i).rank_crossed
+    assert crossings <= 30 + 4 * 30**0.5
+
+
+def test_settings_and_states_that_do_not_fit_are_refused() -> None:
+    found = kit.profile("normal")
+    for settings in (
+        DetectionSettings(-0.1, 1e5),
+        DetectionSettings(float("nan"), 1e5),
+        DetectionSettings(0.05, 0.0),
+        DetectionSettings(0.05, float("inf")),
+        DetectionSettings(0.05, 1e5, cells=0),
+        DetectionSettings(0.05, 1e5, latch_windows=0),
+    ):
+        with pytest.raises(BadSettings):
+            prepare(found.targets[0], settings, found.id)
+    prepared, state = kit.ready(found)
+    header, sections = state_to_sections(prepared, state)
+    other = prepare(found.targets[0], prepared.settings, "sha256:other")
+    for target, head, parts in (
+        (other, header, sections),
+        (prepared, header | {"version": 99}, sections),
+        (prepared, header, {k: v for k, v in sections.items() if k != "seen"}),
+        (prepared, header, sections | {"seen": sections["seen"][:-1]}),
+    ):
+        with pytest.raises(BadState):
+            state_from_sections(target, head, parts)
+
+
+@pytest.mark.parametrize("law", sorted(kit.DRAWS))
+def test_state_stays_under_its_declared_bytes(law: str) -> None:
+    prepared, state = kit.ready(kit.profile(law))
+    kit.run(prepared, state, kit.windows(prepared.target, kit.DRAWS[law](np.random.default_rng(0), 2_000)))
+    size = sum(part.nbytes for part in state_to_sections(prepared, state)[1].values())
+    categories = prepared.target.binning.bins + 2
+    assert size <= (10_000 if prepared.core else 700 * categories + 200)
+
+
+def test_a_tighter_budget_and_more_cells_never_alarm_earlier() -> None:
+    found = kit.profile("normal", 40_000)
+    counts = kit.windows(found.targets[0], np.random.default_rng(3).normal(0.4, 1.0, 6_000))
+    first = []
+    for budget, cells in ((1e4, 1), (1e5, 1), (1e5, 20), (1e8, 20)):
+        prepared, state = kit.ready(found, budget, 0.03, cells)
+        first.append(next(i for i, v in enumerate(kit.run(prepared, state, counts)) if v.level is Level.ALARM))
+    assert first == sorted(first)
+
+
+def test_targets_inside_the_tube_have_no_weight() -> None:
+    wide = prepare(kit.profile("normal").targets[0], DetectionSettings(0.5, 1e5), "r")
+    weight = wide.tube[-1]
+    assert weight.sum() == pytest.approx(1.0)
+    assert (weight[:6] == 0).all()  # shifts of .15, .25, .45 are inside a tolerance of .5
+    assert (weight[6:10] > 0).all()
