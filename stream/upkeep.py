@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 WATCH_TAIL = 4_000  # records of one panes partition that are looked at for the markers at the start
 STALLED_S = 60.0  # a partition with events to read that does not move for so long, while the broker answers
 REFERENCE_WAIT_S = 60.0
+STOP_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Upkeep:
         self._goal: dict[int, int] | None = None
         self._moved: dict[tuple[str, int], tuple[int, float]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending = asyncio.Event()
 
     def start(self) -> None:
         config = self.worker.setup.config
@@ -95,14 +97,17 @@ class Upkeep:
         self._tasks = [asyncio.create_task(self._every(job, pause_s), name=job.__name__) for job, pause_s in jobs]
 
     async def stop(self) -> None:
+        """End the jobs. A snapshot that is under way is waited for: cut short, its state would be lost for a last one."""
+        self._ending.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _every(self, job: Callable[[], Awaitable[None]], pause_s: float) -> None:
         """A job that fails is tried again next time: the broker may be away for a while."""
-        while True:
-            await asyncio.sleep(pause_s)
+        while not await self._ends_within(pause_s):
             try:
                 await job()
             except Refused as refusal:
@@ -112,6 +117,13 @@ class Upkeep:
                 log.error("%s: %s", getattr(job, "__name__", job), error)  # noqa: TRY400  the text says it all
             except Exception as error:  # noqa: BLE001  see above
                 log.warning("%s: %r", getattr(job, "__name__", job), error)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._ending.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     # -- snapshots
 

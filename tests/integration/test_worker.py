@@ -162,7 +162,7 @@ def test_a_topic_that_was_made_anew_is_refused_by_name(bench, kafka):
     admin.create_topics([NewTopic(b.topic, 1, 1)])
     admin.close()
     with b.running() as process:
-        assert process.wait(60) == 1
+        assert process.wait(150) == 1
         text = process.log.read_text()
     assert "InputLost" in text
     assert "Traceback" not in text
@@ -176,7 +176,7 @@ def test_topics_that_are_missing_are_named_before_anything_starts(bench, kafka):
     until(lambda: f"{b.prefix}windows" not in admin.list_topics())
     admin.close()
     with b.running() as process:
-        assert process.wait(60) == 1
+        assert process.wait(150) == 1
         assert f"{b.prefix}windows: driftline topics create" in process.log.read_text()
 
 

@@ -156,7 +156,7 @@ class Bench:
             process.wait()
             process.stdin.close()
 
-    def drain(self, seconds: float = 90) -> None:
+    def drain(self, seconds: float = 150) -> None:
         with self.running("--drain") as process:
             code = process.wait(seconds)
             assert code == 0, process.log.read_text()[-4000:]
@@ -291,7 +291,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def until(condition, seconds: float = 60.0, why=lambda: ""):
+def until(condition, seconds: float = 150.0, why=lambda: ""):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
