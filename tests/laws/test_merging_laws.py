@@ -211,3 +211,38 @@ def test_a_grown_topic_and_an_unknown_stream_are_refused_by_name():
         merger.add(PaneRecord(0, 0, 1, Marker(0, "clicks", 10, {}, {}, {}, 0)))
     with pytest.raises(UnknownSourceError, match="snapshot has 2"):
         Merger(3).load(merger.header(), {})
+
+
+def events_by_edge(bodies, sources=2):
+    """Feed (epoch, body) pairs; edge -> events, in the order in which edges came out."""
+    merger = Merger(sources)
+    found = {}
+    for offset, (epoch, body) in enumerate(bodies):
+        if merger.add(PaneRecord(offset, 0, epoch, body)):
+            for edge, models in merger.complete():
+                found[edge] = sum(tally.events for tally in models["m"].values())
+            merger.release()
+    return found
+
+
+def test_what_a_dead_owner_left_unmarked_is_forgotten_even_where_the_next_one_sends_something_else():
+    found = events_by_edge([
+        (1, Announcement(0)), (1, pane(0, 0, 5)), (1, pane(0, 0, 7, version="2")),
+        (2, Announcement(0)), (2, pane(0, 0, 4)), (2, marker(0, 10)), (1, marker(1, 10)),
+    ])  # fmt: skip
+    assert found == {0: 4}
+
+
+def test_nothing_is_added_to_a_marked_edge():
+    found = events_by_edge([
+        (1, pane(0, 0, 5)), (1, marker(0, 10)), (1, pane(0, 0, 7, version="2")), (1, marker(1, 10)),
+    ])  # fmt: skip
+    assert found == {0: 5}
+
+
+def test_edges_are_ascending_however_many_become_complete_at_once():
+    edges = [60_000 * place for place in range(0, 400, 7)]
+    found = events_by_edge(
+        [*((1, pane(0, edge, 1)) for edge in reversed(edges)), (1, marker(0, EDGE_END)), (1, marker(1, EDGE_END))]
+    )
+    assert list(found) == edges

@@ -62,6 +62,16 @@ def test_at_max_duration_a_window_is_insufficient_data_and_its_events_are_carrie
     assert inputs.states[0]["weight"] == 20 + 200  # the first window's own length, then the time since it began
 
 
+def test_a_gap_that_becomes_complete_at_once_still_ends_the_window_before_it():
+    stage = kit.monitor([PROFILE])
+    log = kit.Log().add(kit.pane(0, 0, 30, PROFILE), kit.pane(0, 200, 40, PROFILE), kit.marker(0, 300))
+    records = [r for r in kit.windows(kit.run(stage, log)) if r["series"] == PROFILE.id]
+    assert [(r["window"]["start_ms"], r["window"]["end_ms"], r["events"]) for r in records] == [
+        (0, 20, 30),
+        (200, 220, 40),
+    ]
+
+
 def test_the_end_of_a_bounded_input_closes_what_is_open():
     stage = kit.monitor([PROFILE])
     log = kit.Log().edge(0, 30, PROFILE).add(kit.marker(0, EDGE_END))
@@ -323,6 +333,19 @@ def test_a_new_reference_cuts_the_window_resolves_and_starts_afresh():
     assert sum(r["events"] for r in kit.windows(outputs) if r["series"][:7] == "version") == 19 * 80
 
 
+def test_a_transition_lasts_until_the_markers_of_silent_partitions_agree():
+    other = kit.reference(rows=2000)
+    log = kit.Log().edge(0, 40, PROFILE, sources=2).edge(10, 40, PROFILE, sources=2)
+    for edge in (20, 30, 40, 50):  # partition 1 is silent, and switches at 40
+        log.add(kit.pane(0, edge, 40, other, plan="q"))
+        log.add(kit.marker(0, edge + 10, "q"), kit.marker(1, edge + 10, "q" if edge >= 40 else "p"))
+    outputs = kit.run(kit.monitor([PROFILE, other], sources=2), log)
+    records = [r for r in kit.windows(outputs) if r["series"] in (PROFILE.id, other.id)]
+    assert [(r["window"]["start_ms"], r["window"]["end_ms"], r["state"]) for r in records] == [
+        (0, 20, "judged"), (20, 40, "transition"), (40, 60, "judged")
+    ]  # fmt: skip
+
+
 def test_a_target_that_is_no_longer_watched_resolves_its_alert():
     two = kit.reference(kit.reference_target("amount"), kit.reference_target("age"))
     fewer = kit.reference(kit.reference_target("amount"))
@@ -358,6 +381,17 @@ def test_a_missing_reference_is_asked_for_before_anything_changes():
     stage.apply("panes", log.records)
     assert len(kit.windows(stage.outbox)) == 2
     assert stage.position == len(log.records)
+
+
+def test_records_below_the_position_are_passed_over():
+    stage = kit.monitor([PROFILE])
+    log = kit.Log().add(kit.marker(0, 10), kit.marker(0, 20))
+    stage.apply("panes", log.records)
+    stage.apply(
+        "panes", [kit.PaneRecord(1, 0, 1, kit.pane(0, 30, 40, PROFILE)), kit.PaneRecord(2, 0, 1, kit.marker(0, 90))]
+    )
+    assert stage.position == 3
+    assert kit.windows(stage.outbox) == []
 
 
 def test_a_restored_monitor_asks_for_its_references_first():
