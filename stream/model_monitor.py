@@ -29,7 +29,7 @@ from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey,
 from stream.stage import Output
 from stream.tally import Tally
 from stream.topics import TopicRole
-from stream.window_records import Recorded, State, window_output
+from stream.window_records import Recorded, State, window_outputs
 from stream.window_statistics import Lens
 from stream.windows import Lengths, Window
 
@@ -265,7 +265,7 @@ class ModelMonitor(ModelState):
             verdicts=judgement.verdicts,
             drifting=drifting,
         )
-        self.emit(window_output(recorded, self.settings))
+        self._emit_all(window_outputs(recorded, self.settings))
 
     def _observe(self, series: Series, judgement: Judgement, window: Window, versions: tuple[str, ...]) -> None:
         assert judgement.verdicts is not None

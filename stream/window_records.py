@@ -6,7 +6,7 @@ hold every event of the window exactly once. Bins are those of the reference, it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -17,6 +17,7 @@ import orjson
 from detectors.sketches.distinct import estimate
 from detectors.verdict import Verdict
 from stream.monitor_settings import ModelSettings
+from stream.panes import RECORD_BYTES_MAX
 from stream.stage import Output
 from stream.tally import APART, Tally
 from stream.topics import TopicRole
@@ -55,8 +56,8 @@ class Recorded:
     drifting: frozenset[str]
 
 
-def window_output(recorded: Recorded, settings: ModelSettings) -> Output:
-    """The record, keyed by model."""
+def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Output]:
+    """The record, keyed by model; several with a part of the targets each where one would exceed RECORD_BYTES_MAX."""
     window = recorded.window
     body = {
         "model": settings.model,
@@ -67,11 +68,24 @@ def window_output(recorded: Recorded, settings: ModelSettings) -> Output:
         "window": window_body(window),
         "events": recorded.tally.events,
         "state": recorded.state.value,
-        "targets": _targets(recorded),
         "collector": recorded.plan,
         "detection": settings.detection_hash(),
     }
-    return Output(TopicRole.WINDOWS.value, settings.model.encode(), orjson.dumps(body, option=orjson.OPT_SORT_KEYS))
+    targets = _targets(recorded)
+    whole = _encoded(body | {"targets": targets})
+    if len(whole) <= RECORD_BYTES_MAX or len(targets) < 2:
+        yield Output(TopicRole.WINDOWS.value, settings.model.encode(), whole)
+        return
+    names = list(targets)
+    parts = min(len(names), -(-2 * len(whole) // RECORD_BYTES_MAX))  # twice as many as needed: targets differ in size
+    for part in range(parts):
+        own = {name: targets[name] for name in names[part::parts]}
+        value = _encoded(body | {"targets": own, "part": part, "parts": parts})
+        yield Output(TopicRole.WINDOWS.value, settings.model.encode(), value)
+
+
+def _encoded(body: dict[str, Any]) -> bytes:
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
 
 def window_body(window: Window) -> dict[str, Any]:

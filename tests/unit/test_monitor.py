@@ -105,6 +105,19 @@ def test_partitions_and_panes_are_added():
     assert sum(records[0]["targets"]["amount"]["bins"]) == 120
 
 
+def test_a_record_that_no_topic_would_take_is_split_by_targets(monkeypatch):
+    from stream import window_records
+
+    profile = kit.reference(*(kit.reference_target(f"x{place}") for place in range(9)))
+    whole = kit.windows(kit.run(kit.monitor([profile]), drifting([0.1] * 2, profile)))[0]
+    monkeypatch.setattr(window_records, "RECORD_BYTES_MAX", 2500)
+    outputs = [o for o in kit.run(kit.monitor([profile]), drifting([0.1] * 2, profile)) if o.topic == "windows"]
+    assert max(len(output.value) for output in outputs) <= 2500
+    parts = [record for record in kit.windows(outputs) if record["series"] == profile.id]
+    assert [record["part"] for record in parts] == list(range(parts[0]["parts"]))
+    assert {name: target for record in parts for name, target in record["targets"].items()} == whole["targets"]
+
+
 # ---- which version feeds, and what it spends ------------------------------------------------------------------------
 
 
