@@ -11,6 +11,7 @@ with the folder.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -24,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import IO, Literal, Self
 
 from stream.broker_files import BrokerUnavailableError, cache_folder, find_java, kafka_jars, kafka_version, writable
 from stream.broker_guard import Guarded
@@ -77,6 +78,7 @@ class Broker:
         self._folder: Path | None = None
         self._ports: dict[str, int] = {}
         self._process: Guarded | None = None
+        self._lock: IO[str] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -159,8 +161,11 @@ class Broker:
     def close(self) -> None:
         """Ends it and removes its temporary folder."""
         self.stop()
-        if self._kept is None and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            if self._lock is not None:
+                self._lock.close()
+            if self._kept is None:
+                shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
     def _prepare_folder(self) -> None:
@@ -169,7 +174,13 @@ class Broker:
         else:
             self._folder = self._kept.resolve()
         with writable(self._folder / "tmp"):
-            pass
+            self._lock = (self._folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            self._folder = None
+            raise BrokerUnavailableError(f"another broker runs on {self._kept}; --data names another folder") from error
 
     def _choose_ports(self) -> None:
         names = ("PLAINTEXT", *self._listeners, "CONTROLLER")

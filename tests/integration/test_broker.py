@@ -142,7 +142,7 @@ def test_a_broker_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pyte
 
 
 def test_two_brokers_never_share_a_folder(tmp_path: Path) -> None:
-    with Broker(tmp_path), pytest.raises(BrokerUnavailableError, match="lock"):
+    with Broker(tmp_path), pytest.raises(BrokerUnavailableError, match="another broker runs on"):
         Broker(tmp_path).start()
     assert (tmp_path / "data" / "meta.properties").exists()
 
