@@ -54,7 +54,6 @@ def decode(records: Records, layout: Layout) -> Columns:
     tier = _fast_tier(layout)
     rows = empty_rows(len(records), len(layout.paths))
     version_place = np.empty((len(records), 2), np.int64)
-    scratch = np.zeros(SCRATCH_BYTES, np.uint8)
     versions = scan_chunk(
         read_only(records.buffer),
         np.ascontiguousarray(records.value_start),
@@ -63,8 +62,7 @@ def decode(records: Records, layout: Layout) -> Columns:
         tier.tables._replace(nodes=tier.tables.nodes.copy()),
         rows,
         version_place,
-        scratch,
-        read_only(scratch),
+        np.zeros(SCRATCH_BYTES, np.uint8),
     )
     data = records.buffer.data
     texts = {bytes(data[start : start + length]) for start, length in version_place[:versions].tolist()}

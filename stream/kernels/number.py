@@ -2,7 +2,7 @@
 
 A decimal is read as mantissa x 10^exponent with at most 19 significant digits. mantissa < 2^53 and |exponent| <= 22: one exact
 multiplication or division (Clinger 1990). Otherwise Eisel-Lemire with a 128-bit table of powers of five [1]; what it cannot
-decide (subnormals, overflow, the one ambiguous product) is refused and the strict tier reads it.
+decide (subnormals, overflow, the one ambiguous product) is refused and the strict tier reads it. Places are addresses.
 
 [1] D. Lemire, Number parsing at a gigabyte per second, Software: Practice and Experience 51 (2021), section 5 and appendix B.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stream.columns import F64, U8, U64
+from stream.columns import F64, U64
 from stream.kernels.jit import kernel
 from stream.kernels.memory import bits_of, leading_zeros, load8, load64, multiply_high
 
@@ -69,16 +69,16 @@ def eight_digits_value(word: Any) -> Any:
 
 
 @kernel
-def read_digits(buffer: U8, at: int, end: int, mantissa: Any) -> Any:
+def read_digits(at: int, end: int, mantissa: Any) -> Any:
     """(next, mantissa with the digits appended, modulo 2^64)."""
     while at + 8 <= end:
-        word = load64(buffer, at)
+        word = load64(at)
         if not eight_digits(word):
             break
         mantissa = mantissa * np.uint64(100_000_000) + eight_digits_value(word)
         at += 8
     while at < end:
-        digit = load8(buffer, at) - 48
+        digit = load8(at) - 48
         if digit < 0 or digit > 9:
             break
         mantissa = mantissa * np.uint64(10) + np.uint64(digit)
@@ -87,14 +87,14 @@ def read_digits(buffer: U8, at: int, end: int, mantissa: Any) -> Any:
 
 
 @kernel
-def read_exponent(buffer: U8, at: int, end: int) -> Any:
+def read_exponent(at: int, end: int) -> Any:
     """(next, value) after the e; next = -1: no digit, or more than four."""
     negative = False
-    if at < end and (load8(buffer, at) == 43 or load8(buffer, at) == 45):
-        negative = load8(buffer, at) == 45
+    if at < end and (load8(at) == 43 or load8(at) == 45):
+        negative = load8(at) == 45
         at += 1
     start = at
-    at, value = read_digits(buffer, at, end, np.uint64(0))
+    at, value = read_digits(at, end, np.uint64(0))
     if at == start or at - start > 4:
         return -1, 0
     exponent = np.int64(value)
@@ -102,58 +102,58 @@ def read_exponent(buffer: U8, at: int, end: int) -> Any:
 
 
 @kernel
-def read_decimal(buffer: U8, at: int, end: int) -> Any:
+def read_decimal(at: int, end: int) -> Any:
     """(next, mantissa, exponent, negative) of a JSON number; next = -1: none, or more than DIGITS_MAX digits."""
     nothing = (-1, np.uint64(0), 0, False)
-    negative = at < end and load8(buffer, at) == 45
+    negative = at < end and load8(at) == 45
     if negative:
         at += 1
     start = at
-    at, mantissa = read_digits(buffer, at, end, np.uint64(0))
+    at, mantissa = read_digits(at, end, np.uint64(0))
     digits = at - start
-    if digits == 0 or (digits > 1 and load8(buffer, start) == 48):
+    if digits == 0 or (digits > 1 and load8(start) == 48):
         return nothing
     exponent = 0
-    if at < end and load8(buffer, at) == 46:
+    if at < end and load8(at) == 46:
         point = at + 1
-        at, mantissa = read_digits(buffer, point, end, mantissa)
+        at, mantissa = read_digits(point, end, mantissa)
         exponent = point - at
         if exponent == 0:
             return nothing
         digits -= exponent
-        if digits > DIGITS_MAX and load8(buffer, start) == 48:  # zeros in front are no significant digits
+        if digits > DIGITS_MAX and load8(start) == 48:  # zeros in front are no significant digits
             digits -= 1
-            while point < at and load8(buffer, point) == 48:
+            while point < at and load8(point) == 48:
                 digits -= 1
                 point += 1
     if digits > DIGITS_MAX:
         return nothing
-    if at < end and (load8(buffer, at) | 32) == 101:
-        at, written = read_exponent(buffer, at + 1, end)
+    if at < end and (load8(at) | 32) == 101:
+        at, written = read_exponent(at + 1, end)
         exponent += written
     return at, mantissa, exponent, negative
 
 
 @kernel
-def number_end(buffer: U8, at: int, end: int) -> Any:
+def number_end(at: int, end: int) -> Any:
     """The place after a JSON number of any length, or -1: the grammar only."""
-    if at < end and load8(buffer, at) == 45:
+    if at < end and load8(at) == 45:
         at += 1
     start = at
-    at, _ = read_digits(buffer, at, end, np.uint64(0))
-    if at == start or (at > start + 1 and load8(buffer, start) == 48):
+    at, _ = read_digits(at, end, np.uint64(0))
+    if at == start or (at > start + 1 and load8(start) == 48):
         return -1
-    if at < end and load8(buffer, at) == 46:
+    if at < end and load8(at) == 46:
         point = at + 1
-        at, _ = read_digits(buffer, point, end, np.uint64(0))
+        at, _ = read_digits(point, end, np.uint64(0))
         if at == point:
             return -1
-    if at < end and (load8(buffer, at) | 32) == 101:
+    if at < end and (load8(at) | 32) == 101:
         at += 1
-        if at < end and (load8(buffer, at) == 43 or load8(buffer, at) == 45):
+        if at < end and (load8(at) == 43 or load8(at) == 45):
             at += 1
         start = at
-        at, _ = read_digits(buffer, at, end, np.uint64(0))
+        at, _ = read_digits(at, end, np.uint64(0))
         if at == start:
             return -1
     return at

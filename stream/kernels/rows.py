@@ -9,6 +9,7 @@ import numpy as np
 
 from stream.columns import I32, I64, U8, U32, U64
 from stream.kernels.jit import kernel
+from stream.kernels.memory import address_of
 from stream.kernels.number import read_decimal
 from stream.kernels.scan import KIND, NUMBER, SEEN, START, STOP, TEXT, scan_event
 from stream.kernels.timestamp import decimal_time, in_range, read_rfc3339
@@ -34,23 +35,23 @@ def find_model(name: Any, models: U64) -> Any:
 
 
 @kernel
-def event_time(buffer: U8, token: I64, record_time_ms: int, settings: I64) -> Any:
+def event_time(token: I64, record_time_ms: int, settings: I64) -> Any:
     """Milliseconds, or -1 = refused."""
     if settings[RECORD_TIME]:
         return record_time_ms if in_range(record_time_ms) else -1
     start, stop = token[TIMESTAMP, START], token[TIMESTAMP, STOP]
     if token[TIMESTAMP, KIND] == TEXT:
-        return read_rfc3339(buffer, start, stop)
+        return read_rfc3339(start, stop)
     if token[TIMESTAMP, KIND] != NUMBER or settings[UNIT_EXPONENT] == NO_UNIT:
         return -1
-    place, mantissa, exponent, negative = read_decimal(buffer, start, stop)
+    place, mantissa, exponent, negative = read_decimal(start, stop)
     if place < 0 or negative:
         return -1
     return decimal_time(mantissa, exponent + settings[UNIT_EXPONENT])
 
 
 @kernel
-def name_hash(buffer: U8, token: I64, field: int) -> Any:
+def name_hash(token: I64, field: int) -> Any:
     """(known, xxh3-64) of a name; absent and empty give 0."""
     if token[field, KIND] == 0:
         return True, np.uint64(0)
@@ -59,23 +60,23 @@ def name_hash(buffer: U8, token: I64, field: int) -> Any:
         return False, np.uint64(0)
     if length == 0:
         return True, np.uint64(0)
-    return True, hash64(buffer, token[field, START], length)
+    return True, hash64(token[field, START], length)
 
 
 @kernel
-def good_outputs(tag: U8, outputs: I64) -> Any:
+def good_outputs(tag: U8, record: int, outputs: I64) -> Any:
     """Every prediction and score has a tag that it may have: outputs I64[k, 2] = column, bits of allowed tags."""
     for index in range(len(outputs)):
-        if not (outputs[index, 1] >> np.int64(tag[outputs[index, 0]])) & 1:
+        if not (outputs[index, 1] >> np.int64(tag[record, outputs[index, 0]])) & 1:
             return False
     return True
 
 
 @kernel
-def copy_columns(cell: U64, tag: U8, copies: I64) -> Any:
+def copy_columns(cell: U64, tag: U8, record: int, copies: I64) -> Any:
     for index in range(len(copies)):
         column, source = copies[index, 0], copies[index, 1]
-        cell[column], tag[column] = cell[source], tag[source]
+        cell[record, column], tag[record, column] = cell[record, source], tag[record, source]
 
 
 class ScanTables(NamedTuple):
@@ -121,52 +122,60 @@ def scan_chunk(
     rows: Rows,
     version_place: I64,
     scratch: U8,
-    text: U8,
 ) -> Any:
     """Fill the rows of n records that the scan is sure of. tables.nodes is changed (the scan's memory).
 
     version_place I64[n, 2]: start and length of texts that cover every version of the accepted rows; their number is
-    returned. scratch U8[SCRATCH_BYTES]; `text` is the same memory, read only.
+    returned. scratch U8[SCRATCH_BYTES].
     """
-    nodes, keys, slots, settings = tables.nodes, tables.keys, tables.slots, tables.settings
+    base, keys, nodes, slots = (
+        address_of(buffer),
+        address_of(tables.keys),
+        address_of(tables.nodes),
+        address_of(tables.slots),
+    )
+    cells, tags, columns = address_of(rows.cell), address_of(rows.tag), rows.cell.shape[1]
+    settings, slot_mask = tables.settings, len(tables.slots) - 1
     stack, token = np.empty(DEPTH_MAX, np.int64), np.zeros((FIELDS, 3), np.int64)
+    stack_at, token_at, scratch_at = address_of(stack), address_of(token), address_of(scratch)
     known_version, places = np.zeros(VERSION_SLOTS, np.uint64), 0
     for record in range(len(value_length)):
-        at, length = value_start[record], value_length[record]
+        at, length = base + value_start[record], value_length[record]
         if length < 2 or length > EVENT_BYTES_MAX:
             continue
         token[:, KIND] = 0
-        cell, tag = rows.cell[record], rows.tag[record]
-        end = at + length
-        if not scan_event(buffer, at, end, record + 1, nodes, keys, slots, stack, token, cell, tag, scratch, text):
+        cell, tag = cells + 8 * columns * record, tags + columns * record
+        if not scan_event(
+            at, at + length, record + 1, nodes, keys, slots, slot_mask, stack_at, token_at, cell, tag, scratch_at
+        ):
             continue
         id_length = token[PREDICTION_ID, STOP] - token[PREDICTION_ID, START]
         if token[PREDICTION_ID, KIND] == 0 or id_length == 0 or id_length > LENGTH_MAX:
             continue
         model = settings[MODEL_CONSTANT]
         if model == FROM_EVENT:
-            known, name = name_hash(buffer, token, MODEL)
+            known, name = name_hash(token, MODEL)
             if not known or name == 0:
                 continue
             model = find_model(name, tables.models)
-        if model >= 0 and tables.features_of[model] and nodes[settings[FEATURES_NODE], SEEN] != record + 1:
+        if model >= 0 and tables.features_of[model] and tables.nodes[settings[FEATURES_NODE], SEEN] != record + 1:
             continue
-        copy_columns(cell, tag, tables.copies)
-        time_ms = event_time(buffer, token, record_time_ms[record], settings)
-        if time_ms < 0 or not good_outputs(tag, tables.outputs):
+        copy_columns(rows.cell, rows.tag, record, tables.copies)
+        time_ms = event_time(token, record_time_ms[record], settings)
+        if time_ms < 0 or not good_outputs(rows.tag, record, tables.outputs):
             continue
         version = tables.version_constant
         if not settings[VERSION_CONSTANT]:
-            known, version = name_hash(buffer, token, VERSION)
+            known, version = name_hash(token, VERSION)
             if not known:
                 continue
             slot = np.int64(version) & (VERSION_SLOTS - 1)
             if version != known_version[slot]:
                 known_version[slot] = version
-                version_place[places, 0] = token[VERSION, START]
+                version_place[places, 0] = token[VERSION, START] - base
                 version_place[places, 1] = token[VERSION, STOP] - token[VERSION, START]
                 places += 1
-        rows.id_high[record], rows.id_low[record] = hash96(buffer, token[PREDICTION_ID, START], id_length)
+        rows.id_high[record], rows.id_low[record] = hash96(token[PREDICTION_ID, START], id_length)
         rows.event_time_ms[record], rows.model[record], rows.version[record] = time_ms, model, version
         rows.accepted[record] = 1
     return places

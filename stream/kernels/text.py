@@ -2,7 +2,7 @@
 """JSON strings and white space in compiled code: where they end, and whether all of it is valid.
 
 A string is read eight bytes at a time; every byte of it is checked: control characters, escapes (surrogates in pairs) and
-UTF-8 (Unicode 15, table 3-7). Nothing is accepted that the strict tier would refuse.
+UTF-8 (Unicode 15, table 3-7). Nothing is accepted that the strict tier would refuse. Places are addresses.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from stream.columns import U8
 from stream.kernels.jit import kernel
-from stream.kernels.memory import load8, load64, trailing_zeros
+from stream.kernels.memory import load8, load64, store8, trailing_zeros
 
 QUOTE, BACKSLASH = 34, 92
 ONES = np.uint64(0x0101010101010101)
@@ -24,10 +23,10 @@ SPACES = np.uint64(0x2020202020202020)
 
 
 @kernel
-def skip_space(buffer: U8, at: int, end: int) -> Any:
+def skip_space(at: int, end: int) -> Any:
     """The next place that is no white space."""
     while at < end:
-        byte = load8(buffer, at)
+        byte = load8(at)
         if byte > 32 or (byte != 32 and byte != 10 and byte != 13 and byte != 9):
             return at
         at += 1
@@ -48,26 +47,26 @@ def special_bytes(word: Any) -> Any:
 
 
 @kernel
-def string_end(buffer: U8, at: int, end: int) -> Any:
+def string_end(at: int, end: int) -> Any:
     """(place of the closing quote, has escapes) of a string whose opening quote is before `at`; -1 = not valid."""
     escaped = False
     while True:
         if at + 8 <= end:
-            found = special_bytes(load64(buffer, at))
+            found = special_bytes(load64(at))
             if found == 0:
                 at += 8
                 continue
             at += trailing_zeros(found) >> 3
         elif at >= end:
             return -1, escaped
-        byte = load8(buffer, at)
+        byte = load8(at)
         if byte == QUOTE:
             return at, escaped
         if byte == BACKSLASH:
             escaped = True
-            at = escape_end(buffer, at + 1, end)
+            at = escape_end(at + 1, end)
         elif byte >= 128:
-            at = utf8_end(buffer, at, end)
+            at = utf8_end(at, end)
         elif byte < 32:
             at = -1
         else:
@@ -77,11 +76,11 @@ def string_end(buffer: U8, at: int, end: int) -> Any:
 
 
 @kernel
-def hex_value(buffer: U8, at: int) -> Any:
+def hex_value(at: int) -> Any:
     """Four hexadecimal digits, or -1."""
     value = 0
     for place in range(at, at + 4):
-        digit: Any = np.int64(load8(buffer, place))
+        digit: Any = np.int64(load8(place))
         if 48 <= digit <= 57:
             digit -= 48
         else:
@@ -93,33 +92,33 @@ def hex_value(buffer: U8, at: int) -> Any:
 
 
 @kernel
-def escape_end(buffer: U8, at: int, end: int) -> Any:
+def escape_end(at: int, end: int) -> Any:
     """The place after an escape whose backslash is before `at`; -1 = not valid."""
     if at >= end:
         return -1
-    byte = load8(buffer, at)
+    byte = load8(at)
     if byte != 117:
         simple = byte == QUOTE or byte == BACKSLASH or byte == 47 or byte == 98
         simple = simple or byte == 102 or byte == 110 or byte == 114 or byte == 116
         return at + 1 if simple else -1
     if at + 5 > end:
         return -1
-    unit = hex_value(buffer, at + 1)
+    unit = hex_value(at + 1)
     at += 5
     if unit < 0 or 0xDC00 <= unit < 0xE000:
         return -1
     if unit < 0xD800 or unit >= 0xE000:
         return at
-    if at + 6 > end or load8(buffer, at) != BACKSLASH or load8(buffer, at + 1) != 117:
+    if at + 6 > end or load8(at) != BACKSLASH or load8(at + 1) != 117:
         return -1
-    unit = hex_value(buffer, at + 2)
+    unit = hex_value(at + 2)
     return at + 6 if 0xDC00 <= unit < 0xE000 else -1
 
 
 @kernel
-def utf8_end(buffer: U8, at: int, end: int) -> Any:
+def utf8_end(at: int, end: int) -> Any:
     """The place after a character of two to four bytes; -1 = not UTF-8."""
-    first = load8(buffer, at)
+    first = load8(at)
     low, high = 0x80, 0xBF
     if 0xC2 <= first <= 0xDF:
         more = 1
@@ -139,39 +138,39 @@ def utf8_end(buffer: U8, at: int, end: int) -> Any:
         return -1
     if at + more >= end:
         return -1
-    second = load8(buffer, at + 1)
+    second = load8(at + 1)
     if second < low or second > high:
         return -1
     for place in range(at + 2, at + more + 1):
-        if (load8(buffer, place) & 0xC0) != 0x80:
+        if (load8(place) & 0xC0) != 0x80:
             return -1
     return at + more + 1
 
 
 @kernel
-def put_utf8(out: U8, at: int, code: int) -> Any:
-    """Write one character; the place after it."""
+def put_utf8(out: int, code: int) -> Any:
+    """Write one character at an address; the address after it."""
     if code < 0x80:
-        out[at] = code
-        return at + 1
+        store8(out, code)
+        return out + 1
     if code < 0x800:
-        out[at] = 0xC0 | (code >> 6)
-        out[at + 1] = 0x80 | (code & 0x3F)
-        return at + 2
+        store8(out, 0xC0 | (code >> 6))
+        store8(out + 1, 0x80 | (code & 0x3F))
+        return out + 2
     if code < 0x10000:
-        out[at] = 0xE0 | (code >> 12)
-        out[at + 1] = 0x80 | ((code >> 6) & 0x3F)
-        out[at + 2] = 0x80 | (code & 0x3F)
-        return at + 3
-    out[at] = 0xF0 | (code >> 18)
-    out[at + 1] = 0x80 | ((code >> 12) & 0x3F)
-    out[at + 2] = 0x80 | ((code >> 6) & 0x3F)
-    out[at + 3] = 0x80 | (code & 0x3F)
-    return at + 4
+        store8(out, 0xE0 | (code >> 12))
+        store8(out + 1, 0x80 | ((code >> 6) & 0x3F))
+        store8(out + 2, 0x80 | (code & 0x3F))
+        return out + 3
+    store8(out, 0xF0 | (code >> 18))
+    store8(out + 1, 0x80 | ((code >> 12) & 0x3F))
+    store8(out + 2, 0x80 | ((code >> 6) & 0x3F))
+    store8(out + 3, 0x80 | (code & 0x3F))
+    return out + 4
 
 
 @kernel
-def short_escape(byte: int) -> Any:
+def short_escape(byte: Any) -> Any:
     """The character of an escape of one letter; quote, backslash and slash are themselves."""
     if byte == 98:
         return 8
@@ -187,31 +186,31 @@ def short_escape(byte: int) -> Any:
 
 
 @kernel
-def unescape(buffer: U8, at: int, stop: int, out: U8, length_max: int) -> Any:
-    """Length of buffer[at:stop], which string_end has found valid, written without escapes to `out`; -1 = above length_max.
+def unescape(at: int, stop: int, out: int, length_max: int) -> Any:
+    """Length of the text at:stop, which string_end has found valid, written without escapes to `out`; -1 = above length_max.
 
-    `out` holds length_max and four bytes more.
+    `out` has room for length_max bytes and four more.
     """
-    length = 0
+    first = out
     while at < stop:
-        if length > length_max:
+        if out - first > length_max:
             return -1
-        byte = load8(buffer, at)
+        byte = np.int64(load8(at))
         if byte != BACKSLASH:
-            out[length] = byte
-            length += 1
+            store8(out, byte)
+            out += 1
             at += 1
             continue
-        kind = load8(buffer, at + 1)
+        kind = np.int64(load8(at + 1))
         if kind != 117:
-            out[length] = short_escape(kind)
-            length += 1
+            store8(out, short_escape(kind))
+            out += 1
             at += 2
             continue
-        code = hex_value(buffer, at + 2)
+        code = hex_value(at + 2)
         at += 6
         if 0xD800 <= code < 0xE000:  # the upper half of a pair: the lower one follows
-            code = 0x10000 + ((code - 0xD800) << 10) + hex_value(buffer, at + 2) - 0xDC00
+            code = 0x10000 + ((code - 0xD800) << 10) + hex_value(at + 2) - 0xDC00
             at += 6
-        length = put_utf8(out, length, code)
-    return length if length <= length_max else -1
+        out = put_utf8(out, code)
+    return out - first if out - first <= length_max else -1

@@ -1,5 +1,8 @@
 # ruff: noqa: PLR1714 - compiled: arguments are arrays, comparisons are machine code
-"""Event times in compiled code: RFC 3339 texts and decimals in a unit, to milliseconds. Refused = the strict tier's."""
+"""Event times in compiled code: RFC 3339 texts and decimals in a unit, to milliseconds. Refused = the strict tier's.
+
+Places are addresses.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from stream.columns import U8
 from stream.kernels.jit import kernel
 from stream.kernels.memory import load8
 from stream.limits import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
@@ -22,9 +24,9 @@ def in_range(time_ms: Any) -> Any:
 
 
 @kernel
-def two_digits(buffer: U8, at: int) -> Any:
+def two_digits(at: int) -> Any:
     """0 to 99, or -1."""
-    tens, ones = np.int64(load8(buffer, at)) - 48, np.int64(load8(buffer, at + 1)) - 48
+    tens, ones = np.int64(load8(at)) - 48, np.int64(load8(at + 1)) - 48
     if tens < 0 or tens > 9 or ones < 0 or ones > 9:
         return -1
     return tens * 10 + ones
@@ -44,14 +46,14 @@ def day_number(year: int, month: int, day: int) -> Any:
 
 
 @kernel
-def zone_minutes(buffer: U8, at: int, end: int) -> Any:
+def zone_minutes(at: int, end: int) -> Any:
     """(known, offset) of Z or +hh:mm that ends exactly at `end`."""
-    if at + 1 == end and (load8(buffer, at) | 32) == 122:
+    if at + 1 == end and (load8(at) | 32) == 122:
         return True, 0
-    if at + 6 != end or load8(buffer, at + 3) != 58:
+    if at + 6 != end or load8(at + 3) != 58:
         return False, 0
-    sign = load8(buffer, at)
-    hours, minutes = two_digits(buffer, at + 1), two_digits(buffer, at + 4)
+    sign = load8(at)
+    hours, minutes = two_digits(at + 1), two_digits(at + 4)
     if (sign != 43 and sign != 45) or hours < 0 or hours > 23 or minutes < 0 or minutes > 59:
         return False, 0
     offset = hours * 60 + minutes
@@ -59,20 +61,15 @@ def zone_minutes(buffer: U8, at: int, end: int) -> Any:
 
 
 @kernel
-def read_rfc3339(buffer: U8, at: int, end: int) -> Any:
-    """Milliseconds since 1970 of buffer[at:end]; -1 = refused. Fractions are cut to milliseconds, :60 is :59.999."""
+def read_rfc3339(at: int, end: int) -> Any:
+    """Milliseconds since 1970 of the text at:end; -1 = refused. Fractions are cut to milliseconds, :60 is :59.999."""
     if end - at < 20:
         return -1
-    century, years = two_digits(buffer, at), two_digits(buffer, at + 2)
-    month, day = two_digits(buffer, at + 5), two_digits(buffer, at + 8)
-    hour, minute, second = two_digits(buffer, at + 11), two_digits(buffer, at + 14), two_digits(buffer, at + 17)
-    separator = load8(buffer, at + 10)
-    if (
-        load8(buffer, at + 4) != 45
-        or load8(buffer, at + 7) != 45
-        or load8(buffer, at + 13) != 58
-        or load8(buffer, at + 16) != 58
-    ):
+    century, years = two_digits(at), two_digits(at + 2)
+    month, day = two_digits(at + 5), two_digits(at + 8)
+    hour, minute, second = two_digits(at + 11), two_digits(at + 14), two_digits(at + 17)
+    separator = load8(at + 10)
+    if load8(at + 4) != 45 or load8(at + 7) != 45 or load8(at + 13) != 58 or load8(at + 16) != 58:
         return -1
     if (separator | 32) != 116 and separator != 32:
         return -1
@@ -84,16 +81,16 @@ def read_rfc3339(buffer: U8, at: int, end: int) -> Any:
     at += 19
     milli: Any = 0
     weight = 100
-    if load8(buffer, at) == 46:
+    if load8(at) == 46:
         at += 1
         first = at
-        while at < end and 48 <= load8(buffer, at) <= 57:
-            milli += weight * (np.int64(load8(buffer, at)) - 48)
+        while at < end and 48 <= load8(at) <= 57:
+            milli += weight * (np.int64(load8(at)) - 48)
             weight //= 10
             at += 1
         if at == first:
             return -1
-    known, offset = zone_minutes(buffer, at, end)
+    known, offset = zone_minutes(at, end)
     if not known:
         return -1
     if second == 60:

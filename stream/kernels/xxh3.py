@@ -1,4 +1,3 @@
-# ruff: noqa: PLR0917 - compiled: arguments are arrays, comparisons are machine code
 """xxh3 of up to 240 bytes in compiled code, seed 0: 64 bits for texts and keys, the upper 96 of 128 for ids.
 
 Source: XXH3 of xxHash 0.8 (Y. Collet), the paths for 0, 1-3, 4-8, 9-16, 17-128 and 129-240 bytes. Longer texts are the
@@ -11,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stream.columns import U8
 from stream.kernels.jit import kernel
-from stream.kernels.memory import load8, load32, load64, multiply_high, swap_bytes
+from stream.kernels.memory import address_of, load8, load32, load64, multiply_high, swap_bytes
 
 LENGTH_MAX = 240
 SECRET = np.frombuffer(
@@ -64,69 +62,69 @@ def fold(a: Any, b: Any) -> Any:
 
 @kernel
 def secret(place: int) -> Any:
-    return load64(SECRET, place)
+    return load64(address_of(SECRET) + place)
 
 
 @kernel
-def mix16(buffer: U8, at: int, place: int) -> Any:
-    return fold(load64(buffer, at) ^ secret(place), load64(buffer, at + 8) ^ secret(place + 8))
+def mix16(at: int, place: int) -> Any:
+    return fold(load64(at) ^ secret(place), load64(at + 8) ^ secret(place + 8))
 
 
 @kernel
-def tiny(buffer: U8, start: int, length: int) -> Any:
+def tiny(start: int, length: int) -> Any:
     """1 to 3 bytes and the length as 32 bits."""
-    first = np.uint64(load8(buffer, start)) << np.uint64(16)
-    middle = np.uint64(load8(buffer, start + (length >> 1))) << np.uint64(24)
-    return first | middle | np.uint64(load8(buffer, start + length - 1)) | (np.uint64(length) << np.uint64(8))
+    first = np.uint64(load8(start)) << np.uint64(16)
+    middle = np.uint64(load8(start + (length >> 1))) << np.uint64(24)
+    return first | middle | np.uint64(load8(start + length - 1)) | (np.uint64(length) << np.uint64(8))
 
 
 @kernel
-def hash64(buffer: U8, start: int, length: int) -> Any:
-    """xxh3-64 of buffer[start : start + length], length at most LENGTH_MAX."""
+def hash64(start: int, length: int) -> Any:
+    """xxh3-64 of `length` bytes at an address, length at most LENGTH_MAX."""
     size = np.uint64(length)
     if length > 16:
-        return hash64_long(buffer, start, length)
+        return hash64_long(start, length)
     if length > 8:
-        low = load64(buffer, start) ^ (secret(24) ^ secret(32))
-        high = load64(buffer, start + length - 8) ^ (secret(40) ^ secret(48))
+        low = load64(start) ^ (secret(24) ^ secret(32))
+        high = load64(start + length - 8) ^ (secret(40) ^ secret(48))
         return avalanche(size + swap_bytes(low) + high + fold(low, high))
     if length > 3:
-        first, second = np.uint64(load32(buffer, start)), np.uint64(load32(buffer, start + length - 4))
+        first, second = np.uint64(load32(start)), np.uint64(load32(start + length - 4))
         keyed = (second + (first << np.uint64(32))) ^ (secret(8) ^ secret(16))
         keyed = (keyed ^ rotate(keyed, 49) ^ rotate(keyed, 24)) * MX2
         keyed = (keyed ^ ((keyed >> np.uint64(35)) + size)) * MX2
         return shift_xor(keyed, 28)
     if length > 0:
-        flip = np.uint64(load32(SECRET, 0) ^ load32(SECRET, 4))
-        return avalanche_xxh64(tiny(buffer, start, length) ^ flip)
+        flip = np.uint64(load32(address_of(SECRET)) ^ load32(address_of(SECRET) + 4))
+        return avalanche_xxh64(tiny(start, length) ^ flip)
     return avalanche_xxh64(secret(56) ^ secret(64))
 
 
 @kernel
-def hash64_long(buffer: U8, start: int, length: int) -> Any:
+def hash64_long(start: int, length: int) -> Any:
     """xxh3-64 of 17 to 240 bytes."""
     total = np.uint64(length) * P1
     end = start + length
     if length <= 128:
         for step in range((length - 1) // 32, -1, -1):
-            total += mix16(buffer, start + 16 * step, 32 * step)
-            total += mix16(buffer, end - 16 * (step + 1), 32 * step + 16)
+            total += mix16(start + 16 * step, 32 * step)
+            total += mix16(end - 16 * (step + 1), 32 * step + 16)
         return avalanche(total)
     for step in range(8):
-        total += mix16(buffer, start + 16 * step, 16 * step)
+        total += mix16(start + 16 * step, 16 * step)
     total = avalanche(total)
     for step in range(8, length // 16):
-        total += mix16(buffer, start + 16 * step, 16 * (step - 8) + 3)
-    return avalanche(total + mix16(buffer, end - 16, LAST))
+        total += mix16(start + 16 * step, 16 * (step - 8) + 3)
+    return avalanche(total + mix16(end - 16, LAST))
 
 
 @kernel
-def hash96(buffer: U8, start: int, length: int) -> Any:
-    """(upper 64, next 32) bits of xxh3-128 of buffer[start : start + length], length at most LENGTH_MAX."""
+def hash96(start: int, length: int) -> Any:
+    """(upper 64, next 32) bits of xxh3-128 of `length` bytes at an address, length at most LENGTH_MAX."""
     if length > 16:
-        return hash96_long(buffer, start, length)
+        return hash96_long(start, length)
     if length > 8:
-        low, high = load64(buffer, start), load64(buffer, start + length - 8)
+        low, high = load64(start), load64(start + length - 8)
         mixed = low ^ high ^ (secret(32) ^ secret(40))
         product, upper = mixed * P1, multiply_high(mixed, P1)
         product += np.uint64(length - 1) << np.uint64(54)
@@ -135,7 +133,7 @@ def hash96(buffer: U8, start: int, length: int) -> Any:
         product ^= swap_bytes(upper)
         return avalanche(multiply_high(product, P2) + upper * P2), avalanche(product * P2) >> np.uint64(32)
     if length > 3:
-        low, high = np.uint64(load32(buffer, start)), np.uint64(load32(buffer, start + length - 4))
+        low, high = np.uint64(load32(start)), np.uint64(load32(start + length - 4))
         keyed = (low + (high << np.uint64(32))) ^ (secret(16) ^ secret(24))
         factor = P1 + (np.uint64(length) << np.uint64(2))
         product, upper = keyed * factor, multiply_high(keyed, factor)
@@ -144,36 +142,36 @@ def hash96(buffer: U8, start: int, length: int) -> Any:
         product = shift_xor(shift_xor(product, 35) * MX2, 28)
         return avalanche(upper), product >> np.uint64(32)
     if length > 0:
-        low = tiny(buffer, start, length)
+        low = tiny(start, length)
         swapped = swap_bytes(low) >> np.uint64(32)
         high = ((swapped << np.uint64(13)) | (swapped >> np.uint64(19))) & LOW32
-        low ^= np.uint64(load32(SECRET, 0) ^ load32(SECRET, 4))
-        high ^= np.uint64(load32(SECRET, 8) ^ load32(SECRET, 12))
+        low ^= np.uint64(load32(address_of(SECRET)) ^ load32(address_of(SECRET) + 4))
+        high ^= np.uint64(load32(address_of(SECRET) + 8) ^ load32(address_of(SECRET) + 12))
         return avalanche_xxh64(high), avalanche_xxh64(low) >> np.uint64(32)
     return avalanche_xxh64(secret(80) ^ secret(88)), avalanche_xxh64(secret(64) ^ secret(72)) >> np.uint64(32)
 
 
 @kernel
-def mix32(low: Any, high: Any, buffer: U8, first: int, second: int, place: int) -> Any:
-    low = (low + mix16(buffer, first, place)) ^ (load64(buffer, second) + load64(buffer, second + 8))
-    high = (high + mix16(buffer, second, place + 16)) ^ (load64(buffer, first) + load64(buffer, first + 8))
+def mix32(low: Any, high: Any, first: int, second: int, place: int) -> Any:
+    low = (low + mix16(first, place)) ^ (load64(second) + load64(second + 8))
+    high = (high + mix16(second, place + 16)) ^ (load64(first) + load64(first + 8))
     return low, high
 
 
 @kernel
-def hash96_long(buffer: U8, start: int, length: int) -> Any:
+def hash96_long(start: int, length: int) -> Any:
     """The same of 17 to 240 bytes."""
     end = start + length
     low, high = np.uint64(length) * P1, np.uint64(0)
     if length <= 128:
         for step in range((length - 1) // 32, -1, -1):
-            low, high = mix32(low, high, buffer, start + 16 * step, end - 16 * (step + 1), 32 * step)
+            low, high = mix32(low, high, start + 16 * step, end - 16 * (step + 1), 32 * step)
     else:
         for at in range(0, 128, 32):
-            low, high = mix32(low, high, buffer, start + at, start + at + 16, at)
+            low, high = mix32(low, high, start + at, start + at + 16, at)
         low, high = avalanche(low), avalanche(high)
         for at in range(128, length - 31, 32):
-            low, high = mix32(low, high, buffer, start + at, start + at + 16, at - 128 + 3)
-        low, high = mix32(low, high, buffer, end - 16, end - 32, LAST - 16)
+            low, high = mix32(low, high, start + at, start + at + 16, at - 128 + 3)
+        low, high = mix32(low, high, end - 16, end - 32, LAST - 16)
     upper = low * P1 + high * P4 + np.uint64(length) * P2
     return np.uint64(0) - avalanche(upper), avalanche(low + high) >> np.uint64(32)

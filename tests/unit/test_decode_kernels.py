@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 from fractions import Fraction
@@ -12,32 +13,38 @@ import xxhash
 
 from stream.category import category_hash, category_text, number_category_hash
 from stream.decode_strict import RefusedError, _rfc3339
+from stream.kernels.jit import STAMP
 from stream.kernels.number import FIVES, number_end, powers_of_five, read_decimal, to_double
-from stream.kernels.text import string_end
+from stream.kernels.text import string_end, unescape
 from stream.kernels.timestamp import decimal_time, read_rfc3339
 from stream.kernels.xxh3 import LENGTH_MAX, hash64, hash96
 from stream.limits import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
 
 
-def buffer_of(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, np.uint8)
+class Text:
+    """Bytes at an address, between bytes that must not be read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.held = np.frombuffer(b"9" + data + b"9999999999", np.uint8)
+        self.at = self.held.ctypes.data + 1
+        self.end = self.at + len(data)
 
 
 def test_xxh3_at_every_length() -> None:
     rng = random.Random(1)
     for length in range(LENGTH_MAX + 1):
         data = rng.randbytes(length)
-        buffer = buffer_of(b"ab" + data)  # unaligned, and ending with the text
-        assert int(hash64(buffer, 2, length)) == xxhash.xxh3_64_intdigest(data)
-        high, low = hash96(buffer, 2, length)
+        text = Text(data)
+        assert int(hash64(text.at, length)) == xxhash.xxh3_64_intdigest(data)
+        high, low = hash96(text.at, length)
         assert int(high) << 32 | int(low) == xxhash.xxh3_128_intdigest(data) >> 32
 
 
 def read(text: str) -> float | None:
     """The compiled reader on exactly `text`; None = refused."""
-    buffer = buffer_of(b"x" + text.encode())
-    end, mantissa, exponent, negative = read_decimal(buffer, 1, len(buffer))
-    if end != len(buffer):
+    data = Text(text.encode())
+    end, mantissa, exponent, negative = read_decimal(data.at, data.end)
+    if end != data.end:
         return None
     known, raw = to_double(np.uint64(mantissa), exponent, negative)
     return struct.unpack("<d", struct.pack("<Q", int(raw)))[0] if known else None
@@ -74,15 +81,15 @@ def test_zero_has_one_form(text: str) -> None:
 )
 def test_what_is_no_number_is_refused(text: str) -> None:
     assert read(text) is None
-    data = buffer_of(b"x" + text.encode())
-    assert number_end(data, 1, len(data)) != len(data)
+    data = Text(text.encode())
+    assert number_end(data.at, data.end) != data.end
 
 
 @pytest.mark.parametrize("text", ["12345678901234567890", "0.12345678901234567891", "1e400", "5e-324", "1e12345"])
 def test_what_is_unsure_is_refused_but_is_a_number(text: str) -> None:
     assert read(text) is None
-    data = buffer_of(text.encode())
-    assert number_end(data, 0, len(data)) == len(data)
+    data = Text(text.encode())
+    assert number_end(data.at, data.end) == data.end
 
 
 def test_powers_of_five_are_within_one_unit() -> None:
@@ -111,8 +118,8 @@ def test_every_day_is_where_the_calendar_puts_it() -> None:
         for month in range(14):
             for day in range(33):
                 text = f"{year:04}-{month:02}-{day:02}T23:59:59.5+00:00"
-                buffer = buffer_of(text.encode())
-                assert read_rfc3339(buffer, 0, len(buffer)) == python_time(text), text
+                data = Text(text.encode())
+                assert read_rfc3339(data.at, data.end) == python_time(text), text
 
 
 def test_damaged_times_agree_with_python() -> None:
@@ -124,8 +131,8 @@ def test_damaged_times_agree_with_python() -> None:
         for _ in range(rng.randrange(3)):
             text[rng.randrange(len(text))] = rng.choice("0123456789-:.TZtz +x")
         written = "".join(text[: rng.choice((len(text), len(text), 19, 22, 10))]) + rng.choice(("", "Z"))
-        buffer = buffer_of(written.encode())
-        assert read_rfc3339(buffer, 0, len(buffer)) == python_time(written), written
+        data = Text(written.encode())
+        assert read_rfc3339(data.at, data.end) == python_time(written), written
 
 
 def test_decimal_times_are_rounded_down() -> None:
@@ -141,8 +148,6 @@ def test_decimal_times_are_rounded_down() -> None:
 
 def python_text(data: bytes) -> bool:
     """Whether `data` is the valid inside of a JSON string, by the standard library's parts."""
-    import json
-
     try:
         text = json.loads(b'"' + data + b'"')
         return isinstance(text, str) and text.encode() is not None
@@ -180,11 +185,32 @@ def test_strings_are_valid_where_python_says_so() -> None:
     ]
     for _ in range(20_000):
         inside = b"".join(rng.choice(pieces) for _ in range(rng.randrange(6)))
-        closed = buffer_of(inside + b'"' + b"tail")
-        end, _ = string_end(closed, 0, len(inside) + 1)
-        assert (end == len(inside)) == python_text(inside), inside
-        open_end, _ = string_end(closed, 0, len(inside))  # the quote lies beyond the value's end
-        assert open_end < len(inside)
+        closed = Text(inside + b'"')
+        end, escaped = string_end(closed.at, closed.end)
+        valid = python_text(inside)
+        assert (end == closed.end - 1) == valid, inside
+        cut, _ = string_end(closed.at, closed.end - 1)  # the quote lies beyond the value's end
+        assert cut < closed.end - 1
+        if valid:
+            assert escaped == (b"\\" in inside)
+            written = json.loads(b'"' + inside + b'"').encode()
+            out = np.zeros(64, np.uint8)
+            length = unescape(closed.at, end, out.ctypes.data, 60)
+            assert out.tobytes()[:length] == written, inside
+            assert unescape(closed.at, end, out.ctypes.data, len(written)) == len(written)
+            assert unescape(closed.at, end, out.ctypes.data, len(written) - 1) == -1
+
+
+def test_one_change_of_source_voids_every_compiled_kernel() -> None:
+    """numba's own check sees a function's file only; this private place is what widens it."""
+    assert {name for name, _, _ in STAMP} >= {"scan.py", "rows.py", "xxh3.py", "limits.py"}
+    hash64(Text(b"compiled").at, 8)
+    index = hash64._cache._cache_file
+    assert index._source_stamp == STAMP
+    assert index._load_index()
+    index._source_stamp = (*STAMP, ("more.py", 0, 0))
+    assert not index._load_index()
+    index._source_stamp = STAMP
 
 
 @pytest.mark.parametrize(
