@@ -140,7 +140,9 @@ class Tally:
             for name in ("start", "counts", "sums", "extremes", "out_of_range", "distinct")
         )
         names = tuple(header["names"])
-        return cls(names, header["events"], start, counts.astype(np.int64), sums, extremes, out_of_range, distinct, sample)
+        return cls(
+            names, header["events"], start, counts.astype(np.int64), sums, extremes, out_of_range, distinct, sample
+        )
 
     def _wider(self, other: Tally) -> U8:
         """Registers of both: a pane without any (a segment's, a model without categories) adds nothing."""
