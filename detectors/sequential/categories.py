@@ -31,8 +31,16 @@ I64 = NDArray[np.int64]
 
 UP_SHIFTS = (0.3, 0.6, 1.1, 1.9, 3.0, 5.0)  # of the expected count, in its standard deviations
 DOWN_SHIFTS = (0.3, 0.6, 1.1, 1.9)
+RARE_SHIFTS = (
+    10.0,
+    20.0,
+    50.0,
+    100.0,
+)  # up, in place of DOWN_SHIFTS where fewer than RARE_COUNT are expected in a window
+RARE_COUNT = 0.05
 SPIKES = (0.02, 0.2)  # probability that the bet puts on a record
 RANK_BETS = len(UP_SHIFTS) + len(DOWN_SHIFTS) + len(SPIKES)
+RARE_SHARE = 1e-4  # below it no fall can be told in any sensible time (a nat takes 1 / share events): no bets on it
 TUBE_SHIFTS = (0.15, -0.15, 0.25, -0.25, 0.45, -0.45, 0.8, -0.8, 1.5, -1.5, 2.5)  # probit; 2.5: unseen -> some per cent
 
 NORMAL_VARIANCE_MIN = 1000.0  # of the count: above it the normal law is within 1 % of the binomial's tail odds at 3 sd
@@ -107,8 +115,11 @@ def other_shares(p: float, n: int) -> list[float]:
     rare = min(p, 1.0 - p)
     sd = math.sqrt(rare * (1.0 - rare) / n)
     up = [min(rare + s * sd, 0.5 * (1.0 + rare)) for s in UP_SHIFTS]
-    down = [rare / (1.0 + s * sd / rare) for s in DOWN_SHIFTS]
-    return [*up, *down] if p <= 0.5 else [1.0 - q for q in (*up, *down)]
+    if n * rare < RARE_COUNT:
+        others = [min(rare + s * sd, 0.5 * (1.0 + rare)) for s in RARE_SHIFTS]
+    else:
+        others = [rare / (1.0 + s * sd / rare) for s in DOWN_SHIFTS]
+    return [*up, *others] if p <= 0.5 else [1.0 - q for q in (*up, *others)]
 
 
 def share_rank_bets(p: float, n: int, rank: I64, windows: int) -> F32:
@@ -132,6 +143,8 @@ def share_tube_bets(p: float, tolerance: float) -> tuple[F64, F64]:
     lo, hi = share_edges(p, tolerance)
     probit = ppf(p)
     target = np.array([min(max(cdf(probit + s), 1e-15), 1.0 - 1e-15) for s in TUBE_SHIFTS])
+    if p < RARE_SHARE:
+        target = np.maximum(target, p)
     nearest = np.clip(target, lo, hi)
     return np.log(target / nearest), np.log1p(-target) - np.log1p(-nearest)
 

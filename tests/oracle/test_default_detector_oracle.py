@@ -88,8 +88,8 @@ class Twin:
             self.p0 = masses
         self.share_lo, self.share_hi = (norm.cdf(norm.ppf(masses) + s * tau) for s in (-1, 1))
         self.share_tables = [share_tube_bets(float(p), tau) for p in masses]
-        for w in share_weights:
-            weights += [w / 11] * 11
+        for w, (inside, _) in zip(share_weights, self.share_tables, strict=True):
+            weights += [0.0 if abs(bet) < 1e-12 else w / 11 for bet in inside]
         self.weights = np.array([*weights, plug])
         self.weights /= self.weights.sum()
         self.t = np.zeros(len(self.weights))
