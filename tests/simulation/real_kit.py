@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import json
 import math
 import random
 from collections import defaultdict
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from kits import BaseKit, CarelessMerger
 from recount import Cell, Recount, distinct_outputs
 
 from detectors.binning import Binning, Kind
-from detectors.reference import WindowRule
+from detectors.reference import ReferenceProfile, WindowRule
+from detectors.reference_build import build_reference
 from stream.collector import Collector
 from stream.columns import Columns, Reject, Tag
-from stream.monitor import ModelSettings, Monitor, MonitorSettings
+from stream.monitor import MissingReference, ModelSettings, Monitor, MonitorSettings
 from stream.ownership import PartitionOwner
 from stream.panes import Pane
 from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
@@ -39,16 +41,29 @@ def text_hash(text: str) -> int:
     return int(xxhash.xxh3_64_intdigest(text.encode()))
 
 
-def model_plan(model: str, cuts: list[float], *, segments: bool) -> ModelPlan:
-    empty = np.empty(0, np.uint64), np.empty(0, np.int32)
-    binning = Binning(Kind.NUMERIC, np.array(cuts), (0, len(cuts)), CENTRE, LOW, HIGH, *empty, ())
+def reference(seed: int) -> ReferenceProfile:
+    """Windows of some fifty uniform values: live ones are carried until they hold as many, then judged."""
+    values = np.random.default_rng(seed).random(1_500)
+    rule = WindowRule(False, EVERY_MS, MIN_EVENTS, LONGEST_MS, 1_000)
+    return build_reference("m", {"x": values}, {"x": "feature"}, time_ms=np.arange(1_500) * 60, window=rule)
+
+
+PROFILES = {profile.id: profile for profile in map(reference, range(3))}
+
+
+def model_plan(model: str, binning: Binning, reference_id: str, *, segments: bool) -> ModelPlan:
+    binning = replace(binning, low=LOW, high=HIGH, centre=CENTRE)
     hashes = np.array([text_hash(value) for value in VALUES], np.uint64)
     country = (SegmentPlan("country", 1, VALUES, hashes),) if segments else ()
-    return sealed(ModelPlan(model, "", (TargetPlan("x", Role.FEATURE, 0, binning),), country))
+    return sealed(ModelPlan(model, reference_id, (TargetPlan("x", Role.FEATURE, 0, binning),), country))
 
 
-PLANS = [model_plan("m", [step / n for step in range(1, n)], segments=n == 4) for n in (2, 3, 4, 5, 6)]
-STEADY = model_plan("k", [0.5], segments=False)
+PLANS = [
+    model_plan("m", profile.targets[0].binning, profile.id, segments=place == 0)
+    for place, profile in enumerate(PROFILES.values())
+]
+HALF = Binning(Kind.NUMERIC, np.array([0.5]), (0, 1), 0.0, 0.0, 1.0, np.empty(0, np.uint64), np.empty(0, np.int32), ())
+STEADY = model_plan("k", HALF, "", segments=False)
 CUTS = {plan.hash: plan.targets[0].binning.cuts.tolist() for plan in (*PLANS, STEADY)}
 SEGMENTED = {plan.hash for plan in PLANS if plan.segments}
 SETTINGS = MonitorSettings(
@@ -77,6 +92,11 @@ class RealKit(BaseKit):
         if not self.rules.deduplicate:
             monitor.merger = CarelessMerger(self.partitions)
         return monitor
+
+    def provide(self, stage: Monitor, waits: MissingReference) -> None:
+        """What the shell does: fetch the reference."""
+        assert isinstance(stage.profiles, dict)
+        stage.profiles[waits.reference] = PROFILES[waits.reference]
 
     # -- events
 
@@ -137,6 +157,8 @@ class RealKit(BaseKit):
         return {"m": PLANS[0].hash, "k": STEADY.hash}
 
     def switch(self, owner: PartitionOwner, generator: random.Random) -> bool:
+        if generator.random() < 0.6:  # leave time for windows between transitions
+            return False
         owner.decide("plan", {"model": "m", "plan": generator.choice(PLANS).hash})
         return True
 
@@ -188,55 +210,74 @@ class RealKit(BaseKit):
         return len(rows), plan, bins, [len(rows) - len(values)], [outside], [[first, second]], extremes
 
     def compare_windows(self, world: Any, result: Recount) -> list[str]:
-        """Windows of a model do not overlap and hold every event once; each record equals the recount of its edges."""
+        """Windows of a model do not overlap and hold every event once; each record equals the recount of its edges.
+
+        Records of inputs (series = reference) show the version that feeds them, and what was carried into a judgement.
+        """
         records, wrong = distinct_outputs(world, "windows")
-        counts: dict[str, dict[int, dict[tuple[str, str, str], int]]] = defaultdict(
-            lambda: defaultdict(lambda: defaultdict(int))
-        )
+        counts: Counts = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
         for (p, model, version, edge), cell in result.panes.items():
             for segment, said in self.expected((p, model, version, edge), cell).items():
-                counts[model][edge][cell.plan, version, segment] += said[0]
-        windows: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
-        got: dict[str, dict[tuple[Any, ...], int]] = defaultdict(dict)
+                counts[model][edge][cell.plan, version, segment].append(said)
+        bodies: dict[str, list[Any]] = defaultdict(list)
         for body in map(json.loads, records.values()):
-            window, model = body["window"], body["model"]
-            windows[model][window["start_ms"]] = (window["end_ms"], window["events"])
-            key = (window["start_ms"], body["collector"], ",".join(body["versions"]), body["segment"])
-            got[model][key] = body["events"]
-        for model in sorted(set(counts) | set(windows)):
-            listed = sorted((start, *rest) for start, rest in windows[model].items())
-            expected, parts = contents(listed, counts[model], model, wrong)
-            world.counts["windows"] += len(listed)
-            if listed != expected:
-                wrong.append(f"windows of {model}: {listed}, recounted {expected}")
-            if model != "m" and listed != window_list(counts[model]):
-                wrong.append(f"window list of {model}: {listed}, recounted {window_list(counts[model])}")
-            wrong += [
-                f"window {model} {key}: {got[model].get(key)}, recounted {parts.get(key)}"
-                for key in sorted(set(parts) | set(got[model]))
-                if parts.get(key) != got[model].get(key)
-            ]
+            bodies[body["model"]].append(body)
+            world.counts[f"windows {body['state']}"] += 1
+        for model in sorted(set(counts) | set(bodies)):
+            wrong += compare_model(world, model, bodies[model], counts[model])
         return wrong
+
+
+Counts = dict[str, dict[int, dict[tuple[str, str, str], list[Any]]]]
+
+
+def compare_model(world: Any, model: str, bodies: list[Any], counts: Any) -> list[str]:
+    wrong: list[str] = []
+    windows = {body["window"]["start_ms"]: (body["window"]["end_ms"], body["window"]["events"]) for body in bodies}
+    listed = sorted((start, *rest) for start, rest in windows.items())
+    expected, parts = contents(listed, counts, model, wrong)
+    world.counts["windows"] += len(listed)
+    if listed != expected:
+        wrong.append(f"windows of {model}: {listed}, recounted {expected}")
+    if model != "m" and listed != window_list(counts):
+        wrong.append(f"window list of {model}: {listed}, recounted {window_list(counts)}")
+    got = {}
+    for body in bodies:
+        start, plan = body["window"]["start_ms"], body["collector"]
+        said = [parts.get((start, plan, version, body["segment"]), []) for version in body["versions"]]
+        if body["series"] != body["reference"] or not body["reference"]:
+            got[start, plan, body["versions"][0], body["segment"]] = body["events"]
+        elif body["state"] in ("recorded", "transition"):
+            panes = [pane for panes in said for pane in panes]
+            events, bins = sum(pane[0] for pane in panes), np.sum([pane[2] for pane in panes], axis=0).tolist()
+            world.counts["windows with bins"] += 1
+            if panes and (body["events"], body["targets"]["x"]["bins"]) != (events, bins):
+                wrong.append(f"window {model} {start} {body['segment']}: {body['targets']}, recounted {events} {bins}")
+    for key in sorted(set(parts) | set(got)):
+        events = sum(pane[0] for pane in parts.get(key, []))
+        if got.get(key) != events:
+            wrong.append(f"window {model} {key}: {got.get(key)}, recounted {events}")
+    return wrong
 
 
 def contents(
     listed: list[Any], counts: Any, model: str, wrong: list[str]
-) -> tuple[list[Any], dict[tuple[Any, ...], int]]:
+) -> tuple[list[Any], dict[tuple[Any, ...], list[Any]]]:
     """What the windows with these bounds hold by the recount, in all and by (start, plan, version, segment)."""
-    expected, parts = [], defaultdict(int)
+    expected, parts = [], defaultdict(list)
     left = set(counts)
     for start, end, _ in listed:
         inside = sorted(edge for edge in left if start <= edge < end)
         left -= set(inside)
         events = 0
         for edge in inside:
-            for (plan, version, segment), number in counts[edge].items():
-                parts[start, plan, version, segment] += number
-                events += number if segment == "all" else 0
+            for (plan, version, segment), panes in counts[edge].items():
+                parts[start, plan, version, segment] += panes
+                events += sum(pane[0] for pane in panes) if segment == "all" else 0
         expected.append((start, end, events))
     if left:
         wrong.append(f"{model}: edges in no window: {sorted(left)}")
-    if any(first[1] > second[0] for first, second in itertools.pairwise(listed)):
+    if any(first[1] > second[0] for first, second in pairwise(listed)):
         wrong.append(f"{model}: windows overlap: {listed}")
     return expected, dict(parts)
 
@@ -259,6 +300,6 @@ def window_list(counts: Any) -> list[tuple[int, int, int]]:
         due(edge)
         start = edge if start is None else start
         last = edge + RealKit.resolution_ms
-        events += sum(number for (_, _, segment), number in counts[edge].items() if segment == "all")
+        events += sum(pane[0] for (_, _, segment), panes in counts[edge].items() if segment == "all" for pane in panes)
     due(math.inf)
     return found
