@@ -170,7 +170,7 @@ def scan_chunk(
             if not known:
                 continue
             slot = np.int64(version) & (VERSION_SLOTS - 1)
-            if version != known_version[slot]:
+            if version != 0 and version != known_version[slot]:
                 known_version[slot] = version
                 version_place[places, 0] = token[VERSION, START] - base
                 version_place[places, 1] = token[VERSION, STOP] - token[VERSION, START]

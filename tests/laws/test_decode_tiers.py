@@ -166,6 +166,12 @@ def quoted(name: str) -> bytes:
     return orjson.dumps(name)
 
 
+def spelt_otherwise(rng: random.Random, name: bytes) -> bytes:
+    """The same key with one letter as an escape; a damaged key where there is none."""
+    at = rng.randrange(1, len(name))
+    return name[:at] + f"\\u{name[at]:04{rng.choice('xX')}}".encode() + name[at + 1 :] if name[at] < 128 else name
+
+
 def members(rng: random.Random, pairs: list[tuple[bytes, bytes]]) -> bytes:
     body = b",".join(space(rng) + name + space(rng) + b":" + space(rng) + held + space(rng) for name, held in pairs)
     return b"{" + body + b"}"
@@ -182,6 +188,8 @@ def event(rng: random.Random) -> bytes:
         (quoted(name), held(rng.choice((number(rng) if odd else b"12.75", text(rng), b"null")))) for name in FEATURES
     ]
     features += [(key(rng), value(rng)) for _ in range(rng.randrange(3))]
+    if rng.random() < odd:
+        features = [(spelt_otherwise(rng, name), one) for name, one in features]
     if rng.random() < 0.7:
         features = [pair for pair in features if rng.random() < 0.8 and len(pair[0]) < 200 and b"\\" not in pair[0]]
     time_text = quoted(rng.choice(TIMES)) if rng.random() < 0.5 else quoted(TIMES[0])
@@ -201,6 +209,9 @@ def event(rng: random.Random) -> bytes:
         rng.shuffle(pairs)
     if rng.random() < odd:
         pairs.append(rng.choice(pairs))
+    if rng.random() < odd:
+        at = rng.randrange(len(pairs))
+        pairs[at] = (spelt_otherwise(rng, pairs[at][0]), pairs[at][1])
     if rng.random() < odd:
         pairs.pop(rng.randrange(len(pairs)))
     if rng.random() < 0.03:

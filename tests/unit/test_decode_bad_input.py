@@ -7,6 +7,7 @@ import codecs
 import gzip
 import json
 import pickle
+import random
 import time
 
 import numpy as np
@@ -470,3 +471,21 @@ def test_the_next_good_event_is_quick() -> None:
     columns = decode(records_from_lines(lines), LAYOUT)
     assert time.process_time() - began < 0.1 * len(lines)
     assert len(columns) == 1
+
+
+def test_many_versions_and_none_are_all_named() -> None:
+    """More versions than the scan remembers, mixed with events that have none: names of all, and of no others."""
+    rng = random.Random(8)
+    lines = []
+    for _ in range(3000):
+        version = rng.choice((None, "", *range(300)))
+        lines.append(json.dumps(GOOD | {"version": version, "features": {"country": f"c{rng.random()}"}}).encode())
+    columns, strict = decode(records_from_lines(lines), LAYOUT), decode_strict(records_from_lines(lines), LAYOUT)
+    assert set(columns.version_names) == set(columns.version[columns.version > 0].tolist())
+    assert columns.version_names == strict.version_names
+    assert len(columns.version_names) == 300
+
+
+def test_no_records_are_no_columns() -> None:
+    columns = decode(records_from_lines([], 9), LAYOUT)
+    assert (len(columns), columns.next_offset, columns.cell.shape) == (0, 9, (0, len(PATHS)))
