@@ -44,7 +44,7 @@ models:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left in its topics. `events` = those counted in windows of segment `all`."""
+    """What a run left in its topics. `events` = those in the output windows of segment `all`."""
 
     windows: dict[str, dict[str, Any]]
     alerts: dict[str, dict[str, Any]]
@@ -95,7 +95,9 @@ def outcome(bootstrap: str, name: str, killed: int, seconds: float) -> Outcome:
     windows: dict[str, dict[str, Any]] = {}
     for _, _, _, value in harness.read_topic(bootstrap, f"{name}.driftline.windows"):
         body = orjson.loads(value or b"{}")
-        key = orjson.dumps([body["model"], body["series"], body["segment"], body["window"]["start"]]).decode()
+        key = orjson.dumps(
+            [body["model"], body["series"], body["segment"], body["window"]["start"], body.get("part")]
+        ).decode()
         assert windows.setdefault(key, body) == body, f"two different records of window {key}"
     alerts: dict[str, dict[str, Any]] = {}
     for _, _, _, value in harness.read_topic(bootstrap, f"{name}.driftline.alerts"):
@@ -103,7 +105,7 @@ def outcome(bootstrap: str, name: str, killed: int, seconds: float) -> Outcome:
         body["data"].pop("historical", None)
         assert alerts.setdefault(body["id"], body) == body, f"two different bodies of alert {body['id']}"
     dead = sum(1 for _ in harness.read_topic(bootstrap, f"{name}.driftline.dead-letters"))
-    events = sum(w["events"] for w in windows.values() if w["segment"] == "all")
+    events = sum(w["events"] for w in windows.values() if w["segment"] == "all" and "score" in w["targets"])
     return Outcome(windows, alerts, dead, events, killed, seconds)
 
 
@@ -136,7 +138,7 @@ def main() -> int:
 
 def report(run: Outcome, published: int) -> None:
     """What the README says of this run."""
-    judged = [w for w in run.windows.values() if w["segment"] == "all"]
+    judged = [w for w in run.windows.values() if w["segment"] == "all" and "score" in w["targets"]]
     print(
         f"{published} flights published, {run.events} in {len(judged)} windows, {run.dead_letters} dead letters, {run.seconds:.0f} s"
     )

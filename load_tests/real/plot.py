@@ -22,11 +22,11 @@ def draw(path: Path, windows: Iterable[dict[str, Any]], alerts: Iterable[dict[st
     from matplotlib import pyplot as plt
 
     judged = sorted((w for w in windows if w["segment"] == "all"), key=lambda w: w["window"]["start"])
-    times = [datetime.fromisoformat(w["window"]["end"]) for w in judged]
     figure, axes = plt.subplots(len(SHOWN), 1, figsize=(10, 1.7 * len(SHOWN)), sharex=True, layout="constrained")
     for axis, target in zip(axes, SHOWN, strict=True):
-        values = [w["targets"][target]["mean"] for w in judged]
-        axis.plot(times, values, color="#455a64", linewidth=0.7)
+        shown = [w for w in judged if target in w["targets"]]
+        times = [datetime.fromisoformat(w["window"]["end"]) for w in shown]
+        axis.plot(times, [w["targets"][target]["mean"] for w in shown], color="#455a64", linewidth=0.7)
         axis.set_ylabel(target.replace("_", "\n"), rotation=0, ha="right", va="center")
         axis.spines[["top", "right"]].set_visible(False)
     for alert in alerts:

@@ -125,6 +125,7 @@ def main() -> int:
         rows = [baseline("bare", bootstrap, arguments.events), baseline("raw", bootstrap, arguments.events)]
         rows.insert(0, driftline(folder, bootstrap, arguments.events))
         rows += [baseline(name, bootstrap, arguments.plain_events) for name in ("adwin", "plain")]
+        print(orjson.dumps(rows).decode(), file=sys.stderr)  # the recount takes a while
         windows = [orjson.loads(v or b"{}") for _, _, _, v in harness.read_topic(bootstrap, "driftline.windows")]
         wrong = recount.differences(
             [w for w in windows if w["segment"] == "all"], recount.panes(bootstrap, TOPIC, RESOLUTION_MS)

@@ -31,29 +31,53 @@ def panes(bootstrap: str, topic: str, resolution_ms: int) -> dict[int, dict[str,
     return out
 
 
-def differences(windows: list[dict[str, Any]], counted: dict[int, dict[str, Any]]) -> list[str]:
-    """What the windows (segment all) say otherwise than the recount; also panes that are in no window or in two."""
+def differences(records: list[dict[str, Any]], counted: dict[int, dict[str, Any]]) -> list[str]:
+    """What the windows records (segment all) say otherwise than the recount; also panes that are in no window or in two.
+
+    A window has two records: one of the inputs, shared by the versions with one reference, one of the version's outputs.
+    """
     wrong: list[str] = []
-    used: dict[int, int] = defaultdict(int)
-    for window in windows:
-        start, end = (round(datetime.fromisoformat(window["window"][k]).timestamp() * 1000) for k in ("start", "end"))
-        inside = [edge for edge in counted if start <= edge < end]
-        for edge in inside:
-            used[edge] += 1
-        events = sum(counted[e]["events"] for e in inside)
-        if events != window["events"]:
-            wrong.append(f"{window['window']['start']}: {window['events']} events, recounted {events}")
-        mean = sum(counted[e]["sum"] for e in inside) / max(events, 1)
-        said = window["targets"][FEATURE]["mean"]
-        if abs(said - mean) > 1e-9 * max(1.0, abs(mean)):
-            wrong.append(f"{window['window']['start']}: mean of {FEATURE} {said}, recounted {mean}")
-        for target, ones in ((CATEGORY, None), ("prediction", sum(counted[e]["ones"] for e in inside))):
-            total = sum(window["targets"][target]["bins"])
-            if total != events:
-                wrong.append(f"{window['window']['start']}: bins of {target} hold {total} of {events}")
-            if ones is not None and ones not in window["targets"][target]["bins"]:
-                wrong.append(
-                    f"{window['window']['start']}: {ones} decisions for 1 recounted, bins {window['targets'][target]['bins']}"
-                )
-    wrong += [f"pane {edge}: in {used[edge]} windows" for edge in counted if used[edge] != 1]
+    for target in (FEATURE, CATEGORY, "prediction"):
+        used: dict[int, int] = defaultdict(int)
+        for window in (w for w in records if target in w["targets"]):
+            start, end = (
+                round(datetime.fromisoformat(window["window"][k]).timestamp() * 1000) for k in ("start", "end")
+            )
+            inside = [edge for edge in counted if start <= edge < end]
+            for edge in inside:
+                used[edge] += 1
+            wrong += [
+                f"{window['window']['start']} {text}"
+                for text in _differences(window, target, [counted[e] for e in inside])
+            ]
+        wrong += [f"pane {edge}: in {used[edge]} windows of {target}" for edge in counted if used[edge] != 1]
     return wrong
+
+
+def _differences(window: dict[str, Any], target: str, inside: list[dict[str, Any]]) -> list[str]:
+    events, said = sum(pane["events"] for pane in inside), window["targets"][target]
+    wrong = [] if events == window["events"] else [f"{window['events']} events, recounted {events}"]
+    if sum(said["bins"]) != events:
+        wrong.append(f"bins of {target} hold {sum(said['bins'])} of {events}")
+    if target == FEATURE:
+        mean = sum(pane["sum"] for pane in inside) / max(events, 1)
+        if abs(said["mean"] - mean) > 1e-9 * max(1.0, abs(mean)):
+            wrong.append(f"mean of {target} {said['mean']}, recounted {mean}")
+    else:
+        shares = sorted(_classes(inside, target))
+        bins = sorted(n for n in said["bins"] if n)
+        if shares != bins:
+            wrong.append(f"bins of {target} {bins}, recounted {shares}")
+    return wrong
+
+
+def _classes(inside: list[dict[str, Any]], target: str) -> list[int]:
+    """Counts of the classes that occur, in no order: the bins' labels are the reference's business."""
+    if target == "prediction":
+        ones, events = sum(pane["ones"] for pane in inside), sum(pane["events"] for pane in inside)
+        return [n for n in (ones, events - ones) if n]
+    total: dict[str, int] = defaultdict(int)
+    for pane in inside:
+        for name, count in pane["categories"].items():
+            total[name] += count
+    return list(total.values())
