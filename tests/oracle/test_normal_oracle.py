@@ -15,7 +15,9 @@ def test_cdf_and_pdf_are_scipys() -> None:
 
 
 def test_ppf_is_scipys_in_the_middle_and_in_both_tails() -> None:
-    p = np.concatenate([np.linspace(1e-6, 1 - 1e-6, 20_001), 10.0 ** -np.arange(1.0, 300.0), 1 - 10.0 ** -np.arange(1.0, 16.0)])
+    p = np.concatenate(
+        [np.linspace(1e-6, 1 - 1e-6, 20_001), 10.0 ** -np.arange(1.0, 300.0), 1 - 10.0 ** -np.arange(1.0, 16.0)]
+    )
     np.testing.assert_allclose(ppf_all(p), norm.ppf(p), rtol=4e-15, atol=4e-15)
 
 
