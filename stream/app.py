@@ -33,7 +33,7 @@ from stream.metrics import Endpoint, Metrics
 from stream.output_counts import count_output
 from stream.planning import PlanningError
 from stream.references import SAMPLE_RECORDS_MAX, ReferencesError, ensure_references
-from stream.snapshots import Executor, Lane, LogReader, first_values, open_producer, sender_of
+from stream.snapshots import Executor, Lane, LogReader, first_values, is_transient, open_producer, sender_of
 from stream.supervisor import Exit
 from stream.tables import TableError
 from stream.topics import TopicRole
@@ -44,8 +44,9 @@ from stream.worker import Setup, Worker
 
 log = logging.getLogger(__name__)
 
-SAVE_S = 6.0  # at a revocation and at the end
-LEAVE_S = 3.0
+SAVE_S = 5.0  # at a revocation and at the end
+LEAVE_S = 1.5  # with upkeep.STOP_S and SAVE_S: a stop takes at most 10 s
+CLOSE_S = 0.5
 SILENT_S = 30.0  # no sign of life from the loop or the broker
 BUFFER_CHUNKS = 8
 FETCH_BYTES = 2 << 20
@@ -187,7 +188,14 @@ class Session:
         self._settings = settings
         self.reader = LogReader(settings)
         self.producer: AIOKafkaProducer | None = None
-        self.owners = Owners(setup.make_stage, self._lane, setup.begin, setup.config.monitors, metrics)
+        self.owners = Owners(
+            setup.make_stage,
+            self._lane,
+            begin=setup.begin,
+            is_transient=is_transient,
+            monitors=setup.config.monitors,
+            metrics=metrics,
+        )
         self.worker = Worker(setup, self.owners, self.engine, self._reference, metrics)
         self.upkeep = Upkeep(self.worker, RoleLogs(self.reader, setup.config), metrics, rhythm, drain=drain)
         self._kept = self._connect()
@@ -212,7 +220,7 @@ class Session:
             self.metrics.add("rebalances_total")
             try:
                 await self.owners.restore(
-                    wanted, count, lambda: app.rebalancing_count == count and not self.worker.stopping
+                    wanted, count, lambda: app.rebalancing_count == count and not self.engine.stopped.is_set()
                 )
             except Refused as refusal:
                 self.worker.refuse(refusal)
@@ -252,32 +260,37 @@ class Session:
         """Until `engine.stop`; the exit code."""
         try:
             self.producer = await open_producer(self._settings)
-            await self.app.start()
         except (KafkaError, OSError) as error:
-            await self._close()
             self.engine.stop(Exit.UNREACHABLE, f"cannot start: {error!r}")
+            await self._close()
             return self.engine.code
-        self.upkeep.start()
+        starting = asyncio.ensure_future(self.app.start())  # ends with the first assignment's restores
         crashed = asyncio.ensure_future(self.app._crashed.wait())  # noqa: SLF001
         asked = asyncio.ensure_future(self.engine.stopped.wait())
+        self.upkeep.start()
+        await asyncio.wait({starting, crashed, asked}, return_when=asyncio.FIRST_COMPLETED)
+        failure = starting.exception() if starting.done() else None
+        if failure is not None:
+            unreachable = isinstance(failure, KafkaError | OSError)
+            self.engine.stop(Exit.UNREACHABLE if unreachable else Exit.CRASHED, f"cannot start: {failure!r}")
         await asyncio.wait({crashed, asked}, return_when=asyncio.FIRST_COMPLETED)
         if crashed.done():
             self.engine.stop(Exit.CRASHED, f"the engine crashed: {self.app.crash_reason!r}")
-        for waiting in (crashed, asked):
-            waiting.cancel()
         await self._close()
+        for waiting in (starting, crashed, asked):
+            waiting.cancel()
         return self.engine.code
 
     async def _close(self) -> None:
         self.worker.stopping = True
         await self.upkeep.stop()
         await self._save("end")
-        closing: list[Awaitable[Any]] = [self.app.stop(), self.reader.close()]
+        closing: list[tuple[Awaitable[Any], float]] = [(self.app.stop(), LEAVE_S), (self.reader.close(), CLOSE_S)]
         if self.producer is not None:
-            closing.append(self.producer.stop())
-        for step in closing:
+            closing.append((self.producer.stop(), CLOSE_S))
+        for step, seconds in closing:
             with suppress(Exception):
-                await asyncio.wait_for(step, LEAVE_S)
+                await asyncio.wait_for(step, seconds)
 
     # -- probes, asked from another thread
 

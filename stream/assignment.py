@@ -46,6 +46,10 @@ RELOADS_MAX = 3  # without any progress in between: the same record fails again 
 Key = tuple[str, int]
 
 
+def stage_name(key: Key) -> str:
+    return f"{key[0]} {key[1]}"
+
+
 class Refused(Exception):  # noqa: N818 - a verdict, with the reason as its cause
     """A partition cannot be processed and no restart will change that."""
 
@@ -112,11 +116,14 @@ class Owners:
         self,
         make_stage: Callable[[str, int], Stage],
         make_lane: Callable[[str, int, int], Lane],
+        *,
         begin: Callable[[Slot], None],
+        is_transient: Callable[[BaseException], bool],
         monitors: int,
         metrics: Metrics,
     ) -> None:
         self._begin = begin
+        self._is_transient = is_transient
         self._make_stage = make_stage
         self._make_lane = make_lane
         self._monitors = monitors
@@ -161,8 +168,11 @@ class Owners:
             except REFUSALS as error:
                 await slot.lane.close()
                 raise Refused(f"{type(error).__name__}: {error}") from error
-            except Exception as error:  # noqa: BLE001  brokers come back; a partition without an owner is worse than noise
+            except Exception as error:
                 await slot.lane.close()
+                if not self._is_transient(error):
+                    log.exception("%s %d cannot be loaded", *key)
+                    raise Refused(f"{stage_name(key)} cannot be loaded: {type(error).__name__}: {error}") from error
                 log.warning("%s %d not loaded (%r), again in %.1f s", *key, error, pause_s)
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, RETRY_MAX_S)

@@ -25,6 +25,7 @@ from stream.protocol import (
     Acknowledged,
     Append,
     Bounds,
+    ClaimsLost,
     Commit,
     Effect,
     LogIncomplete,
@@ -37,7 +38,7 @@ from stream.protocol import (
     Saved,
     Steps,
 )
-from stream.sender import Sender
+from stream.sender import Sender, SenderClosedError
 from stream.stage import Output
 
 T = TypeVar("T")
@@ -231,6 +232,11 @@ def worth_repeating(error: BaseException) -> bool:
         errors.UnsupportedVersionError,
     )
     return isinstance(error, KafkaError) and not isinstance(error, fatal)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a restore that failed so may succeed later: the broker, the network, another claimer; not the program."""
+    return isinstance(error, KafkaError | OSError | TimeoutError | LogIncomplete | ClaimsLost | SenderClosedError)
 
 
 def sender_of(producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[Output], None]) -> Sender:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 WATCH_TAIL = 4_000  # records of one panes partition that are looked at for the markers at the start
 STALLED_S = 60.0  # a partition with events to read that does not move for so long, while the broker answers
 REFERENCE_WAIT_S = 60.0
-STOP_S = 3.0
+STOP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
