@@ -38,7 +38,10 @@ def _store(width: int, value: Any) -> Any:
 
 @intrinsic
 def address_of(_context: Any, array: Any) -> Any:
-    """Where an array's data begins, int64. The caller keeps the array alive while addresses into it are used."""
+    """Where an array's data begins, int64.
+
+    For arguments and module constants only: numba frees a local array after the last use that it sees, and an address is none.
+    """
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         held = context.make_array(signature.args[0])(context, builder, arguments[0])

@@ -14,7 +14,7 @@ from stream.kernels.number import read_decimal
 from stream.kernels.scan import KIND, NUMBER, SEEN, START, STOP, TEXT, scan_event
 from stream.kernels.timestamp import decimal_time, in_range, read_rfc3339
 from stream.kernels.xxh3 import LENGTH_MAX, hash64, hash96
-from stream.limits import DEPTH_MAX, EVENT_BYTES_MAX
+from stream.limits import EVENT_BYTES_MAX
 
 # envelope fields: rows of the tokens, and bits of a node's role
 PREDICTION_ID, MODEL, VERSION, TIMESTAMP, FIELDS = range(5)
@@ -112,6 +112,17 @@ class Rows(NamedTuple):
     tag: U8
 
 
+class Scratch(NamedTuple):
+    """Memory that the scan works in. It comes from outside: a local array would be freed once its address is taken.
+
+    stack I64[DEPTH_MAX]; token I64[FIELDS, 3]; text U8[SCRATCH_BYTES]
+    """
+
+    stack: I64
+    token: I64
+    text: U8
+
+
 @kernel
 def scan_chunk(
     buffer: U8,
@@ -121,23 +132,19 @@ def scan_chunk(
     tables: ScanTables,
     rows: Rows,
     version_place: I64,
-    scratch: U8,
+    scratch: Scratch,
 ) -> Any:
     """Fill the rows of n records that the scan is sure of. tables.nodes is changed (the scan's memory).
 
     version_place I64[n, 2]: start and length of texts that cover every version of the accepted rows; their number is
-    returned. scratch U8[SCRATCH_BYTES].
+    returned. Addresses are taken of arguments only, which the caller keeps alive.
     """
-    base, keys, nodes, slots = (
-        address_of(buffer),
-        address_of(tables.keys),
-        address_of(tables.nodes),
-        address_of(tables.slots),
-    )
+    base, keys = address_of(buffer), address_of(tables.keys)
+    nodes, slots = address_of(tables.nodes), address_of(tables.slots)
     cells, tags, columns = address_of(rows.cell), address_of(rows.tag), rows.cell.shape[1]
     settings, slot_mask = tables.settings, len(tables.slots) - 1
-    stack, token = np.empty(DEPTH_MAX, np.int64), np.zeros((FIELDS, 3), np.int64)
-    stack_at, token_at, scratch_at = address_of(stack), address_of(token), address_of(scratch)
+    token = scratch.token
+    stack_at, token_at, text_at = address_of(scratch.stack), address_of(token), address_of(scratch.text)
     known_version, places = np.zeros(VERSION_SLOTS, np.uint64), 0
     for record in range(len(value_length)):
         at, length = base + value_start[record], value_length[record]
@@ -146,7 +153,7 @@ def scan_chunk(
         token[:, KIND] = 0
         cell, tag = cells + 8 * columns * record, tags + columns * record
         if not scan_event(
-            at, at + length, record + 1, nodes, keys, slots, slot_mask, stack_at, token_at, cell, tag, scratch_at
+            at, at + length, record + 1, nodes, keys, slots, slot_mask, stack_at, token_at, cell, tag, text_at
         ):
             continue
         id_length = token[PREDICTION_ID, STOP] - token[PREDICTION_ID, START]

@@ -34,6 +34,12 @@ GOOD_MS = 1_795_342_503_120
 GOOD_LINE = json.dumps(GOOD).encode()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled() -> None:
+    """Times below are of decoding, not of compiling."""
+    decode(records_from_lines([GOOD_LINE]), LAYOUT)
+
+
 def with_raw(path: str, raw: str) -> bytes:
     """The good event with raw JSON text at /path or /parent/path."""
     marker = "@@"
