@@ -18,7 +18,7 @@ from recount import verdict
 from world import Rules, World
 
 KITS = {"toy": ToyKit, "real": RealKit}
-STEPS = {"toy": 1_500, "real": 700}
+STEPS = {"toy": 1_500, "real": 450}
 
 
 EMPHASIS: dict[str, dict[str, float]] = {
