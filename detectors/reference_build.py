@@ -44,7 +44,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 
-__all__ = ["Cells", "WindowCounts", "build_reference", "choose_binnings", "profile_from_windows"]
+__all__ = ["Cells", "WindowCounts", "build_reference", "build_with_windows", "choose_binnings", "profile_from_windows"]
 
 FIRST_SHARE = 0.15  # of the rows chooses cuts and scores
 TIME_MS_MAX = 1 << 52  # beyond it, window arithmetic in ms would leave int64's comfortable half
@@ -96,6 +96,25 @@ def build_reference(
     cannot be checked then. Raises TooFewRows, EmptyColumn, UnequalColumns, BadTimes, UnknownKind. Memory: about 8 bytes a
     value besides the columns.
     """
+    return build_with_windows(
+        model, columns, roles, kinds=kinds, time_ms=time_ms, window=window, ranges=ranges, origin=origin
+    )[0]
+
+
+def build_with_windows(
+    model: str,
+    columns: Mapping[str, NDArray[Any]],
+    roles: Mapping[str, str],
+    *,
+    kinds: Mapping[str, str] | None = None,
+    time_ms: I64 | None = None,
+    window: WindowRule | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> tuple[ReferenceProfile, tuple[I64, ...]]:
+    """`build_reference`, and for each of its targets the counts I64[windows, b + 2] of its list windows in time order, which
+    a profile does not keep.
+    """
     rule, kinds, ranges = window or WindowRule(), kinds or {}, ranges or {}
     rows = _rows(columns, roles, time_ms)
     order = shuffled(rows) if time_ms is None else np.argsort(time_ms, kind="stable")
@@ -120,11 +139,12 @@ def build_reference(
         raise TooFewRows(
             f"{count} windows in {rows - rows_first} rows; {WINDOWS_MIN} are needed: more rows, or shorter windows"
         )
-    targets = []
+    targets, windows = [], []
     for target, row_bins, (summary, extremes) in zip(first, bins, summaries, strict=True):
         counts = count_windows(row_bins, target.binning.bins + 2, of_row, count)
         done = ranked_target(target, counts, rule, info.every_ms, notes)
         targets.append(replace(done, summary=summary, minimum=extremes[0], maximum=extremes[1]))
+        windows.append(counts)
     profile = ReferenceProfile(
         id="",
         model=model,
@@ -135,7 +155,7 @@ def build_reference(
         notes=tuple(notes),
         covers=COVERS_CONTENT,
     )
-    return with_id(profile)
+    return with_id(profile), tuple(windows)
 
 
 def _rows(columns: Mapping[str, NDArray[Any]], roles: Mapping[str, str], time_ms: I64 | None) -> int:

@@ -15,6 +15,7 @@ from detectors.reference_windows import bins_of
 from detectors.sequential.reference_ranks import grouped, ranked, window_statistics
 from detectors.sequential.windows_auto import SHARES_TESTED, Ratio, choose_group, dependence
 
+F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 WINDOWS_MIN = 20  # below it a window's rank says next to nothing
@@ -23,12 +24,19 @@ CATEGORY_ROWS_MIN = 5  # of the first rows: the share of a rarer category is not
 KNOWN_MAX = 100_000  # categories that are told from unseen ones, 12 bytes each in every collector
 
 
-def target_dependence(target: TargetReference, windows: I64, length_ms: int) -> Ratio:
+def tested_statistics(target: TargetReference, windows: I64) -> tuple[F64, F64]:
+    """(statistic, tie-break) F64[m, s] of the series by which windows I64[m, b + 2] are tested for independence; the first one
+    is the mean score of a numeric target, the most frequent share of a categorical one.
+    """
     statistics, ties = window_statistics(target.binning, target.name, target.first, windows)
     if target.binning.kind is Kind.CATEGORICAL:
         frequent = np.argsort(-target.first, kind="stable")[:SHARES_TESTED]
         statistics, ties = statistics[:, frequent], ties[:, frequent]
-    return dependence(statistics, ties, length_ms)
+    return statistics, ties
+
+
+def target_dependence(target: TargetReference, windows: I64, length_ms: int) -> Ratio:
+    return dependence(*tested_statistics(target, windows), length_ms)
 
 
 def first_rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import configuration, reference, topics, work
+from stream.commands import check_reference, configuration, reference, topics, work
 
 app = typer.Typer(
     name="driftline",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("demo")(work.demo)
 app.command("check-config")(configuration.check_config)
+app.command("check-reference")(check_reference.check_reference)
 app.command("schema")(configuration.schema)
 app.command("explain")(configuration.explain)
 app.add_typer(topics.app, name="topics")

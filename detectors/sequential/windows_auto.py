@@ -48,12 +48,34 @@ class Ratio:
     pair: float
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Blocks of `size` windows of one target: the worst variance ratio of its series, its upper 95 % limit, what that may be,
+    and the standard error of a ratio of independent windows.
+    """
+
+    size: int
+    ratio: float
+    upper: float
+    allowed: float
+    error: float
+
+
+def ranks(values: F64, ties: F64) -> F64:
+    """Ranks 1 .. m of values F64[m], ties broken."""
+    rank = np.empty(len(values))
+    rank[np.lexsort((ties, values))] = np.arange(1, len(values) + 1)
+    return rank
+
+
 def normal_scores(values: F64, ties: F64) -> F64:
     """Normal quantiles of the ranks of values F64[m], ties broken."""
-    m = len(values)
-    rank = np.empty(m)
-    rank[np.lexsort((ties, values))] = np.arange(1, m + 1)
-    return ppf_all(rank / (m + 1.0))
+    return ppf_all(ranks(values, ties) / (len(values) + 1.0))
+
+
+def ratio_error(m: int, q: int) -> float:
+    """Standard error of VR(q) of m independent windows."""
+    return math.sqrt(2.0 * (2 * q - 1) * (q - 1) / (3.0 * q * m))
 
 
 def variance_ratio(x: F64, q: int) -> tuple[float, float]:
@@ -65,26 +87,28 @@ def variance_ratio(x: F64, q: int) -> tuple[float, float]:
     variance = float(centred @ centred) / m
     ratio = float(blocks @ blocks) / (len(blocks) * q * variance)
     ratio /= 1.0 - q / m  # the mean was taken from the same windows
-    error = math.sqrt(2.0 * (2 * q - 1) * (q - 1) / (3.0 * q * m))
-    return ratio, ratio + SIGMAS_95 * error * max(1.0, ratio)
+    return ratio, ratio + SIGMAS_95 * ratio_error(m, q) * max(1.0, ratio)
+
+
+def block_ratios(statistics: F64, ties: F64, length_ms: int) -> tuple[Block, ...]:
+    """Blocks of 2, 4, 8, ... windows, up to a cycle or as many as there are enough blocks for. statistics F64[m, s], m >= 4."""
+    m = len(statistics)
+    longest = min(max(CYCLE_MS // max(length_ms, 1), 2), m // BLOCKS_MIN)
+    series = [normal_scores(statistics[:, j], ties[:, j]) for j in range(statistics.shape[1])]
+    found, q = [], 2
+    while q <= max(longest, 2):
+        ratio, upper = max(variance_ratio(x, q) for x in series)  # the limit grows with the ratio
+        found.append(Block(q, ratio, upper, PAIR_LIMIT if q == 2 else CYCLE_LIMIT, ratio_error(m, q)))
+        q *= 2
+    return tuple(found)
 
 
 def dependence(statistics: F64, ties: F64, length_ms: int) -> Ratio:
     """Whether windows of one target, statistics F64[m, s], follow each other as if independent."""
-    m = len(statistics)
-    if m < WINDOWS_MIN:
+    if len(statistics) < WINDOWS_MIN:
         return Ratio(math.inf, math.nan)
-    worst, worst_pair = 0.0, 0.0
-    longest = min(max(CYCLE_MS // max(length_ms, 1), 2), m // BLOCKS_MIN)
-    for j in range(statistics.shape[1]):
-        x = normal_scores(statistics[:, j], ties[:, j])
-        ratio, limit = variance_ratio(x, 2)
-        worst, worst_pair = max(worst, limit / PAIR_LIMIT), max(worst_pair, ratio)
-        q = 4
-        while q <= longest:
-            worst = max(worst, variance_ratio(x, q)[1] / CYCLE_LIMIT)
-            q *= 2
-    return Ratio(worst, worst_pair)
+    blocks = block_ratios(statistics, ties, length_ms)
+    return Ratio(max(block.upper / block.allowed for block in blocks), blocks[0].ratio)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,18 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 def test_help_names_every_command() -> None:
     code, out, _ = invoke("--help")
     assert code == 0
-    for command in ["demo", "check-config", "schema", "explain", "topics", "run", "replay", "broker", "version"]:
+    for command in [
+        "demo",
+        "check-config",
+        "check-reference",
+        "schema",
+        "explain",
+        "topics",
+        "run",
+        "replay",
+        "broker",
+        "version",
+    ]:
         assert command in out
 
 

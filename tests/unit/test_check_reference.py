@@ -1,0 +1,137 @@
+"""check-reference: independent windows pass, dependent, alternating and trending ones are named, without time nothing is known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import detector_kits as kit
+
+from detectors.exchangeability import Cause, Exchangeable, TargetCheck, autocorrelation, check_target, rank_trend
+from detectors.reference import WindowRule
+from detectors.reference_build import build_reference, build_with_windows
+from stream.cli import app
+
+EVENTS, WINDOWS = 60, 500
+ROWS = EVENTS * WINDOWS
+HOUR_MS = 3_600_000
+TIME_MS = np.arange(ROWS, dtype=np.int64) * (HOUR_MS // EVENTS)
+HOURLY = WindowRule(auto=False, every_ms=HOUR_MS, min_events=1, resolution_ms=HOUR_MS)
+
+
+def checked(time_ms: NDArray[np.int64] | None = TIME_MS, **columns: NDArray[np.float64]) -> dict[str, TargetCheck]:
+    roles = dict.fromkeys(columns, "feature")
+    profile, windows = build_with_windows("m", columns, roles, time_ms=time_ms, window=HOURLY)
+    assert profile.id == build_reference("m", columns, roles, time_ms=time_ms, window=HOURLY).id
+    return {t.name: check_target(t, w, profile.windows) for t, w in zip(profile.targets, windows, strict=True)}
+
+
+def test_figures_by_hand() -> None:
+    assert rank_trend(np.arange(1.0, 8.0)) == pytest.approx(1.0)
+    assert rank_trend(np.arange(7.0, 0.0, -1.0)) == pytest.approx(-1.0)
+    assert rank_trend(np.array([2.0, 1.0, 4.0, 3.0])) == pytest.approx(0.6)
+    assert autocorrelation(np.array([1.0, -1.0, 1.0, -1.0])) == pytest.approx(-0.75)
+
+
+def test_independent_rows_are_exchangeable() -> None:
+    g = np.random.default_rng(1)
+    found = checked(x=g.normal(size=ROWS), atom=np.maximum(0.0, g.normal(size=ROWS)), constant=np.ones(ROWS))
+    for check in found.values():
+        assert check.exchangeable is Exchangeable.YES, check
+        assert abs(check.lag1 or 0.0) < 3 * (check.lag1_error or 0.0)
+
+
+def test_weather_a_trend_and_day_and_night_are_named() -> None:
+    g = np.random.default_rng(2)
+    weather = np.repeat(kit.autoregressive(g, WINDOWS // 20, 0.9), EVENTS * 20)
+    found = checked(
+        weather=g.normal(size=ROWS) + weather,
+        trend=g.normal(size=ROWS) + np.linspace(0.0, 0.3, ROWS),
+        alternating=g.normal(size=ROWS) + np.repeat(np.tile([0.5, -0.5], WINDOWS // 2), EVENTS),
+        still=g.normal(size=ROWS),
+    )
+    assert {name: check.exchangeable.value for name, check in found.items()} == {
+        "weather": "no",
+        "trend": "no",
+        "alternating": "no",
+        "still": "yes",
+    }
+    assert Cause.DEPENDENCE in found["weather"].causes
+    assert (found["weather"].lag1 or 0.0) > 0.6
+    assert Cause.TREND in found["trend"].causes
+    assert (found["trend"].trend or 0.0) > 0.3
+    assert found["alternating"].causes == (Cause.ALTERNATION,)
+
+
+def test_chance_seldom_says_no() -> None:
+    g = np.random.default_rng(3)
+    found = checked(**{f"x{i}": g.normal(size=ROWS) for i in range(40)})
+    said = [check.exchangeable for check in found.values()]
+    assert said.count(Exchangeable.NO) <= 1
+    assert said.count(Exchangeable.YES) >= 36
+
+
+def test_few_windows_show_nothing() -> None:
+    g = np.random.default_rng(4)
+    few = ROWS // 8
+    check = checked(TIME_MS[:few], x=g.normal(size=few))["x"]
+    assert (check.exchangeable, check.causes) == (Exchangeable.UNKNOWN, (Cause.TOO_FEW,))
+
+
+def command(folder: Path, *arguments: str, time: bool = True, **columns: NDArray[np.float64]) -> tuple[int, str]:
+    table = ({"timestamp": TIME_MS.astype("datetime64[ms]")} if time else {}) | columns
+    parquet.write_table(pa.table(table), folder / "rows.parquet")
+    (folder / "monitor.yaml").write_text(
+        'kafka: {bootstrap_servers: "127.0.0.1:1"}\ntopics: {predictions: predictions}\nresolution: 1h\n'
+        "defaults: {window: {every: 1h, min_events: 50}}\nmodels: {m: {reference: {file: rows.parquet}}}\n"
+    )
+    result = CliRunner().invoke(app, ["check-reference", "-c", str(folder / "monitor.yaml"), *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout
+
+
+def test_the_command_ends_with_0_where_all_are_exchangeable(tmp_path: Path) -> None:
+    code, out = command(tmp_path, x=np.random.default_rng(1).normal(size=ROWS))
+    assert code == 0, out
+    assert "at least 1h and 50 events each, as configured" in out
+    assert "m: all 1 targets look exchangeable: `false_alarms` is promised" in out
+
+
+def test_the_command_names_what_is_not(tmp_path: Path) -> None:
+    g = np.random.default_rng(5)
+    still, drifting = g.normal(size=ROWS), g.normal(size=ROWS) + np.linspace(0.0, 1.0, ROWS)
+    code, out = command(tmp_path, x=still, drifting=drifting)
+    assert code == 1
+    assert "1 of 2 targets depend on the windows before them or follow a trend: `false_alarms` is not promised" in out
+    assert "for 1 of 2 it is promised" in out
+    code, out = command(tmp_path, "--output", "json", x=still, drifting=drifting)
+    (report,) = json.loads(out)
+    assert code == 1
+    assert {target["target"]: target["exchangeable"] for target in report["targets"]} == {"x": "yes", "drifting": "no"}
+
+
+def test_without_time_it_is_not_checkable(tmp_path: Path) -> None:
+    code, out = command(tmp_path, time=False, x=np.random.default_rng(1).normal(size=ROWS))
+    assert code == 1
+    assert "no time column" in out
+    assert "nothing shows whether" in out
+    (report,) = json.loads(command(tmp_path, "-o", "json", time=False, x=np.ones(ROWS))[1])
+    (target,) = report["targets"]
+    assert (target["exchangeable"], target["causes"], target["lag1"]) == ("unknown", ["no_time"], None)
+
+
+def test_a_model_without_a_file_has_nothing_to_check(tmp_path: Path) -> None:
+    config = tmp_path / "monitor.yaml"
+    config.write_text(
+        'kafka: {bootstrap_servers: "127.0.0.1:1"}\ntopics: {predictions: p}\nmodels: {m: {reference: {first: 5000}}}\n'
+    )
+    assert CliRunner().invoke(app, ["check-reference", "-c", str(config)]).exit_code == 2
