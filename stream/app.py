@@ -313,16 +313,27 @@ def run_worker(config: Config, *, drain: bool = False, index: int = 0, rhythm: R
 
     `index` counts the workers of one supervisor: it moves the metrics port. Blocks; call it from the main thread.
     """
-    try:
-        setup = _prepare(config)
-    except KafkaUnreachableError as error:
-        log.error("%s", error)  # noqa: TRY400  the text says it all
-        return Exit.UNREACHABLE
-    except (AdminError, ReferencesError, PlanningError, BadReference, TableError) as error:
-        log.error("%s", error)  # noqa: TRY400
-        return Exit.REFUSED
+    setup = _prepared(config)
+    if isinstance(setup, Exit):
+        return setup
     with tempfile.TemporaryDirectory(prefix="driftline-") as datadir:
         return asyncio.run(_run(setup, datadir, rhythm or Rhythm(), drain=drain, index=index))
+
+
+def prepare(config: Config) -> int:
+    """Everything that a worker would do before it joins, in a process of its own: build and store references, compile.
+
+    Building and compiling take some hundred MB, which a worker would keep for good.
+    """
+    return setup if isinstance(setup := _prepared(config), Exit) else Exit.OK
+
+
+def _prepared(config: Config) -> Setup | Exit:
+    try:
+        return _prepare(config)
+    except (KafkaUnreachableError, AdminError, ReferencesError, PlanningError, BadReference, TableError) as error:
+        log.error("%s", error)  # noqa: TRY400  the text says it all
+        return Exit.UNREACHABLE if isinstance(error, KafkaUnreachableError) else Exit.REFUSED
 
 
 def _prepare(config: Config) -> Setup:
@@ -336,7 +347,7 @@ def _prepare(config: Config) -> Setup:
     setup = Setup.of(config, sources, ensure_references(config, lambda: _first_values(config)))
     started = time.monotonic()
     alone = replace(setup, sources=1)
-    warm_up(setup.plan, setup.layout, alone.collector(0), alone.monitor(0))
+    warm_up(setup.plan, setup.layout, alone.collector(0), alone.monitor(0), setup.profiles.values())
     log.info(
         "%d models, %d source partitions, ready to join after %.1f s",
         len(config.models),

@@ -1,8 +1,10 @@
 """`run --workers N`: N worker processes, one a core, restarted when they die, all ended together.
 
-A worker that fell is started again after 1, 2, 4, … 30 s; a minute of work resets the pause. What a restart cannot mend
-(a wrong configuration, a named refusal) ends everything with that exit code. Workers are sessions of their own, so that a
-Ctrl-C in the terminal reaches them once, through here; each holds a pipe from here and dies with it (worker_main).
+First one process prepares what all of them need (references from files, compiled kernels) and ends, so that the workers
+stay small and do not do it all at once. A worker that fell is started again after 1, 2, 4, … 30 s; a minute of work
+resets the pause. What a restart cannot mend (a wrong configuration, a named refusal) ends everything with that exit
+code. Workers are sessions of their own, so that a Ctrl-C in the terminal reaches them once, through here; each holds a
+pipe from here and dies with it (worker_main).
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ FINAL = frozenset({Exit.REFUSED, Exit.USAGE})
 Command = Callable[[int], Sequence[str]]
 
 
-def worker_command(config_path: Path | str, *, drain: bool) -> Command:
-    """Command line of worker number i."""
+def worker_command(config_path: Path | str, *flags: str) -> Command:
+    """Command line of worker number i; flags: --drain, or --prepare."""
 
     def command(index: int) -> list[str]:
         arguments = [str(config_path), "--index", str(index), "--parent", str(os.getpid())]
-        return [sys.executable, "-m", "stream.worker_main", *arguments, *(["--drain"] if drain else [])]
+        return [sys.executable, "-m", "stream.worker_main", *arguments, *flags]
 
     return command
 
@@ -175,4 +177,8 @@ def run_supervisor(config_path: Path | str, workers: int, drain: bool = False) -
     """Run `workers` processes over one configuration file; the exit code of the command. ValueError for a silly number."""
     if not 1 <= workers <= WORKERS_MAX:
         raise ValueError(f"workers: {workers}, expected 1 to {WORKERS_MAX}")
-    return Supervisor(worker_command(config_path, drain=drain), workers, drain).run()
+    preparation = Supervisor(worker_command(config_path, "--prepare"), 1, drain=True)
+    code = preparation.run()
+    if code or preparation.signals:
+        return code
+    return Supervisor(worker_command(config_path, *(["--drain"] if drain else [])), workers, drain).run()

@@ -1,4 +1,4 @@
-"""One worker process, started by the supervisor: python -m stream.worker_main CONFIG --index I --parent PID [--drain]."""
+"""One worker process, started by the supervisor: python -m stream.worker_main CONFIG --index I --parent PID [--drain] [--prepare]."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--parent", type=int, default=0)
     parser.add_argument("--drain", action="store_true")
+    parser.add_argument("--prepare", action="store_true", help="build references and compile, then end")
     parser.add_argument("--snapshot-seconds", type=float, default=10.0)
     given = parser.parse_args(arguments)
     if given.parent:
@@ -43,10 +44,12 @@ def _run(given: argparse.Namespace) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return Exit.USAGE
-    from stream.app import run_worker
+    from stream.app import prepare, run_worker
     from stream.upkeep import Rhythm
 
     try:
+        if given.prepare:
+            return prepare(config)
         return run_worker(
             config, drain=given.drain, index=given.index, rhythm=Rhythm(snapshot_s=given.snapshot_seconds)
         )

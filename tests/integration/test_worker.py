@@ -46,7 +46,7 @@ def committed(bench) -> int:
 def supervised(bench, workers: int) -> list[str]:
     text = (
         "import sys\nfrom stream.supervisor import Supervisor, worker_command\n"
-        f"base = worker_command({str(bench.config_path)!r}, drain=False)\n"
+        f"base = worker_command({str(bench.config_path)!r})\n"
         f"command = lambda i: [*base(i), '--snapshot-seconds', '1']\n"
         f"sys.exit(Supervisor(command, {workers}, backoff_first_s=.2).run())"
     )

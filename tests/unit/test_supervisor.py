@@ -110,3 +110,22 @@ def test_children_end_with_a_killed_parent(tmp_path):
 def test_a_silly_number_of_workers_is_refused():
     with pytest.raises(ValueError, match="expected 1 to"):
         run_supervisor("monitor.yaml", 0)
+
+
+def test_nothing_is_started_before_the_preparation_has_succeeded(tmp_path, monkeypatch):
+    calls = tmp_path / "calls"
+
+    def command(_path, *flags):
+        return script(
+            f"import pathlib, sys\nopen({str(calls)!r}, 'a').write({' '.join(flags) + ';'!r})\nsys.exit(CODE)".replace(
+                "CODE", code
+            )
+        )
+
+    monkeypatch.setattr("stream.supervisor.worker_command", command)
+    code = str(int(Exit.REFUSED))
+    assert run_supervisor("monitor.yaml", 2, drain=True) == Exit.REFUSED
+    assert calls.read_text() == "--prepare;"
+    code = "0"
+    assert run_supervisor("monitor.yaml", 2, drain=True) == Exit.OK
+    assert calls.read_text() == "--prepare;--prepare;--drain;--drain;"
