@@ -39,6 +39,7 @@ models:
   late-arrival:
     owner: flight-desk
     reference: {{file: january.parquet, time: timestamp}}
+    window: {{min_events: 100}}
 """
 
 
