@@ -22,7 +22,7 @@ STEPS = {"toy": 1_500, "real": 450}
 
 
 EMPHASIS: dict[str, dict[str, float]] = {
-    "claim_check": {"race": 0.04},
+    "claim_check": {"race": 0.04, "act_zombie": 0.6, "end_zombie": 0.0},
 }
 """What must happen often for a rule to matter: two writers at once."""
 
