@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -76,6 +77,7 @@ class Columns:
     rejects              in log order
     tombstone_offset     I64[k]: records with a null value
     records              what the chunk was decoded from: the collector's dead letters (future_timestamp) quote it
+    texts                (offset, row) -> hash -> text of the event's TEXT cells; None = not to be had
     Every event of the chunk is in exactly one of: the n rows, rejects, tombstones.
     """
 
@@ -94,6 +96,7 @@ class Columns:
     rejects: tuple[Reject, ...] = ()
     tombstone_offset: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     records: Records | None = None
+    texts: Callable[[int, int], dict[int, str]] | None = None
 
     def __len__(self) -> int:
         return len(self.offset)

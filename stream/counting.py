@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,7 @@ from stream.kernels.timeline import APPLIED, DUPLICATE, UNKNOWN
 from stream.pane_state import Chunk, PlanTables, segment_name
 from stream.plan import ALL, UNKNOWN_MODEL, SegmentPlan
 from stream.plan_book import UNKNOWN_TABLES, PlanBook
+from stream.sample_texts import Texts
 
 _BOOLS = np.array([category_hash(False), category_hash(True)], np.uint64)
 
@@ -37,7 +39,12 @@ def prepare(columns: Columns, category_columns: Sequence[int]) -> Chunk:
         model=model,
         version=np.where(model < 0, np.uint64(0), columns.version),
         version_names=columns.version_names,
+        texts_of=partial(_texts_of, columns),
     )
+
+
+def _texts_of(columns: Columns, row: int) -> Texts:
+    return {} if columns.texts is None else columns.texts(int(columns.offset[row]), int(columns.row[row]))
 
 
 def _categories(cell: U64, tag: U8, columns: Sequence[int]) -> U64:

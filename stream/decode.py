@@ -6,7 +6,7 @@ letter, is the strict tier's (decode_strict.py). `decode_strict` is the whole th
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import xxhash
@@ -14,7 +14,7 @@ import xxhash
 from stream.category import category_hash, category_text, number_category_hash
 from stream.columns import I64, Columns, Records, Reject
 from stream.decode_fast import FastTier
-from stream.decode_strict import RefusedError, Row, decode_event
+from stream.decode_strict import RefusedError, Row, decode_event, event_texts
 from stream.kernels.framing import FramingError, frame, join_records, read_only, records_from_lines
 from stream.kernels.rows import FIELDS, SCRATCH_BYTES, Rows, Scratch, scan_chunk
 from stream.limits import DEPTH_MAX
@@ -123,7 +123,16 @@ def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str],
         rejects=tuple(rejects),
         tombstone_offset=tombstones,
         records=records,
+        texts=partial(_texts, records, layout),
     )
+
+
+def _texts(records: Records, layout: Layout, offset: int, row: int) -> dict[int, str]:
+    """Texts of one event's TEXT cells by hash: the record is read once more. One event a record: `row` is 0."""
+    del row
+    record = int(np.searchsorted(records.offset, offset))
+    start = int(records.value_start[record])
+    return event_texts(bytes(records.buffer.data[start : start + int(records.value_length[record])]), layout)
 
 
 def _put(rows: Rows, at: int, row: Row, names: dict[int, str]) -> None:

@@ -125,6 +125,14 @@ def decode_event(value: bytes, record_time_ms: int, layout: Layout) -> Row:
     return Row(time_ms, xxhash.xxh3_128_intdigest(id_text.encode()) >> 32, model, version, cells, tags)
 
 
+def event_texts(value: bytes, layout: Layout) -> dict[int, str]:
+    """Hash -> text of the TEXT cells of an event that was accepted. Raises RefusedError for one that could not have been."""
+    event = parse(value)
+    found = [_lookup(event, keys) for keys in layout.keys]
+    texts = [text for text in found if isinstance(text, str) and not isinstance(text, RawNumber)]
+    return {xxhash.xxh3_64_intdigest(text.encode()): text for text in texts}
+
+
 def parse(value: bytes) -> dict[str, Any]:
     """The JSON object in `value`: numbers as RawNumber, NaN and Infinity as NON_FINITE. Raises RefusedError."""
     _check_bytes(value)

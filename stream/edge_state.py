@@ -12,13 +12,15 @@ from stream.dedup import IdSet
 from stream.pane_state import COUNT_MAX, PaneState, PlanTables
 from stream.panes import dense, smallest, sparse
 from stream.plan import OTHER
+from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack
 
 KIND = "edge"
 IDS_KIND = "ids"
 VERSION = 1
 VERSIONS = (VERSION,)
 _SECTIONS = ("bins", "tally", "sums", "extremes", "registers")
-_OPTIONAL = ("bins_at", "registers_at", "sample_high", "sample_low", "sample_cell", "sample_tag")
+_SAMPLE = ("sample_high", "sample_low", "sample_cell", "sample_tag")
+_OPTIONAL = ("bins_at", "registers_at", *_SAMPLE, *SECTIONS)
 
 
 class EdgeState:
@@ -84,6 +86,10 @@ def encode_edge(state: EdgeState) -> bytes:
         sections["sample_low"] = np.concatenate([s[1] for s in samples])
         sections["sample_cell"] = np.concatenate([s[2].reshape(-1) for s in samples])
         sections["sample_tag"] = np.concatenate([s[3].reshape(-1) for s in samples])
+        texts = [carried(p.texts, p.sample[2], p.sample[3]) for p in panes if p.sample is not None]
+        header["texts"] = [len(own) for own in texts]
+        packed = [pack(own) for own in texts]
+        sections |= {name: np.concatenate([own[name] for own in packed]) for name in SECTIONS}
     return container.encode(KIND, VERSION, header, sections)
 
 
@@ -123,6 +129,7 @@ def decode_edge(data: bytes, tables_of: Callable[[str], PlanTables]) -> EdgeStat
     ):
         sections[name] = dense(name, stored.sections, length)
     reader = _Reader(sections)
+    texts = iter(stored.header.get("texts", ()))
     for pane, rows in panes:
         counts = np.int64 if pane.events > COUNT_MAX else np.int32
         pane.bins = reader.take("bins", pane.bins.shape, counts)
@@ -138,7 +145,16 @@ def decode_edge(data: bytes, tables_of: Callable[[str], PlanTables]) -> EdgeStat
                 reader.take("sample_cell", cells, np.uint64),
                 reader.take("sample_tag", cells, np.uint8),
             )
+            pane.texts = _take_texts(reader, next(texts))
     return state
+
+
+def _take_texts(reader: _Reader, count: int) -> Texts:
+    key, length = reader.take("text_hash", (count,), np.uint64), reader.take("text_length", (count,), np.uint32)
+    try:
+        return unpack(key, length, reader.take("text_bytes", (int(length.sum()),), np.uint8))
+    except ValueError as error:
+        raise container.Malformed(f"{KIND}: {error}") from None
 
 
 def encode_ids(ids: IdSet, first: int) -> bytes:

@@ -73,10 +73,23 @@ class Learner:
             columns,
             {name: self.settings.role_of(name).value for name in self.rows.names},
             kinds={name: kind for name, kind in self.settings.kinds.items() if name in columns},
+            texts=sample.texts,
             origin={"first": self.settings.learn_first},
         )
         self.rows, self.events = None, 0
         return self.profile
+
+    @property
+    def progress(self) -> dict[str, int | str]:
+        """How far it has come, for people: what was counted in this phase, and what ends it (windows only when counting)."""
+        sampling = self.profile is None
+        return {
+            "phase": self.phase,
+            "events": self.events,
+            "events_needed": self.sample_rows if sampling else self.target_events,
+            "windows": len(self.windows),
+            "windows_needed": 0 if sampling else WINDOWS_MIN,
+        }
 
     @property
     def sample_rows(self) -> int:

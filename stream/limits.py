@@ -38,3 +38,7 @@ DEAD_LETTER_BYTES_MAX = limit(
 DETAIL_BYTES_MAX = limit("detail_bytes_max", 1 << 10, "a header for people, never a copy of the payload")
 EVENT_TIME_MS_MIN = limit("event_time_ms_min", 315_532_800_000, "1980-01-01: older is a wrong unit or an unset clock")
 EVENT_TIME_MS_MAX = limit("event_time_ms_max", 7_258_118_400_000, "2200-01-01 (exclusive): beyond is a wrong unit")
+SAMPLE_TEXTS_MAX = limit(
+    "sample_texts_max", 500, "distinct texts of one target in a sample; with 200 characters each they fit any record"
+)
+SAMPLE_TEXT_CHARACTERS_MAX = limit("sample_text_characters_max", 200, "a longer text is no category; it is cut")

@@ -264,6 +264,8 @@ class ModelMonitor(ModelState):
             statistics=judgement.statistics,
             verdicts=judgement.verdicts,
             drifting=drifting,
+            labels={} if profile is None else self._lens(profile, tally.names).labels,
+            learning=self.learner.progress if self.learner is not None and state is State.LEARNING else None,
         )
         self._emit_all(window_outputs(recorded, self.settings))
 

@@ -19,7 +19,7 @@ from stream.tally import Sections, Tally
 from stream.windows import WindowList
 
 VERSION = 1
-GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 9
+GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 12
 SERIES_NAME_SLASHES = 3  # model/<digest>/series/<digest>; detectors follow after another one
 
 

@@ -19,9 +19,11 @@ from stream.kernels import accumulate as kernel
 from stream.kernels.accumulate import accumulate
 from stream.panes import Pane, Sample
 from stream.plan import ALL, ModelPlan
+from stream.sample_texts import Texts, TextsOf, carried, entered
 
 COUNT_MAX = np.iinfo(np.int32).max
 PYTHON_BYTES = 1_500  # objects around the arrays of one pane, measured with tracemalloc
+TEXT_BYTES = 150  # of a text's dictionary entry, its key and its object
 
 
 class PlanInvalidError(ValueError):
@@ -35,6 +37,7 @@ class Chunk:
     number F64[n, c], cell U64[n, c], tag U8[n, c]   Columns.cell as floats and as bits; at least one column
     category U64[n, c]                               in columns that are read as categories, the hash of every scalar
     model I32[n], version U64[n]                     the version is 0 where no model is known
+    texts_of                                         hash -> text of one row's TEXT cells, read again from its record
     """
 
     number: F64
@@ -46,6 +49,7 @@ class Chunk:
     model: I32
     version: U64
     version_names: dict[int, str]
+    texts_of: TextsOf
 
 
 class PlanTables:
@@ -163,6 +167,7 @@ class PaneState:
         "sums",
         "tables",
         "tally",
+        "texts",
         "version",
     )
 
@@ -180,6 +185,7 @@ class PaneState:
         tracked = len(tables.tracked) if segment == ALL else 0
         self.registers: U8 = np.zeros((tracked, REGISTERS), np.uint8)
         self.sample: tuple[U64, U32, U64, U8] | None = None
+        self.texts: Texts = {}  # of the sample's TEXT cells; may hold more than the sample carries
         if tables.plan.sample_rows and segment == ALL:
             none = (0, targets)
             self.sample = (
@@ -207,13 +213,17 @@ class PaneState:
         high, low, cell, tag = self.sample
         if len(high) == k:
             rows = rows[chunk.id_high[rows] <= high[-1]]
+        kept = len(high)
         columns = self.tables.shape[:, kernel.COLUMN]
         here = (rows[:, None], columns[None, :])
         high, low = np.append(high, chunk.id_high[rows]), np.append(low, chunk.id_low[rows])
         tags = np.where(columns < 0, np.uint8(0), chunk.tag[here])
         chosen = bottom(k, high, low)
         cell = np.concatenate([cell, chunk.cell[here]])[chosen]
-        self.sample = (high[chosen], low[chosen], cell, np.concatenate([tag, tags])[chosen])
+        tag = np.concatenate([tag, tags])[chosen]
+        self.sample = (high[chosen], low[chosen], cell, tag)
+        row = np.append(np.full(kept, -1), rows)[chosen]
+        self.texts = entered(self.texts, cell, tag, row, chunk.texts_of)
 
     def to_pane(self, partition: int, edge_ms: int) -> Pane:
         """The pane as it is sent."""
@@ -223,7 +233,10 @@ class PaneState:
         if len(self.registers):
             distinct[tables.tracked] = self.registers
         tally = self.tally.astype(np.int64)
-        sample = None if self.sample is None else Sample(self.sample[0], self.sample[2], self.sample[3])
+        sample = None
+        if self.sample is not None:
+            hashes, _, cell, tag = self.sample
+            sample = Sample(hashes, cell, tag, carried(self.texts, cell, tag))
         return Pane(
             partition=partition,
             edge_ms=edge_ms,
@@ -252,4 +265,5 @@ class PaneState:
         arrays = [self.bins, self.tally, self.sums, self.extremes, self.registers]
         if self.sample is not None:
             arrays += self.sample
-        return PYTHON_BYTES + sum(array.nbytes for array in arrays)
+        texts = sum(TEXT_BYTES + len(text) for text in self.texts.values())
+        return PYTHON_BYTES + texts + sum(array.nbytes for array in arrays)

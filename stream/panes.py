@@ -17,15 +17,20 @@ from numpy.typing import NDArray
 from stream import container
 from stream.columns import F64, I64, U8, U64
 from stream.limits import NAME_BYTES_MAX
+from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack, wanted
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The rows with the smallest hash_high (ties: hash_low) of one pane: hash U64[k] ascending, cell U64[k, t], tag U8[k, t]."""
+    """The rows with the smallest hash_high (ties: hash_low) of one pane: hash U64[k] ascending, cell U64[k, t], tag U8[k, t].
+
+    `texts`: hash -> text of TEXT cells, as many as stream.sample_texts says.
+    """
 
     hash: U64
     cell: U64
     tag: U8
+    texts: Texts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,7 @@ RECORD_BYTES_MAX = 900_000  # Kafka refuses records above 1 MiB by default; room
 BODY_BYTES_MAX = (
     RECORD_BYTES_MAX - 64_000
 )  # the header (names of 10,000 targets are split with their targets) and padding
+TEXT_HEAD_BYTES = 12  # hash and length
 HEADER_BYTES_PER_TARGET = 96  # name (up to 256 bytes is added), width, tallies, sums, extremes
 VERSION = 1
 VERSIONS = (VERSION,)
@@ -189,7 +195,9 @@ def merge_blocks(blocks: Sequence[Pane]) -> Pane:
         if len(samples) != len(blocks) or any(not np.array_equal(s.hash, samples[0].hash) for s in samples):
             raise BlockMismatchError(f"pane {_identity(first)}: the blocks carry different sample rows")
         cells, tags = [s.cell for s in samples], [s.tag for s in samples]
-        sample = Sample(samples[0].hash, np.concatenate(cells, axis=1), np.concatenate(tags, axis=1))
+        texts = {key: text for s in samples for key, text in s.texts.items()}
+        cell, tag = np.concatenate(cells, axis=1), np.concatenate(tags, axis=1)
+        sample = Sample(samples[0].hash, cell, tag, carried(texts, cell, tag))
     return Pane(
         **_identity_fields(first),
         events=first.events,
@@ -210,7 +218,7 @@ def merge_blocks(blocks: Sequence[Pane]) -> Pane:
 
 _LIMITS = ((np.uint8, 0xFF), (np.uint16, 0xFFFF), (np.uint32, 0xFFFF_FFFF))
 _SECTIONS = ("width", "sums", "extremes", "tally")
-_OPTIONAL = ("bins", "bins_at", "distinct", "distinct_at", "sample_hash", "sample_cell", "sample_tag")
+_OPTIONAL = ("bins", "bins_at", "distinct", "distinct_at", "sample_hash", "sample_cell", "sample_tag", *SECTIONS)
 _IDENTITY = ("partition", "edge_ms", "model", "version", "segment", "plan", "reference")
 
 
@@ -225,10 +233,11 @@ def _identity_fields(pane: Pane) -> dict[str, Any]:
 def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
     """Ranges of targets, each within BODY_BYTES_MAX. At least one range, also without targets."""
     rows = 0 if pane.sample is None else len(pane.sample.hash)
+    texts = _text_bytes(pane)
     targets = len(pane.names)
     largest = targets * (HEADER_BYTES_PER_TARGET + 4 * NAME_BYTES_MAX + pane.distinct.shape[1] + rows * 9)
     if (
-        rows * 8 + largest + 8 * len(pane.bins) <= BODY_BYTES_MAX
+        rows * 8 + largest + sum(texts) + 8 * len(pane.bins) <= BODY_BYTES_MAX
         and max(map(len, pane.names), default=0) <= NAME_BYTES_MAX
     ):
         yield 0, targets  # nearly always
@@ -238,6 +247,7 @@ def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
     used = base = rows * 8
     for i, name in enumerate(pane.names):
         size = HEADER_BYTES_PER_TARGET + 4 * len(name) + 8 * int(width[i]) + pane.distinct.shape[1] + rows * 9
+        size += texts[i]
         if base + size > BODY_BYTES_MAX:
             raise PaneTooLargeError(
                 f"model {pane.model!r}: target {name!r} needs {size} bytes, at most {BODY_BYTES_MAX}"
@@ -247,6 +257,16 @@ def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
             first, used = i, base
         used += size
     yield first, len(pane.names)
+
+
+def _text_bytes(pane: Pane) -> list[int]:
+    """What each target's texts need, as if no other target had them."""
+    sample = pane.sample
+    if sample is None or not sample.texts:
+        return [0] * len(pane.names)
+    size = {key: TEXT_HEAD_BYTES + len(text.encode()) for key, text in sample.texts.items()}
+    columns = range(len(pane.names))
+    return [sum(size.get(key, 0) for key in wanted(sample.cell[:, [i]], sample.tag[:, [i]])) for i in columns]
 
 
 def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
@@ -274,6 +294,9 @@ def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
         sections["sample_hash"] = pane.sample.hash
         sections["sample_cell"] = pane.sample.cell[:, first:stop]
         sections["sample_tag"] = pane.sample.tag[:, first:stop]
+        texts = carried(pane.sample.texts, sections["sample_cell"], sections["sample_tag"])
+        if texts:
+            sections |= pack(texts)
     return container.encode("pane", VERSION, header, sections)
 
 
@@ -288,7 +311,13 @@ def _decode_pane(record: container.Container) -> Pane:
     distinct[tracked] = dense("distinct", sections, len(tracked) * registers).reshape(len(tracked), registers)
     sample = None
     if "sample_hash" in sections:
-        sample = Sample(sections["sample_hash"], sections["sample_cell"], sections["sample_tag"])
+        texts: Texts = {}
+        if "text_hash" in sections:
+            try:
+                texts = unpack(*(sections[name] for name in SECTIONS))
+            except ValueError as error:
+                raise container.Malformed(f"pane: {error}") from None
+        sample = Sample(sections["sample_hash"], sections["sample_cell"], sections["sample_tag"], texts)
     return Pane(
         **{**header, "names": tuple(header["names"])},
         bin_start=bin_start,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stream.columns import F64, I64, U8
 from stream.panes import Pane, Sample, merge_blocks, smallest
+from stream.sample_texts import SECTIONS, carried, pack, unpack
 
 Sections = dict[str, NDArray[Any]]
 APART = 2  # after a target's bins come its missing and its invalid count
@@ -126,6 +127,7 @@ class Tally:
                 f"{prefix}sample.hash": self.sample.hash,
                 f"{prefix}sample.cell": self.sample.cell,
                 f"{prefix}sample.tag": self.sample.tag,
+                **{f"{prefix}sample.{name}": part for name, part in pack(self.sample.texts).items()},
             }
         return {"names": list(self.names), "events": self.events}, sections
 
@@ -134,7 +136,9 @@ class Tally:
         """Inverse of `to_sections`; arrays are copied, so that they can be added to."""
         sample = None
         if f"{prefix}sample.hash" in sections:
-            sample = Sample(*(sections[f"{prefix}sample.{part}"].copy() for part in ("hash", "cell", "tag")))
+            texts = unpack(*(sections[f"{prefix}sample.{part}"] for part in SECTIONS))
+            hashes, cell, tag = (sections[f"{prefix}sample.{part}"].copy() for part in ("hash", "cell", "tag"))
+            sample = Sample(hashes, cell, tag, texts)
         start, counts, sums, extremes, out_of_range, distinct = (
             sections[prefix + name].copy()
             for name in ("start", "counts", "sums", "extremes", "out_of_range", "distinct")
@@ -157,9 +161,8 @@ def merged_sample(left: Sample, right: Sample, rows: int) -> Sample:
     """The `rows` rows with the smallest hashes of both (0 = all); `left` first where hashes are equal."""
     hashes = np.concatenate((left.hash, right.hash))
     order = np.argsort(hashes, kind="stable")[: rows or None]
-    return Sample(
-        hashes[order], np.concatenate((left.cell, right.cell))[order], np.concatenate((left.tag, right.tag))[order]
-    )
+    cell, tag = np.concatenate((left.cell, right.cell))[order], np.concatenate((left.tag, right.tag))[order]
+    return Sample(hashes[order], cell, tag, carried(left.texts | right.texts, cell, tag))
 
 
 def _of_pane(pane: Pane) -> Tally:

@@ -1,13 +1,14 @@
 """The records of the windows topic: everything that was counted and found in one window of one series, as compact JSON.
 
 A series of inputs is named by its reference, one of outputs by its version. The `all` records of the versions together
-hold every event of the window exactly once. Bins are those of the reference, its missing and invalid count beside them.
+hold every event of the window exactly once. Bins are those of the reference, named by
+`labels` where they are categories, its missing and invalid count beside them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -41,7 +42,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One record before it is JSON. `drifting`: targets with an open incident."""
+    """One record before it is JSON. `drifting`: targets with an open incident; `labels`: of categorical targets' bins;
+    `learning`: how far a reference that is being learnt had come before this window.
+    """
 
     series: str
     reference: str
@@ -54,6 +57,8 @@ class Recorded:
     statistics: Statistics | None
     verdicts: Sequence[Verdict] | None
     drifting: frozenset[str]
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    learning: Mapping[str, Any] | None = None
 
 
 def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Output]:
@@ -71,6 +76,8 @@ def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Outp
         "collector": recorded.plan,
         "detection": settings.detection_hash(),
     }
+    if recorded.learning is not None:
+        body["learning"] = dict(recorded.learning)
     targets = _targets(recorded)
     whole = _encoded(body | {"targets": targets})
     if len(whole) <= RECORD_BYTES_MAX or len(targets) < 2:
@@ -134,6 +141,8 @@ def _targets(recorded: Recorded) -> dict[str, Any]:
     for place, name in enumerate(tally.names):
         body: dict[str, Any] = {statistic: values[place] for statistic, values in named.items()}
         body["bins"] = counts[start[place] : start[place + 1] - APART]
+        if name in recorded.labels:
+            body["labels"] = recorded.labels[name]
         if tracked[place]:
             body["distinct"] = round(estimate(tally.distinct[place]), 1)
         if recorded.verdicts is not None:

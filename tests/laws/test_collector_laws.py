@@ -33,6 +33,7 @@ INVALID = object()
 WORDS = ["red", "green", "blue", "7", "true", "x y", "é"]
 MODELS = ["alpha", "beta", "gamma"]
 MONITORS = 3
+TEXTS = 2  # of one target and sample
 
 
 def text_hash(text: str) -> int:
@@ -162,6 +163,7 @@ def _small_spans() -> Iterator[None]:
     """A chunk is counted in several passes, as those of thousands of closings are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stream.collector.SPAN_CLOSINGS", 3)
+        patch.setattr("stream.sample_texts.SAMPLE_TEXTS_MAX", TEXTS)
         yield
 
 
@@ -203,7 +205,12 @@ def to_columns(log: list[Event], next_offset: int) -> Columns:
             if e.kind == "reject"
         ),
         tombstone_offset=np.array([e.offset for e in log if e.kind == "tombstone"], np.int64),
+        texts=lambda offset, row: next(texts_of(e) for e in rows if (e.offset, e.row) == (offset, row)),
     )
+
+
+def texts_of(event: Event) -> dict[int, str]:
+    return {text_hash(value): value for value in event.cells if isinstance(value, str)}
 
 
 def new_collector(world: World) -> Collector:
@@ -358,7 +365,12 @@ def pane_of(plan: ModelPlan | None, segment_name: str, events: list[Event]) -> A
     if plan.sample_rows and segment_name == "all":
         # equal ids (without deduplication) keep the order of the log
         rows = sorted(events, key=lambda e: e.id)[: plan.sample_rows]
-        sample = [(e.id >> 32, [cell_of(e.cells[t.column]) for t in plan.targets]) for e in rows]
+        cells = [(e.id >> 32, [cell_of(e.cells[t.column]) for t in plan.targets]) for e in rows]
+        texts: set[str] = set()
+        for t in plan.targets:
+            words = [e.cells[t.column] for e in rows if isinstance(e.cells[t.column], str)]
+            texts.update(list(dict.fromkeys(words))[:TEXTS])
+        sample = (cells, {text_hash(text): text for text in texts})
     targets = [target_of(t, segment_name, [e.cells[t.column] for e in events], plan.learning) for t in plan.targets]
     return plan.hash, plan.reference, len(events), targets, sample
 
@@ -445,7 +457,7 @@ def plain(pane: Pane) -> Any:
             [(int(c), int(t)) for c, t in zip(*line, strict=True)]
             for line in zip(pane.sample.cell, pane.sample.tag, strict=True)
         ]
-        sample = list(zip(pane.sample.hash.tolist(), cells, strict=True))
+        sample = (list(zip(pane.sample.hash.tolist(), cells, strict=True)), pane.sample.texts)
     return pane.plan, pane.reference, pane.events, targets, sample
 
 

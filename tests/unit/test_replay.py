@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import random
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from stream.config import Config, config_from
 from stream.preflight import build_from_file
 from stream.replay import ReplayError, ReplayResult, replay
 from stream.simulated_model import MODEL, Drift, Simulation, json_lines, table, write_training_file
+from stream.wording import instant
 
 START_MS = 1_763_806_500_000
 RATE = 200.0
@@ -194,3 +196,62 @@ def test_the_example_of_the_module_runs() -> None:
     result = doctest.testmod(replay_module)
     assert result.failed == 0
     assert result.attempted > 0
+
+
+def classes(seed: int, start_ms: int, count: int, shares: dict[str, float]) -> list[bytes]:
+    """Ten events a second of a model that says "yes" or "no"; `country` and the answer have texts."""
+    r = random.Random(seed)
+    lines = []
+    for i in range(count):
+        country = r.choices(list(shares), list(shares.values()))[0]
+        event = {
+            "prediction_id": f"{seed}-{i}", "model": MODEL, "version": "1",
+            "timestamp": instant(start_ms + 100 * i),
+            "features": {"country": country, "amount": r.gauss(0, 1), "long": "x" * 300 + r.choice("ab")},
+            "prediction": r.choice(("yes", "no")),
+        }  # fmt: skip
+        lines.append(orjson.dumps(event))
+    return lines
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> ReplayResult:
+    """No target is declared; learning needs 5,000 events for the cuts, then 5,000 more in 400 windows."""
+    made = config(
+        tmp_path_factory.mktemp("learnt"),
+        models={MODEL: {"reference": {"first": 5_000}}},
+        defaults={"window": {"every": "2s", "min_events": 10}},
+    )
+    quiet = classes(1, START_MS, 16_000, {"DE": 0.5, "FR": 0.3, "AT": 0.2})
+    drifted = classes(2, START_MS + 1_600_000, 3_000, {"DE": 0.1, "FR": 0.7, "AT": 0.2})
+    return replay(made, quiet + drifted)
+
+
+def test_a_learnt_reference_names_categories_by_their_texts(learnt: ReplayResult) -> None:
+    labels = {target.name: target.binning.labels[:-2] for target in learnt.references[MODEL].targets}
+    assert set(labels["country"]) == {"DE", "FR", "AT"}
+    assert set(labels["prediction"]) == {"yes", "no"}
+    assert all(label.startswith("xxx") and len(label) == 200 for label in labels["long"])
+    assert len(set(labels["long"])) == 2
+    last = [window for window in learnt.windows if "country" in window["targets"]][-1]
+    assert set(last["targets"]["country"]["labels"]) == {"DE", "FR", "AT", "__other__", "__unseen__"}
+    assert "labels" not in last["targets"]["amount"]
+    (alert,) = (alert for alert in learnt.alerts if ".opened." in alert["type"])
+    assert alert["data"]["target"] == "country"
+    assert {change["bin"] for change in alert["data"]["largest_changes"]} & {"DE", "FR"}
+    assert "#" not in alert["data"]["summary"]
+
+
+def test_windows_say_how_far_learning_has_come(learnt: ReplayResult) -> None:
+    inputs = [window for window in learnt.windows if window["series"].startswith("sha256:")]
+    states = [window["state"] for window in inputs]
+    first_judged = states.index("judged")
+    assert set(states[:first_judged]) == {"learning"}
+    assert "learning" not in states[first_judged:]
+    progress = [window["learning"] for window in learnt.windows if window["state"] == "learning"]
+    assert progress[0]["phase"] == "sampling"
+    assert progress[0]["events_needed"] == 5_000
+    assert progress[-1]["phase"] == "counting"
+    assert progress[-1]["windows"] == 399
+    assert (progress[-1]["events_needed"], progress[-1]["windows_needed"]) == (5_000, 400)
+    assert all("learning" not in window for window in learnt.windows if window["state"] != "learning")
