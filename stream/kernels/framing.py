@@ -2,7 +2,7 @@
 
 A body is a sequence of records: varint length, attributes, varint timestamp delta, varint offset delta, key, value (varint
 length and bytes, -1 = null), headers (skipped: the length says where the next record starts). Varints are zigzag. Every
-varint and length is checked against the record's and the body's end before it is used; about .05 us a record.
+varint and length is checked against the record's and the body's end before it is used; about .03 us a record.
 """
 
 from __future__ import annotations

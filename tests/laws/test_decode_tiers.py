@@ -57,6 +57,8 @@ RAW_TEXTS = (
     rb"\ud800",
     rb"\ude00\ud83d",
     rb"\ud83dx",
+    rb"\ude00\ude00",
+    rb"\ud83d\ud83d",
     rb"\ud83d\u0041",
     rb"\u00zz",
     rb"\u12",
