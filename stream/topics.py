@@ -58,10 +58,11 @@ def topic_name(prefix: str, role: TopicRole) -> str:
 
 def topic_config(spec: TopicSpec) -> dict[str, str]:
     """Broker settings of one topic."""
-    if spec.retention_d is None:
-        settings = dict(COMPACTED)
-    else:
-        settings = {"cleanup.policy": "delete", "retention.ms": str(spec.retention_d * DAY_MS)}
+    settings = (
+        dict(COMPACTED)
+        if spec.retention_d is None
+        else {"cleanup.policy": "delete", "retention.ms": str(spec.retention_d * DAY_MS)}
+    )
     if spec.append_time:
         settings["message.timestamp.type"] = "LogAppendTime"
     return settings | dict(spec.extra)

@@ -75,7 +75,7 @@ def one_run(folder: Path, name: str, bootstrap: str, events: Sequence[bytes], ki
     harness.run("topics", "create", "--config", config, "--replication", "1")
     start, killed = time.monotonic(), 0
     with harness.running(folder / f"{name}.log", "run", "--config", config, "--workers", "2") as process:
-        harness.wait_until(lambda: len(harness.workers(process)) == 2, 60, "two workers")
+        harness.wait_until(lambda: len(harness.workers(process)) == 2, 600, "two workers")
         chance = random.Random(kill_seed)
         at = chance.randrange(len(events) // 4, 3 * len(events) // 4) if kill_seed is not None else -1
         producer = KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20, batch_size=1 << 18)
