@@ -86,10 +86,28 @@ class Learner:
         return {
             "phase": self.phase,
             "events": self.events,
-            "events_needed": self.sample_rows if sampling else self.target_events,
+            "events_needed": self.progress_needed,
             "windows": len(self.windows),
             "windows_needed": 0 if sampling else WINDOWS_MIN,
         }
+
+    @property
+    def share(self) -> float:
+        """0 to 1: how much of this phase is done."""
+        done = min(self.events / max(self.progress_needed, 1), 1.0)
+        return done if self.profile is None else min(done, len(self.windows) / WINDOWS_MIN)
+
+    def said(self) -> str:
+        """The same in a sentence for the log."""
+        events = f"{self.events:,} of {self.progress_needed:,} events"
+        if self.profile is None:
+            return f"learning its reference: {events} for the cut points"
+        return f"learning its reference: {events}, {len(self.windows):,} windows of at least {WINDOWS_MIN:,}"
+
+    @property
+    def progress_needed(self) -> int:
+        """Events that this phase takes."""
+        return self.sample_rows if self.profile is None else self.target_events
 
     @property
     def sample_rows(self) -> int:

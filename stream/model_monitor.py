@@ -371,7 +371,7 @@ class ModelMonitor(ModelState):
         body = {"reference": profile.id, "revision": self.revision, "state": state, "history": []}
         self._emit_all(reference_outputs(profile))
         value = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-        key = f"reference/{self.model}".encode()
+        key = f"learnt/{self.model}".encode()
         self.emit(Output(TopicRole.CONTROL.value, key, value, 0, barrier=True))
 
     def resume(self) -> None:

@@ -3,7 +3,11 @@
 Truth is the control topic (contracts.md, Configuration while running): `ensure_references` builds and promotes a configured
 file only where a model has no active reference yet, else it obeys and warns when the file would give another one.
 
-    control key   reference/MODEL    JSON {reference, revision, state: active | learning | pinned, history: [id, …]}
+    control key   reference/MODEL    JSON {reference, revision, state: active, history: [id, …]}: what was promoted, by people
+                                     or from a configured file
+                  learnt/MODEL       the same with state learning or pinned: what the monitor learnt. It is in force while nothing
+                                     was promoted; repeated after a restart it can therefore never undo a promotion, not even
+                                     in a compacted topic, which keeps the last record of a key and not the highest revision
                   targets/MODEL      JSON {revision, targets: [{name, role, kind}, …]}: what a learning model's events showed
 """
 
@@ -13,7 +17,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -41,7 +46,10 @@ SAMPLE_EVENTS_MIN = 500  # of every learning model; fewer after SAMPLE_PATIENCE_
 SAMPLE_PATIENCE_S = 5.0
 SAMPLE_RECORDS_MAX = 20_000
 REFERENCE_KEY = "reference/"
+LEARNT_KEY = "learnt/"
 TARGETS_KEY = "targets/"
+ACTIVE = "active"  # the state of what was promoted; learnt ones are learning or pinned
+PROMOTIONS_MAX = 5  # tries, where others promote at the same time
 
 
 FirstValues = Callable[[], Iterable[Sequence[bytes]]]
@@ -58,7 +66,7 @@ class ActiveReference:
     model: str
     reference: str
     revision: int
-    state: str = "active"
+    state: str = ACTIVE
     history: tuple[str, ...] = ()
 
     def encode(self) -> tuple[bytes, bytes]:
@@ -69,7 +77,8 @@ class ActiveReference:
             "state": self.state,
             "history": list(self.history),
         }
-        return f"{REFERENCE_KEY}{self.model}".encode(), orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        kind = REFERENCE_KEY if self.state == ACTIVE else LEARNT_KEY
+        return f"{kind}{self.model}".encode(), orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +92,33 @@ class Known:
 
 @dataclass
 class ControlLog:
-    """The control topic as read so far. Records of other kinds are passed over."""
+    """The control topic as read so far. Records of other kinds are passed over, and those of a lower revision than their key's."""
 
-    active: dict[str, ActiveReference] = field(default_factory=dict)
+    promoted: dict[str, ActiveReference] = field(default_factory=dict)
+    learnt: dict[str, ActiveReference] = field(default_factory=dict)
     targets: dict[str, tuple[DeclaredTarget, ...]] = field(default_factory=dict)
     contested: set[str] = field(default_factory=set)
+
+    @property
+    def active(self) -> dict[str, ActiveReference]:
+        """What is in force for each model: promoted, else learnt."""
+        return self.learnt | self.promoted
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
         """Take in one record, in log order. Raises ReferencesError for a record that cannot be read."""
         name = (key or b"").decode("utf-8", "replace")
         kind, _, model = name.partition("/")
         try:
-            if kind + "/" == REFERENCE_KEY:
+            if kind + "/" in {REFERENCE_KEY, LEARNT_KEY}:
+                known = self.promoted if kind + "/" == REFERENCE_KEY else self.learnt
                 if value is None:
-                    self.active.pop(model, None)
+                    known.pop(model, None)
                     return
                 body = orjson.loads(value)
                 history = tuple(str(item) for item in body["history"])
-                self.active[model] = ActiveReference(model, body["reference"], body["revision"], body["state"], history)
+                record = ActiveReference(model, body["reference"], body["revision"], body["state"], history)
+                if model not in known or record.revision >= known[model].revision:
+                    known[model] = record
             elif kind + "/" == TARGETS_KEY and value is not None:
                 found = tuple(
                     DeclaredTarget(t["name"], Role(t["role"]), Kind(t["kind"])) for t in orjson.loads(value)["targets"]
@@ -121,19 +139,13 @@ def promote(config: Config, model: str, reference_id: str) -> ActiveReference:
         raise ReferencesError(f"models.{model}: reference {reference_id} is not stored; stored: {known}")
     if profile.model != model:
         raise ReferencesError(f"models.{model}: reference {reference_id} is of model {profile.model}")
-    return _activate(config, read_control(config).active.get(model), model, reference_id)
+    return _activate(config, model, partial(_promoted, model=model, reference_id=reference_id))
 
 
 def rollback(config: Config, model: str) -> ActiveReference:
     """Make the reference that was active before the active one again."""
     _require_model(config, model)
-    active = read_control(config).active.get(model)
-    if active is None or not active.history:
-        raise ReferencesError(f"models.{model}: no reference was active before")
-    history = active.history[:-1]
-    back = ActiveReference(model, active.history[-1], active.revision + 1, "active", history)
-    _write(config, [(TopicRole.CONTROL, *back.encode())])
-    return back
+    return _activate(config, model, partial(_rolled_back, model=model))
 
 
 def store(config: Config, profile: ReferenceProfile) -> None:
@@ -173,7 +185,7 @@ def ensure_references(config: Config, first_values: FirstValues) -> Known:
         elif settings.reference.file is not None:
             profile = build_from_file(config, model)
             store(config, profile)
-            _activate(config, None, model, profile.id)
+            _activate(config, model, partial(_promoted, model=model, reference_id=profile.id))
             active[model] = profile
         else:
             active[model] = None
@@ -196,13 +208,36 @@ def _warn_of_another(config: Config, model: str, active: ReferenceProfile) -> No
         )  # fmt: skip
 
 
-def _activate(config: Config, before: ActiveReference | None, model: str, reference_id: str) -> ActiveReference:
-    if before is not None and before.reference == reference_id:
+def _promoted(before: ActiveReference | None, model: str, reference_id: str) -> ActiveReference:
+    if before is None:
+        return ActiveReference(model, reference_id, 1)
+    if before.reference == reference_id:
         return before
-    history = (*before.history, before.reference)[-HISTORY_MAX:] if before is not None else ()
-    record = ActiveReference(model, reference_id, before.revision + 1 if before else 1, "active", history)
-    _write(config, [(TopicRole.CONTROL, *record.encode())])
-    return record
+    history = (*before.history, before.reference)[-HISTORY_MAX:]
+    return ActiveReference(model, reference_id, before.revision + 1, ACTIVE, history)
+
+
+def _rolled_back(before: ActiveReference | None, model: str) -> ActiveReference:
+    if before is None or not before.history:
+        raise ReferencesError(f"models.{model}: no reference was active before")
+    return ActiveReference(model, before.history[-1], before.revision + 1, ACTIVE, before.history[:-1])
+
+
+def _activate(config: Config, model: str, make: Callable[[ActiveReference | None], ActiveReference]) -> ActiveReference:
+    """Write what `make` makes of the record in force, until it is in force: somebody else may write at the same time.
+
+    The last record of a key is then the one with the highest revision, so that compaction keeps the right one.
+    """
+    before = read_control(config).active.get(model)
+    record = make(before)
+    for _ in range(PROMOTIONS_MAX):
+        if record == before:
+            return record
+        _write(config, [(TopicRole.CONTROL, *record.encode())])
+        before = read_control(config).active.get(model)
+        if before is not None and before != record and before.revision >= record.revision:
+            record = replace(record, revision=before.revision + 1)
+    raise ReferencesError(f"models.{model}: others promote references at the same time; see driftline reference list")
 
 
 def _discover(config: Config, models: Sequence[str], first_values: FirstValues) -> ControlLog:

@@ -272,7 +272,7 @@ class Pipeline:
         key = (output.key or b"").decode()
         body = orjson.loads(output.value or b"null")
         kind, _, model = key.partition("/")
-        if kind != "reference" or model not in self.config.models:
+        if kind != "learnt" or model not in self.config.models:
             return
         profile = self.profiles[body["reference"]]
         self.active[model] = profile

@@ -17,6 +17,7 @@ from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
 from stream.container import ContainerError
 from stream.metrics import Metrics
+from stream.monitor import Monitor
 from stream.ownership import epoch_of
 from stream.panes import EDGE_END, decode_record
 from stream.plan import ModelPlan
@@ -34,6 +35,7 @@ WATCH_TAIL = 4_000  # records of one panes partition that are looked at for the 
 STALLED_S = 60.0  # a partition with events to read that does not move for so long, while the broker answers
 REFERENCE_WAIT_S = 60.0
 STOP_S = 2.0
+LEARNING_STEPS = 10  # log lines of each phase of learning a reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Upkeep:
         self._wanted: dict[str, ModelPlan] = {plan.model: plan for plan in setup.plan.models}
         self._goal: dict[int, int] | None = None
         self._moved: dict[tuple[str, int], tuple[int, float]] = {}
+        self._said: dict[str, tuple[str, int]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
 
@@ -278,6 +281,8 @@ class Upkeep:
         self.metrics.set("position", slot.position, **labels)
         self.metrics.set("outbox_records", len(slot.owner.held), **labels)
         collector = slot.owner.stage
+        if isinstance(collector, Monitor):
+            self._say_learning(collector)
         if not isinstance(collector, Collector):
             return
         counters, partition = collector.accounting(), slot.partition
@@ -292,3 +297,16 @@ class Upkeep:
             self.metrics.set("dead_letters_total", number, partition=partition, reason=reason)
         self.metrics.set("event_time_seconds", collector.watermark_ms / 1000, partition=partition)
         self.metrics.set("state_bytes", collector.memory_bytes(), **labels)
+
+    def _say_learning(self, monitor: Monitor) -> None:
+        """Log how far the references that are being learnt have come: hours can pass until anything is judged."""
+        for name, model in monitor.models.items():
+            learner = model.learner
+            if learner is None:
+                if self._said.pop(name, None) is not None:
+                    log.info("models.%s: its reference is complete; from now on windows are judged", name)
+                continue
+            step = (learner.phase, int(learner.share * LEARNING_STEPS))
+            if self._said.get(name) != step:
+                self._said[name] = step
+                log.info("models.%s: %s", name, learner.said())

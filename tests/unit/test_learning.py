@@ -19,6 +19,7 @@ from stream import learning
 from stream.columns import Tag
 from stream.panes import Pane, Sample
 from stream.reference_records import ReferenceLog
+from stream.upkeep import Upkeep
 from stream.windows import Window
 
 NAMES = ("amount", "score")
@@ -111,7 +112,7 @@ def test_sampling_counting_pinned():
         ("learning", 1, True),
         ("pinned", 2, True),
     ]
-    assert {o.key for o in stage.outbox if o.topic == "control"} == {b"reference/fraud"}
+    assert {o.key for o in stage.outbox if o.topic == "control"} == {b"learnt/fraud"}
     states = [(r["window"]["start_ms"], r["state"]) for r in kit.windows(stage.outbox) if r["series"] == "version:1"]
     assert {state for start, state in states if start < 2400} == {"learning"}
     assert {state for start, state in states if start >= 2400} == {"judged"}
@@ -168,3 +169,20 @@ def test_insufficient_windows_are_not_learnt_from():
     learner = learning.Learner(settings(), profile=cuts)
     assert learner.count(Window(0, 200, 5, sufficient=False), None, WINDOW) is None
     assert learner.windows == []
+
+
+def test_the_log_says_how_far_learning_has_come(caplog):
+    caplog.set_level("INFO")
+    upkeep = Upkeep.__new__(Upkeep)
+    upkeep._said = {}
+    whole = monitor()
+    log, _, _ = learn(whole)
+    stage = monitor()
+    for start in range(0, len(log.records), 20):
+        stage.apply("panes", log.records[start : start + 20])
+        upkeep._say_learning(stage)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == "models.fraud: learning its reference: 1,000 of 3,000 events for the cut points"
+    assert lines[-2] == "models.fraud: learning its reference: 18,000 of 20,000 events, 90 windows of at least 60"
+    assert lines[-1] == "models.fraud: its reference is complete; from now on windows are judged"
+    assert len(lines) < 20
