@@ -44,6 +44,7 @@ from stream.stage import Output
 T = TypeVar("T")
 
 READERS_MAX = 4
+NO_BROKER_PAUSE_S = 0.5
 READ_STALL_S = 60.0  # a reader that gets nowhere for so long gives up: never hang in a restore
 COMMIT_TIMEOUT_S = 15.0
 RECORD_BYTES_MAX = 1_048_576
@@ -60,6 +61,19 @@ class GroupPort(Protocol):
     async def metadata(self, source: str, partition: int) -> str: ...
 
     async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, tuple[int, int]]: ...
+
+
+def patient(client: Any) -> None:
+    """Make one aiokafka client pause when no broker answers: its own loop asks again at once, 4,000 times a second."""
+    update = client._metadata_update  # noqa: SLF001
+
+    async def with_pause(cluster: Any, topics: Any) -> bool:
+        updated: bool = await update(cluster, topics)
+        if not updated:
+            await asyncio.sleep(NO_BROKER_PAUSE_S)
+        return updated
+
+    client._metadata_update = with_pause  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +120,7 @@ class LogReader:
             max_partition_fetch_bytes=8 << 20,
             fetch_max_wait_ms=50,
         )
+        patient(consumer._client)  # noqa: SLF001
         try:
             await consumer.start()
         except BaseException:
@@ -277,6 +292,7 @@ async def open_producer(settings: Settings) -> AIOKafkaProducer:
     producer = AIOKafkaProducer(
         **settings, acks="all", linger_ms=0, max_batch_size=256 << 10, max_request_size=RECORD_BYTES_MAX
     )
+    patient(producer.client)
     try:
         await producer.start()
     except BaseException:

@@ -31,6 +31,7 @@ from faust.types import TP, ConsumerMessage
 
 from stream import chunks
 from stream.chunks import Chunk, Piece, Plain
+from stream.snapshots import patient
 
 EVENTS_PER_CHUNK = 4000  # a step of some 10-20 ms; events
 FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; Faust's 1500 costs latency
@@ -124,6 +125,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = READ_COMMITTED  # noqa: SLF001  predictions of aborted transactions never happened
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        patient(consumer._client)  # noqa: SLF001
         return consumer
 
     async def on_start(self) -> None:

@@ -6,12 +6,39 @@ import argparse
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from stream.lifeline import end_with_parent
 from stream.supervisor import Exit
 
+SELDOM_S = 10.0
 QUIET = ("aiokafka", "faust", "mode", "kafka", "stream.transport")  # Faust names its services by our module
+
+
+class Seldom(logging.Filter):
+    """Lets one line of a client library through per text and SELDOM_S, and says how many it kept back.
+
+    With the broker away aiokafka writes some twenty lines a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(QUIET):
+            return True
+        now = time.monotonic()
+        last, kept = self._last.get(str(record.msg), (-SELDOM_S, 0))
+        if now - last < SELDOM_S:
+            self._last[str(record.msg)] = (last, kept + 1)
+            return False
+        self._last[str(record.msg)] = (now, 0)
+        if kept:
+            record.msg = f"{record.getMessage()} (and {kept} more like it)"
+            record.args = ()
+        return True
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         format=f"%(asctime)s worker {given.index} %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Seldom())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     return _run(given)

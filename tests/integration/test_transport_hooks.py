@@ -13,6 +13,7 @@ import aiokafka.consumer.fetcher as aiokafka_fetcher
 import faust.transport.consumer as faust_consumer
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
@@ -21,6 +22,7 @@ from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream import snapshots
 from stream.chunks import Plain, RawBatch, records_of
 from stream.transport import MessageSet, RawApp, RawPartitionRecords, install_raw_fetch
 
@@ -97,6 +99,21 @@ def test_members_that_are_overridden_or_read_still_exist():
     start = source(AIOKafkaConsumer.__init__)
     assert "self._isolation_level = " in start
     assert "self._fetch_max_wait_ms = " in start
+
+
+async def test_a_client_without_a_broker_pauses_between_attempts(monkeypatch):
+    assert "ret = await self._metadata_update(self.cluster, topics)" in source(AIOKafkaClient._md_synchronizer)
+    monkeypatch.setattr(snapshots, "NO_BROKER_PAUSE_S", 0.05)
+    client = AIOKafkaClient(bootstrap_servers="127.0.0.1:1")
+    snapshots.patient(client)
+    attempts = 0
+    async with asyncio.timeout(5):
+        started = asyncio.get_running_loop().time()
+        while attempts < 4:
+            assert not await client._metadata_update(client.cluster, None)
+            attempts += 1
+        assert asyncio.get_running_loop().time() - started >= 0.2
+    await client.close()
 
 
 # -- hooks, by what they do
