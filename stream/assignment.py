@@ -213,13 +213,16 @@ class Owners:
 
     async def reload(self, slot: Slot, error: BaseException, still: Callable[[], bool]) -> Slot | None:
         """Throw a failed state away and load it again; None = it is another's now. Raises Refused after too many times."""
-        log.error(
-            "%s %d at %s failed and is loaded again", slot.stage, slot.partition, slot.owner.vector, exc_info=error
-        )
+        transient = self._is_transient(error)
+        where = f"{slot.stage} {slot.partition} at {slot.owner.vector}"
+        if transient:
+            log.warning("%s is loaded again: %r", where, error)
+        else:
+            log.error("%s failed and is loaded again", where, exc_info=error)
         at = slot.owner.vector.get(slot.source, -1)
-        reloads = slot.reloads + 1 if at <= slot.reload_at else 1
+        fresh_fault = at > slot.reload_at
+        reloads = slot.reloads if transient else 1 if fresh_fault else slot.reloads + 1
         if reloads > RELOADS_MAX:
-            where = f"{slot.stage} {slot.partition} at {slot.source} {at}"
             raise Refused(f"{where} fails again and again: {type(error).__name__}: {error}") from error
         self._metrics.add("reloads_total", stage=slot.stage)
         await self._retire(slot)

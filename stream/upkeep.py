@@ -144,6 +144,7 @@ class Upkeep:
 
     async def look(self) -> None:
         """See how far the logs and the markers are; tick where a partition is idle; judge whether anything moves at all."""
+        before = {slot.partition: slot.position for slot in self.owners.of(COLLECTOR)}
         ends = await self.logs.ends(TopicRole.PREDICTIONS.value, self.worker.setup.sources)
         now = self.broker_seen = time.monotonic()
         self.idle.see(ends, now)
@@ -151,7 +152,7 @@ class Upkeep:
         for slot in self.owners.of(COLLECTOR):
             end = ends[slot.partition]
             self.metrics.set("lag_events", max(end - slot.position, 0), stage=COLLECTOR, partition=slot.partition)
-            if end < slot.position:
+            if end < before.get(slot.partition, 0):  # positions move while the ends are asked for
                 await self.worker.reload(slot, RuntimeError(f"the log ends at {end}, the state is at {slot.position}"))
             elif end > slot.position:
                 self._judge_progress(slot, now)
