@@ -26,7 +26,7 @@ from stream.reference_records import ReferenceLog
 from stream.references import ControlLog, ReferencesError
 from stream.supervisor import Exit
 from stream.topics import TopicRole
-from stream.watch import IdleRule, MarkerWatch
+from stream.watch import IdleRule
 from stream.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Rhythm:
     control_s: float = 2.0
     counters_s: float = 1.0
     drain_s: float = 0.5
+    align_s: float = 0.2
     idle_max_s: float = 5.0
 
     def idle_s(self, idle_timeout_s: float) -> float:
@@ -73,7 +74,7 @@ class Upkeep:
         setup = worker.setup
         self.control = ControlLog()
         self.stored = ReferenceLog()
-        self.watch = MarkerWatch(setup.sources)
+        self.watch = worker.watch
         self.idle = IdleRule(
             self.watch, setup.config.idle_timeout.ms / 1000, setup.plan.lateness_ms, setup.plan.resolution_ms
         )
@@ -93,6 +94,7 @@ class Upkeep:
             (self.save, self.rhythm.snapshot_s),
             (self.count, self.rhythm.counters_s),
             (self.follow, self.rhythm.control_s),
+            (self.align, self.rhythm.align_s),
             (self.look, self.rhythm.idle_s(config.idle_timeout.ms / 1000)),
         ]
         if self.drain:
@@ -159,13 +161,20 @@ class Upkeep:
             elif not self.drain:
                 await self._tick(slot, self.idle.tick_ms(slot.partition, slot.position, now))
 
+    async def align(self) -> None:
+        """Let partitions go on that were held back, once the slowest has come after them."""
+        if self.worker.held_back():
+            await self._read_markers()
+            await self.worker.release()
+
     async def _read_markers(self) -> None:
         # markers are sent to the panes partitions in turn, each acknowledged before the next: the last has them last
         place = self.worker.setup.config.monitors - 1
         start = self._at.get("panes")
         seen = await self.logs.stretch(TopicRole.PANES.value, place, start, WATCH_TAIL if start is None else None)
         for record in seen.records:
-            self.watch.add(epoch_of(record.headers), decode_record(record.value or b""))
+            if record.key is None:  # panes, which cost more to decode, have their model's name
+                self.watch.add(epoch_of(record.headers), decode_record(record.value or b""))
         self._at["panes"] = seen.position
 
     async def _tick(self, slot: Slot, until_ms: int | None) -> None:
@@ -185,7 +194,7 @@ class Upkeep:
         """End the process when the broker answers, has events, and the position stands still: a stuck client stays stuck."""
         key = (slot.stage, slot.partition)
         before = self._moved.get(key)
-        if before is None or before[0] != slot.position or slot.lane.blocked:
+        if before is None or before[0] != slot.position or slot.lane.blocked or slot.ahead:
             self._moved[key] = (slot.position, now_s)
         elif now_s - before[1] > STALLED_S:
             self.worker.engine.stop(
