@@ -229,11 +229,9 @@ class Session:
             slots = {tp: self.owners.get(stages[tp.topic], tp.partition) for tp in tps if tp.topic in stages}
             return {tp: slot.position for tp, slot in slots.items() if slot is not None}
 
-        async def before_revocation(_revoked: set[TP]) -> None:
-            await self._save("revocation")
-
         app.positions = positions
-        app.before_revocation = before_revocation
+        app.held_back = lambda: {TP(self.engine.topic_of(s.source), s.partition) for s in self.worker.held_back()}
+        app.before_revocation = lambda _revoked: self._save("revocation")
         app.on_rebalance_complete.connect(restore)
         agents = [
             app.agent(app.chunk_topic(topic), name=stage, concurrency=1)(self._agent(stage))

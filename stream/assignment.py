@@ -83,6 +83,7 @@ class Slot:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
     error: BaseException | None = None  # why the last snapshot failed
+    ahead: bool = False  # held back: too far before the slowest partition
     hole: int | None = None  # where the log went on after the last seek, if not at the position
     reloads: int = 0
     reload_at: int = -1

@@ -9,12 +9,13 @@ The log holds, in any interleaving, what several owners of every source partitio
 3. Completeness. A marker at edge e says that all panes before e are sent. An edge is complete, and is merged, once the
    markers of ALL source partitions have passed it; edges come out in ascending order, partitions in ascending order.
 
-Dropping rule 1 or 2 makes tests/laws/test_merging_laws.py fail. Memory: the panes between the slowest and the fastest partition.
+Dropping rule 1 or 2 makes tests/laws/test_merging_laws.py fail. Memory: the panes between the slowest and the fastest partition,
+as they came (a sparse one takes .5 kB, decoded 35); alignment.py bounds how many.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -29,12 +30,16 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class PaneRecord:
-    """One record of the panes topic. `timestamp_ms` is the broker's LogAppendTime; `epoch` is the owner's, from the header."""
+    """One record of the panes topic. `timestamp_ms` is the broker's LogAppendTime; `epoch` is the owner's, from the header.
+
+    `wire`: the value that `body` was decoded from, if it is at hand.
+    """
 
     offset: int
     timestamp_ms: int
     epoch: int
     body: Pane | Marker | Announcement
+    wire: bytes = b""
 
 
 class UnknownSourceError(Exception):
@@ -51,6 +56,8 @@ class Group(NamedTuple):
 
 
 BlockKey = tuple[int, str, str, str, str, str, int]
+REFERENCE = 5  # place in a BlockKey
+Wire = tuple[bytes, ...]
 
 
 @dataclass(slots=True)
@@ -64,12 +71,12 @@ class Marked:
 
 @dataclass(slots=True)
 class Source:
-    """State of one source partition. `panes`: edge -> block -> pane, unmarked ones and marked ones that are not complete."""
+    """State of one source partition. `panes`: edge -> block -> its wire records, unmarked and marked but not complete."""
 
     epoch: int = 0
     marked_ms: int = EDGE_MIN
     idle: bool = False
-    panes: dict[int, dict[BlockKey, Pane]] = field(default_factory=dict)
+    panes: dict[int, dict[BlockKey, Wire]] = field(default_factory=dict)
     markers: list[Marked] = field(default_factory=list)
 
 
@@ -97,7 +104,8 @@ class Merger:
         if isinstance(body, Pane):
             key = block_key(body)
             if body.edge_ms >= source.marked_ms and key not in source.panes.get(body.edge_ms, ()):
-                source.panes.setdefault(body.edge_ms, {})[key] = body
+                wire = (record.wire,) if record.wire else tuple(encode_pane(body))
+                source.panes.setdefault(body.edge_ms, {})[key] = wire
                 self._dirty.add((body.partition, body.edge_ms))
             return False
         if body.edge_ms <= source.marked_ms:
@@ -143,7 +151,7 @@ class Merger:
 
     def references(self) -> set[str]:
         """References of all panes held."""
-        return {pane.reference for source in self.sources for panes in source.panes.values() for pane in panes.values()}
+        return {str(key[REFERENCE]) for source in self.sources for panes in source.panes.values() for key in panes}
 
     def _source(self, body: Pane | Marker | Announcement) -> Source:
         if not 0 <= body.partition < len(self.sources):
@@ -167,7 +175,7 @@ class Merger:
         merged: dict[str, dict[Group, Tally]] = {}
         for source in self.sources:
             blocks: dict[tuple[str, Group], list[Pane]] = {}
-            for pane in source.panes.get(edge_ms, {}).values():
+            for pane in _panes(source.panes.get(edge_ms, {}).values()):
                 group = Group(pane.plan, pane.reference, pane.version, pane.segment)
                 blocks.setdefault((pane.model, group), []).append(pane)
             for (model, group), parts in blocks.items():
@@ -203,7 +211,7 @@ class Merger:
             name = f"panes/{partition}/{edge}"
             panes = self.sources[partition].panes.get(edge)
             if panes:
-                blobs[name] = _encode_panes(list(panes.values()))
+                blobs[name] = _encode_panes(panes)
                 self._saved.add(name)
             elif name in self._saved:
                 blobs[name] = None
@@ -225,8 +233,10 @@ class Merger:
             source.panes = {}
         self._saved = {name for name in blobs if name.startswith("panes/")}
         for name in sorted(self._saved):
-            for pane in _decode_panes(blobs[name]):
-                self.sources[pane.partition].panes.setdefault(pane.edge_ms, {})[block_key(pane)] = pane
+            for wire in _decode_panes(blobs[name]):
+                for pane in _panes([(wire,)]):
+                    blocks = self.sources[pane.partition].panes.setdefault(pane.edge_ms, {})
+                    blocks[block_key(pane)] = (*blocks.get(block_key(pane), ()), wire)
 
 
 def block_key(pane: Pane) -> BlockKey:
@@ -234,14 +244,21 @@ def block_key(pane: Pane) -> BlockKey:
     return (pane.edge_ms, pane.model, pane.version, pane.segment, pane.plan, pane.reference, pane.first_target)
 
 
-def _encode_panes(panes: list[Pane]) -> bytes:
+def _panes(wires: Iterable[Wire]) -> Iterator[Pane]:
+    for wire in wires:
+        for record in wire:
+            pane = decode_record(record)
+            assert isinstance(pane, Pane)
+            yield pane
+
+
+def _encode_panes(panes: Mapping[BlockKey, Wire]) -> bytes:
     """Panes in the order of their keys: equal content gives equal bytes, however the panes arrived."""
-    records = [record for pane in sorted(panes, key=block_key) for record in encode_pane(pane)]
+    records = [record for key in sorted(panes) for record in panes[key]]
     sections = {f"pane.{index:06d}": np.frombuffer(record, np.uint8) for index, record in enumerate(records)}
     return container.encode("panes", VERSION, {}, sections)
 
 
-def _decode_panes(data: bytes) -> list[Pane]:
+def _decode_panes(data: bytes) -> list[bytes]:
     sections = container.decode(data).expect("panes", (VERSION,)).sections
-    panes = [decode_record(sections[name].tobytes()) for name in sorted(sections)]
-    return [pane for pane in panes if isinstance(pane, Pane)]
+    return [sections[name].tobytes() for name in sorted(sections)]

@@ -250,7 +250,7 @@ class Pipeline:
         if isinstance(body, Marker):
             self._now_ms = max(self._now_ms, body.largest_ms)  # history is replayed as it happened
         self._pane_offset += 1
-        return PaneRecord(self._pane_offset - 1, self._now_ms, EPOCH, body)
+        return PaneRecord(self._pane_offset - 1, self._now_ms, EPOCH, body, output.value)
 
     def _written(self, output: Output) -> None:
         if output.value is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from stream.alignment import ahead_edges_max
 from stream.plan import CollectorPlan, ModelPlan, Role
 
 OPEN_EDGES = 3  # the current pane, the one that lateness keeps open, and one of skew
@@ -19,6 +20,7 @@ NUMERIC_BINS = 38 + 20 * 2  # before a reference is known
 CATEGORICAL_BINS = 100
 MONITOR_TARGET_BYTES = 20_000  # detector state, rank counts, window tallies of one target
 SAMPLE_CELL_BYTES = 9
+PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
 EVENTS_PER_S = 10_000
 SNAPSHOT_EVERY_S = 10
 
@@ -52,6 +54,13 @@ def estimate(plan: CollectorPlan, partitions: int, *, events_per_s: int = EVENTS
     monitor = sum(len(model.targets) for model in plan.models) * MONITOR_TARGET_BYTES
     changed = edge + (events_per_s * SNAPSHOT_EVERY_S * 12 if plan.dedup else 0)
     return Estimate(edge, edge * OPEN_EDGES, ids, sample, monitor, IMPORTS_BYTES, round(changed / SNAPSHOT_EVERY_S))
+
+
+def ahead_ms_max(plan: CollectorPlan, sources: int) -> int:
+    """How far in event time a source partition may be ahead of the slowest (alignment.py)."""
+    panes = sum(1 + sum(len(segment.values) + 1 for segment in model.segments) for model in plan.models)
+    edge_bytes = sum(_edge_bytes(model) for model in plan.models) + panes * PANE_BYTES
+    return ahead_edges_max(sources, edge_bytes, panes) * plan.resolution_ms
 
 
 def _edge_bytes(model: ModelPlan) -> int:

@@ -199,7 +199,7 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
         """One round of fetched chunks, partitions in turn. After a rebalance the rest is dropped: positions are sought anew."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
-        active = self._get_active_partitions()
+        active = self._get_active_partitions() - self.app.held_back()  # a copy: Faust changes the set that it gives
         if not active:
             await asyncio.sleep(FULL_SLEEP_S)
             return
@@ -287,6 +287,7 @@ class RawApp(faust.App):  # type: ignore[misc]
     def __init__(self, *args: Any, raw_topics: Iterable[str] = (), **kwargs: Any) -> None:
         self.raw_topics = frozenset(raw_topics)
         self.seeks: Counter[TP] = Counter()
+        self.held_back: Callable[[], set[TP]] = set
         super().__init__(*args, **kwargs)
 
     def _new_transport(self) -> RawTransport:

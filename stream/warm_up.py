@@ -72,7 +72,7 @@ def warm_up(
     collector.decide(Decision(1, "tick", {TopicRole.PREDICTIONS.value: columns.next_offset}, {"until_ms": EDGE_END}))
     collector.changed_blobs()
     sent = [output.value for output in collector.outbox if output.topic == TopicRole.PANES and output.value]
-    records = [PaneRecord(i, 0, 1, decode_record(value)) for i, value in enumerate(sent)]
+    records = [PaneRecord(i, 0, 1, decode_record(value), value) for i, value in enumerate(sent)]
     monitor.apply(TopicRole.PANES.value, records)
     for profile in profiles:
         _judge(profile)

@@ -18,6 +18,7 @@ from importlib.metadata import version
 from typing import Protocol
 
 from detectors.reference import ReferenceProfile
+from stream.alignment import Alignment
 from stream.assignment import COLLECTOR, Owners, Refused, Slot
 from stream.chunks import Chunk, Plain, records_of, split
 from stream.collector import Collector
@@ -33,8 +34,10 @@ from stream.panes import decode_record
 from stream.plan import CollectorPlan
 from stream.planning import DeclaredTarget, collector_hash, collector_plan, monitor_settings
 from stream.references import Known
+from stream.sizing import ahead_ms_max
 from stream.stage import Stage
 from stream.topics import TopicRole
+from stream.watch import MarkerWatch
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +140,8 @@ class Worker:
         self.engine = engine
         self.metrics = metrics
         self._fetch_reference = fetch_reference
+        self.watch = MarkerWatch(setup.sources)
+        self.alignment = Alignment(setup.sources, ahead_ms_max(setup.plan, setup.sources))
         self.stopping = False
 
     async def handle(self, stage: str, chunk: Chunk) -> None:
@@ -144,12 +149,34 @@ class Worker:
         slot = self.owners.get(stage, chunk.partition)
         if slot is None or self.stopping:
             return
+        if stage == COLLECTOR and (slot.ahead or self._is_ahead(slot)):
+            slot.ahead = True  # what arrives until `release` is read again then
+            return
         try:
             if await self._follows(slot, chunk):
                 await (self._collect if stage == COLLECTOR else self._monitor)(slot, chunk)
                 await slot.lane.room()
         except Exception as error:  # noqa: BLE001  whatever it is, a half-applied state must not live on
             await self.reload(slot, error)
+
+    def _is_ahead(self, slot: Slot) -> bool:
+        return self.alignment.ahead(slot.partition, self.marked())
+
+    def marked(self) -> dict[int, int]:
+        """The newest known mark of every source partition: of the own ones by their states, of the others by their markers."""
+        own = {slot.partition: slot.owner.stage.marked_ms for slot in self.owners.of(COLLECTOR)}  # type: ignore[attr-defined]
+        return self.watch.marked_ms | own
+
+    def held_back(self) -> list[Slot]:
+        """Source partitions that are not fetched for the time being."""
+        return [slot for slot in self.owners.of(COLLECTOR) if slot.ahead]
+
+    async def release(self) -> None:
+        """Let those go on that the others have caught up with."""
+        for slot in self.held_back():
+            if slot.usable and not self._is_ahead(slot):
+                slot.ahead = False
+                await self.engine.seek(slot.source, slot.partition, slot.position)
 
     def still(self, slot: Slot) -> bool:
         """Whether the slot's assignment holds."""
@@ -222,4 +249,5 @@ class Worker:
 
 
 def _pane_record(record: Plain) -> PaneRecord:
-    return PaneRecord(record.offset, record.timestamp_ms, epoch_of(record.headers), decode_record(record.value or b""))
+    value = record.value or b""
+    return PaneRecord(record.offset, record.timestamp_ms, epoch_of(record.headers), decode_record(value), bytes(value))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from stream import container
 from stream.merging import Merger, PaneRecord, UnknownSourceError
-from stream.panes import EDGE_END, INPUTS, Announcement, Marker, Pane
+from stream.panes import EDGE_END, INPUTS, Announcement, Marker, Pane, decode_record, encode_pane
 
 SOURCES = 3
 RESOLUTION = 10
@@ -120,7 +120,9 @@ def test_leaving_out_the_epoch_or_the_deduplication_is_noticed():
         def add(self, record):
             if isinstance(record.body, Pane):
                 key = (*[record.body.edge_ms, "m", "1", "all", "p", "r"], record.offset)
-                self.sources[record.body.partition].panes.setdefault(record.body.edge_ms, {})[key] = record.body
+                self.sources[record.body.partition].panes.setdefault(record.body.edge_ms, {})[key] = tuple(
+                    encode_pane(record.body)
+                )
                 return False
             return super().add(record)
 
@@ -130,7 +132,11 @@ def test_leaving_out_the_epoch_or_the_deduplication_is_noticed():
         for record in records:
             merger.add(record)
         total = sum(
-            each.events for source in merger.sources for panes in source.panes.values() for each in panes.values()
+            decode_record(wire).events
+            for source in merger.sources
+            for panes in source.panes.values()
+            for wires in panes.values()
+            for wire in wires
         )
         return total, sum(sum(truth.values()) for truth in truths)
 
