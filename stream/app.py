@@ -48,8 +48,8 @@ SAVE_S = 5.0  # at a revocation and at the end
 LEAVE_S = 1.5  # with upkeep.STOP_S and SAVE_S: a stop takes at most 10 s
 CLOSE_S = 0.5
 SILENT_S = 30.0  # no sign of life from the loop or the broker
-BUFFER_CHUNKS = 8
-FETCH_BYTES = 2 << 20
+BUFFER_CHUNKS = 4
+FETCH_BYTES = 1 << 20  # per partition; with the queued chunks some 30 MB at 8 partitions
 
 
 def group_id(config: Config) -> str:
