@@ -14,8 +14,9 @@ CORE = [p for p in SOURCES if p.is_relative_to(ROOT / "detectors")]
 
 #: Modules of `stream` that may do I/O, read clocks or import the client stack. Everything else of `stream` is the pure core.
 SHELL = {
-    "admin", "app", "assignment", "broker", "broker_files", "broker_guard", "cli", "config_loader", "connection", "demo", "lifeline",
-    "metrics", "references", "sender", "simulated_model", "snapshots", "supervisor", "tables", "transport", "upkeep", "worker", "worker_main",
+    "admin", "app", "assignment", "broker", "broker_files", "broker_guard", "cli", "config_loader",
+    "connection", "demo", "lifeline", "metrics", "references", "sender", "simulated_model", "snapshots",
+    "supervisor", "tables", "transport", "upkeep", "worker", "worker_main",
 }  # fmt: skip
 #: The only ones that may import Faust or its driver.
 ENGINE = {"app", "transport", "snapshots"}
