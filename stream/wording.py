@@ -84,13 +84,18 @@ def movement(moved: Movement) -> str:
         return _share(name, change) if change is not None else f"share of '{moved.share}' in {name} changed"
     if moved.direction in ("up", "down"):
         return f"{name} moved {moved.direction} by about {quantity(abs(moved.shift))} reference standard deviations"
-    if moved.direction in ("spread", "narrow"):
+    if _spread_is_confirmed(moved):
         verb = "spread out" if moved.direction == "spread" else "became narrower"
-        ratio = moved.std_ratio
-        if ratio is not None and max(ratio, 1 / ratio) >= SPREAD_RATIO_MIN:
-            return f"{name} {verb}: standard deviation {quantity(ratio)} times the reference's"
-        return f"{name} {verb}{_largest(moved.changes)}"
+        return f"{name} {verb}: standard deviation {quantity(moved.std_ratio or 0)} times the reference's"
     return f"{name} changed its shape{_largest(moved.changes)}"
+
+
+def _spread_is_confirmed(moved: Movement) -> bool:
+    """The detector's direction is of the ranks; it is said where the values agree, for a reader checks it against them."""
+    ratio = moved.std_ratio
+    if moved.direction not in ("spread", "narrow") or ratio is None or max(ratio, 1 / ratio) < SPREAD_RATIO_MIN:
+        return False
+    return (ratio > 1) == (moved.direction == "spread")
 
 
 def since(since_ms: int, end_ms: int, events: int) -> str:

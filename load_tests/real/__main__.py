@@ -39,7 +39,7 @@ models:
   late-arrival:
     owner: flight-desk
     reference: {{file: january.parquet, time: timestamp}}
-    window: {{min_events: 100}}
+    window: {{every: 1d, min_events: 300}}
 """
 
 

@@ -61,7 +61,9 @@ def test_movements():
         moved(direction="narrow", std_ratio=0.5)
         == "amount became narrower: standard deviation 0.5 times the reference's"
     )
-    assert moved(direction="spread", std_ratio=None) == "amount spread out: share of 200 to 350 rose from 4 % to 11 %"
+    unconfirmed = "amount changed its shape: share of 200 to 350 rose from 4 % to 11 %"
+    assert moved(direction="spread", std_ratio=None) == unconfirmed
+    assert moved(direction="narrow", std_ratio=1.2) == unconfirmed
     assert moved(direction="mixed") == "amount changed its shape: share of 200 to 350 rose from 4 % to 11 %"
     gone = (Change("200 to 350", 0.04, 0.11), Change("missing", 0.001, 0.03))
     assert moved(share="missing", changes=gone) == "missing values of amount rose from 0.1 % to 3 %"
