@@ -44,6 +44,9 @@ class Exit(IntEnum):
 
 FINAL = frozenset({Exit.REFUSED, Exit.USAGE})
 
+#: glibc keeps an arena for each of a worker's threads otherwise, and what one has freed the others cannot use.
+ARENAS = {"MALLOC_ARENA_MAX": "2"}
+
 Command = Callable[[int], Sequence[str]]
 
 
@@ -69,7 +72,9 @@ class Child:
     done: bool = False
 
     def start(self, command: Command) -> None:
-        self.process = subprocess.Popen(command(self.index), stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+        self.process = subprocess.Popen(  # noqa: S603
+            command(self.index), stdin=subprocess.PIPE, start_new_session=True, env=ARENAS | os.environ
+        )
         self.started = time.monotonic()
 
     def send(self, number: int) -> None:
