@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from stream.admin import admin_client
 from stream.broker import Broker
 from stream.config import Kafka, config_from
 from stream.connection import KafkaUnreachableError, aiokafka_settings
+from tests.integration.worker_bench import Bench, assert_equal_to_recount
 
 SASL = "listener.name.sasl_ssl"
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
@@ -151,3 +153,23 @@ def test_nobody_there(tmp_path: Path) -> None:
     assert "does not exist" in absent
     (tmp_path / "bad.pem").write_text("nothing")
     assert "cannot be used" in refusal(kafka_at("127.0.0.1:9", protocol="SSL", ca_file=str(tmp_path / "bad.pem")))
+
+
+@pytest.mark.parametrize("protocol", ["SASL_SSL", "SSL"])
+def test_a_whole_worker_on_a_secured_listener(
+    secured: Secured, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust's own connections included. The topics are made and looked at through the plain listener."""
+    bench = Bench(secured.broker.bootstrap_servers, f"worker-{protocol.lower()}.", tmp_path, partitions=2)
+    security = {"protocol": protocol, "ca_file": str(secured.ca_file)}
+    if protocol == "SASL_SSL":
+        monkeypatch.setenv("KAFKA_PASSWORD", "secret")
+        security |= {"mechanism": "SCRAM-SHA-512", "username": "driftline", "password": "${KAFKA_PASSWORD}"}
+    else:
+        security |= {"certificate_file": str(secured.certificate_file), "key_file": str(secured.key_file)}
+    kafka = {"bootstrap_servers": secured.broker.addresses[protocol], "security": security}
+    _, _, rest = bench.config_path.read_text().partition("\n")
+    bench.config_path.write_text(f"kafka: {json.dumps(kafka)}\n{rest}")
+    bench.produce(bench.events(1_000))
+    bench.drain()
+    assert_equal_to_recount(bench)
