@@ -14,7 +14,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.runtime  ## a real Kafka, a simulated model with a scripted drift, a worker: the first alert within a minute
-	@$(BIN)/driftline demo $(ARGS)
+	@$(BIN)/driftline demo $(or $(ARGS),--duration 90)
 
 test: lint  ## everything that must hold before a commit lands: lint, types, all tests
 	@$(BIN)/python -m pytest $(ARGS)
