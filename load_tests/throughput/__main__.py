@@ -31,7 +31,7 @@ PARTITIONS = 8
 TOPIC = "backlog"
 PORT = 19_464
 RESOLUTION_MS = 60_000
-SPAN_MS = 13 * 3_600_000  # event time of the backlog: more than a hundred windows of 5 minutes
+SPAN_MS = 130 * 60_000  # event time of the backlog: more than a hundred windows of the default, auto: here a minute
 WINDOWS_MIN = 100
 SNAPSHOTS_MIN = 2
 RSS_MB_MAX = 350
@@ -42,7 +42,6 @@ metrics: {{port: 19464}}
 models:
   fraud:
     reference: {{file: training.parquet, time: timestamp}}
-    window: {{every: 5m}}
 """
 
 
