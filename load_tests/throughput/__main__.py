@@ -33,6 +33,7 @@ PORT = 19_464
 RESOLUTION_MS = 60_000
 SPAN_MS = 130 * 60_000  # event time of the backlog: more than a hundred windows of the default, auto: here a minute
 WINDOWS_MIN = 100
+RECORDS_PER_WINDOW = 2  # one of the inputs, one of the version's outputs
 SNAPSHOTS_MIN = 2
 RSS_MB_MAX = 350
 CONFIG = """\
@@ -99,7 +100,7 @@ def driftline(folder: Path, bootstrap: str, events: int) -> dict[str, Any]:
         "wall_s": last[1] - first[1],
         "cpu_s": last[2] - first[2],
         "rss_mb_max": rss_mb,
-        "windows_closed": int(closed),
+        "windows_closed": int(closed / RECORDS_PER_WINDOW),
         "snapshots": int(taken / seen["driftline_owned_partitions"]),  # of every state, not of any
     }
 
