@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 from typer.main import get_command
 
 from stream import doc_tables
 from stream.cli import app
+from stream.config import config_from
+from stream.decode import decode, records_from_lines
+from stream.mapping import NATIVE, Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -50,3 +54,15 @@ def test_the_two_commands_stand_at_the_top() -> None:
     top = README[:1500]
     assert "make demo" in top
     assert "make test" in top
+
+
+def test_the_configurations_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_PASSWORD", "secret")
+    least, secured = (YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
+    config_from(least)
+    config_from(least | secured)
+    (mapping,) = re.findall(r"`(topics: \{.*?\}\}\})`", README)
+    config_from(least | YAML(typ="safe").load(mapping))
+    (event,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    layout = Layout.compile(NATIVE, ("fraud",), ("features.amount",))
+    assert len(decode(records_from_lines([event.replace("\n", "").encode()], timestamp_ms=0), layout)) == 1
