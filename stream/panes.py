@@ -97,10 +97,6 @@ EDGE_MIN = -(1 << 62)
 EDGE_END = 1 << 62  # the edge of a bounded input's end (T = infinity)
 
 
-def no_panes() -> I64:
-    return np.empty(0, np.int64)
-
-
 @dataclass(slots=True)
 class Counters:
     """The accounting identity of one source partition: consumed = applied + dead_letters + duplicates + late + tombstones."""

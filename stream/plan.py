@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-import numpy as np
-
 from detectors.binning import Binning
 from stream.columns import U64
 
@@ -68,7 +66,3 @@ class CollectorPlan:
     dedup: bool = True
     versions_max: int = 20
     names: dict[str, int] = field(default_factory=dict)
-
-
-def no_values() -> U64:
-    return np.empty(0, np.uint64)
