@@ -14,12 +14,11 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import faust
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -27,8 +26,10 @@ from faust.types import TP
 from detectors.reference import BadReference
 from stream.admin import AdminError, compare_topics
 from stream.assignment import COLLECTOR, MONITOR, SOURCES, Owners, Refused
-from stream.config import Config, Kafka
-from stream.connection import KafkaUnreachableError, aiokafka_settings, tls_context
+from stream.config import Config
+from stream.connection import KafkaUnreachableError, aiokafka_settings
+from stream.engine import FaustEngine, RoleLogs, make_app
+from stream.failpoints import reach
 from stream.metrics import Endpoint, Metrics
 from stream.output_counts import count_output
 from stream.planning import PlanningError
@@ -48,132 +49,6 @@ SAVE_S = 5.0  # at a revocation and at the end
 LEAVE_S = 1.5  # with upkeep.STOP_S and SAVE_S: a stop takes at most 10 s
 CLOSE_S = 0.5
 SILENT_S = 30.0  # no sign of life from the loop or the broker
-BUFFER_CHUNKS = 4
-FETCH_BYTES = 1 << 20  # per partition; with the queued chunks some 30 MB at 8 partitions
-
-
-def group_id(config: Config) -> str:
-    """One consumer group per prefix: who shares the prefix shares the work."""
-    return f"{config.prefix}workers"
-
-
-def make_app(config: Config, datadir: str) -> RawApp:
-    """The app with the settings that were found to work; nothing of it listens anywhere."""
-    kafka = config.kafka
-    return RawApp(
-        group_id(config),
-        raw_topics=[config.topic(TopicRole.PREDICTIONS)],
-        broker=[f"kafka://{server}" for server in kafka.bootstrap_servers],
-        broker_credentials=_credentials(kafka),
-        web_enabled=False,
-        datadir=datadir,
-        store="memory://",
-        processing_guarantee="at_least_once",
-        autodiscover=False,
-        topic_disable_leader=True,
-        topic_allow_declare=False,
-        stream_wait_empty=True,
-        stream_buffer_maxsize=BUFFER_CHUNKS,
-        stream_recovery_delay=0.0,
-        table_standby_replicas=0,
-        consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=FETCH_BYTES,
-        broker_commit_interval=5.0,
-        broker_session_timeout=10.0,
-        broker_heartbeat_interval=2.0,
-        broker_request_timeout=20.0,
-        broker_rebalance_timeout=10.0,
-        broker_max_poll_interval=300.0,
-    )
-
-
-def _credentials(kafka: Kafka) -> Any:
-    security, context = kafka.security, tls_context(kafka.security)
-    if security.protocol.startswith("SASL"):
-        assert security.password is not None
-        return faust.SASLCredentials(
-            username=security.username,
-            password=security.password.reveal(),
-            ssl_context=context,
-            mechanism=security.mechanism,
-        )
-    return faust.SSLCredentials(context) if context is not None else None
-
-
-class FaustEngine:
-    """worker.Engine and snapshots.GroupPort over the app's consumer."""
-
-    def __init__(self, app: RawApp, config: Config) -> None:
-        self.app = app
-        self._config = config
-        self.stopped = asyncio.Event()
-        self.code: int = Exit.OK
-
-    def topic_of(self, role: str) -> str:
-        return self._config.topic(TopicRole(role))
-
-    @property
-    def generation(self) -> int:
-        return int(self.app.rebalancing_count)
-
-    @property
-    def rebalancing(self) -> bool:
-        return bool(self.app.rebalancing)
-
-    async def seek(self, source: str, partition: int, offset: int) -> None:
-        await self.app.seek({TP(self.topic_of(source), partition): offset})
-
-    def seek_number(self, source: str, partition: int) -> int:
-        return int(self.app.seeks[TP(self.topic_of(source), partition)])
-
-    def stop(self, code: int, reason: str) -> None:
-        """End the worker; the first reason counts."""
-        if not self.stopped.is_set():
-            self.code = code
-            log.log(logging.INFO if code == Exit.OK else logging.ERROR, "stopping: %s", reason)
-            self.stopped.set()
-
-    def group(self) -> Group:
-        return Group(self, int(self.app.consumer_generation_id))
-
-
-class Group:
-    """snapshots.GroupPort of one generation."""
-
-    def __init__(self, engine: FaustEngine, generation: int) -> None:
-        self._engine = engine
-        self._thread = engine.app.consumer._thread  # noqa: SLF001
-        self._generation = generation
-
-    def _tp(self, source: str, partition: int) -> TP:
-        return TP(self._engine.topic_of(source), partition)
-
-    async def commit(self, vector: Mapping[str, int], partition: int, metadata: str) -> bool:
-        offsets = {self._tp(source, partition): offset for source, offset in vector.items()}
-        return bool(await self._thread.commit_fenced(offsets, metadata, self._generation))
-
-    async def metadata(self, source: str, partition: int) -> str:
-        found = await self._thread.committed(self._tp(source, partition))
-        return "" if found is None else str(found[1])
-
-    async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, tuple[int, int]]:
-        places = {source: self._tp(source, partition) for source in sources}
-        found = await self._thread.bounds(places.values())
-        return {source: found[tp] for source, tp in places.items()}
-
-
-class RoleLogs:
-    """upkeep.Logs: a LogReader that is asked by role."""
-
-    def __init__(self, reader: LogReader, config: Config) -> None:
-        self._reader = reader
-        self._config = config
-
-    async def stretch(self, role: str, partition: int, start: int | None, tail: int | None = None) -> Any:
-        return await self._reader.stretch(self._config.topic(TopicRole(role)), partition, start, tail=tail)
-
-    async def ends(self, role: str, partitions: int) -> dict[int, int]:
-        return await self._reader.ends(self._config.topic(TopicRole(role)), partitions)
 
 
 class Session:
@@ -218,12 +93,14 @@ class Session:
             wanted = {(stages[tp.topic], tp.partition) for tp in app.consumer.assignment() if tp.topic in stages}
             count = app.rebalancing_count
             self.metrics.add("rebalances_total")
+            reach("rebalance.assigned")
             try:
                 await self.owners.restore(
                     wanted, count, lambda: app.rebalancing_count == count and not self.engine.stopped.is_set()
                 )
             except Refused as refusal:
                 self.worker.refuse(refusal)
+            reach("rebalance.restored")
 
         async def positions(tps: set[TP]) -> dict[TP, int]:
             slots = {tp: self.owners.get(stages[tp.topic], tp.partition) for tp in tps if tp.topic in stages}
@@ -231,7 +108,7 @@ class Session:
 
         app.positions = positions
         app.held_back = lambda: {TP(self.engine.topic_of(s.source), s.partition) for s in self.worker.held_back()}
-        app.before_revocation = lambda _revoked: self._save("revocation")
+        app.before_revocation = lambda _revoked: self._give_up()
         app.on_rebalance_complete.connect(restore)
         agents = [
             app.agent(app.chunk_topic(topic), name=stage, concurrency=1)(self._agent(stage))
@@ -245,6 +122,11 @@ class Session:
                 await self.worker.handle(stage, chunk)
 
         return agent
+
+    async def _give_up(self) -> None:
+        reach("rebalance.revoked")
+        await self._save("revocation")
+        reach("rebalance.saved")
 
     async def _save(self, why: str) -> None:
         """Every state saved, then given up; bounded, because a partition is waited for by its next owner."""
@@ -280,9 +162,11 @@ class Session:
         return self.engine.code
 
     async def _close(self) -> None:
+        reach("stop.began")
         self.worker.stopping = True
         await self.upkeep.stop()
         await self._save("end")
+        reach("stop.saved")
         closing: list[tuple[Awaitable[Any], float]] = [(self.app.stop(), LEAVE_S), (self.reader.close(), CLOSE_S)]
         if self.producer is not None:
             closing.append((self.producer.stop(), CLOSE_S))

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stream.failpoints import reach
 from stream.stage import Output
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,7 @@ class Sender:
 
     async def _send(self, item: _Item) -> None:
         try:
+            reach(f"send:{item.output.topic}")
             sent = await self._hand_over(item.output)
         except Exception as error:  # noqa: BLE001  judged where it is repeated
             await self._again(item, error, RESEND_FIRST_S)
@@ -149,6 +151,7 @@ class Sender:
         self._bytes -= _size(item.output)
         if self._bytes <= QUEUE_BYTES_MAX // 2:
             self._room.set()
+        reach(f"acknowledged:{item.output.topic}")
         self._on_sent(item.output)
         item.done.set_result(future.result().offset)
         self._wake.set()

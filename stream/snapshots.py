@@ -21,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition, errors
 from aiokafka.errors import KafkaError
 
+from stream.failpoints import reach
 from stream.protocol import (
     Acknowledged,
     Append,
@@ -225,7 +226,9 @@ async def drive(steps: Steps[T], execute: Callable[[Effect], Awaitable[Any]]) ->
         effect = next(steps)
         while True:
             try:
+                reach(f"before:{effect.step}")
                 reply = await execute(effect)
+                reach(f"after:{effect.step}")
             except Exception as error:  # noqa: BLE001  whatever it was, the generator must know
                 effect = steps.throw(error)
             else:

@@ -16,6 +16,7 @@ from detectors.reference import ReferenceProfile
 from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
 from stream.container import ContainerError
+from stream.failpoints import reach
 from stream.metrics import Metrics
 from stream.monitor import Monitor
 from stream.ownership import epoch_of
@@ -188,6 +189,7 @@ class Upkeep:
 
     def _decide(self, slot: Slot, kind: str, body: dict[str, Any]) -> None:
         slot.owner.decide(kind, body)
+        reach("decision.taken")
         self.metrics.add("decisions_total", stage=slot.stage, kind=kind)
 
     def _judge_progress(self, slot: Slot, now_s: float) -> None:

@@ -24,6 +24,7 @@ from stream.chunks import Chunk, Plain, records_of, split
 from stream.collector import Collector
 from stream.config import Config
 from stream.decode import decode
+from stream.failpoints import reach
 from stream.mapping import Layout
 from stream.merging import PaneRecord
 from stream.metrics import Metrics
@@ -223,8 +224,11 @@ class Worker:
                 return
             started = time.perf_counter()
             columns = decode(records, self.setup.layout)
+            reach("ingest.decoded")
             slot.owner.apply(slot.source, columns, records.next_offset)
+            reach("ingest.applied")
             slot.flush()
+            reach("ingest.posted")
             self._note_step(slot, time.perf_counter() - started)
 
     async def _monitor(self, slot: Slot, chunk: Chunk) -> None:
@@ -238,7 +242,9 @@ class Worker:
                 slot.flush()
                 self.setup.profiles[missing.reference] = await self._fetch_reference(missing.reference)
                 continue
+            reach("merge.applied")
             slot.flush()
+            reach("merge.posted")
             self._note_step(slot, time.perf_counter() - started)
             return
 

@@ -15,11 +15,11 @@ CORE = [p for p in SOURCES if p.is_relative_to(ROOT / "detectors")]
 #: Modules of `stream` that may do I/O, read clocks or import the client stack. Everything else of `stream` is the pure core.
 SHELL = {
     "admin", "app", "assignment", "broker", "broker_files", "broker_guard", "cli", "config_loader",
-    "connection", "demo", "lifeline", "metrics", "references", "sender", "simulated_model", "snapshots",
+    "connection", "demo", "engine", "failpoints", "lifeline", "metrics", "references", "sender", "simulated_model", "snapshots",
     "supervisor", "tables", "transport", "upkeep", "worker", "worker_main",
 }  # fmt: skip
 #: The only ones that may import Faust or its driver.
-ENGINE = {"app", "transport", "snapshots"}
+ENGINE = {"app", "engine", "transport", "snapshots"}
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 75
 
