@@ -4,6 +4,9 @@ A barrier goes once everything before it is acknowledged; a run of barriers side
 edge to all panes partitions). What stands behind a waiting barrier and is none itself need not wait: the panes of the next
 edges travel while a marker waits, so an edge costs one round trip. A reader may see them in that order anyway, whenever
 a send is repeated.
+
+Neighbours of one topic and partition travel as one parcel, with one future for all: a stream of nothing but bad events
+costs as many dead letters as events, and a future each would be half of that cost.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +27,13 @@ log = logging.getLogger(__name__)
 RESEND_FIRST_S = 0.1
 RESEND_MAX_S = 5.0
 QUEUE_BYTES_MAX = 32 << 20  # outputs waiting for the broker, per owner; beyond it the partition is held back
+PARCEL_BYTES_MAX = 192 << 10  # below the producer's own batches, so that a parcel always fits one
+HEADER_BYTES = 32  # of one header's name and lengths, at most
 
-HandOver = Callable[[Output], Awaitable["asyncio.Future[Any]"]]  # the future's result has `.offset`
+Parcel = tuple[Output, ...]
+HandOver = Callable[
+    [Parcel], Awaitable["asyncio.Future[Any]"]
+]  # the future's result has `.offset`, of the first output
 WorthRepeating = Callable[[BaseException], bool]
 
 
@@ -37,8 +45,17 @@ class SenderClosedError(Exception):
 class _Item:
     number: int
     run: int  # number of the first barrier of its run; its own where it is none
-    output: Output
-    done: asyncio.Future[int]
+    outputs: Parcel  # one topic; more than one only where the partition is named and the same
+    size: int  # bytes
+    done: asyncio.Future[int]  # offset of the first output
+
+    @property
+    def topic(self) -> str:
+        return self.outputs[0].topic
+
+    @property
+    def barrier(self) -> bool:
+        return self.outputs[0].barrier
 
 
 class Sender:
@@ -60,27 +77,30 @@ class Sender:
         self._failed: BaseException | None = None
 
     def post(self, outputs: Sequence[Output]) -> list[asyncio.Future[int]]:
-        """Queue outputs; the futures tell their offsets."""
+        """Queue outputs; one future a parcel, which tells the offset of its first output."""
+        return [item.done for item in self._post(outputs)]
+
+    def _post(self, outputs: Sequence[Output]) -> list[_Item]:
         if self._failed is not None:
             raise self._failed
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
-        posted = [self._queue(output) for output in outputs]
+        posted = [self._queue(parcel, size) for parcel, size in parcels(outputs)]
         if self._bytes > QUEUE_BYTES_MAX:
             self._room.clear()
         self._wake.set()
         return posted
 
-    def _queue(self, output: Output) -> asyncio.Future[int]:
+    def _queue(self, parcel: Parcel, size: int) -> _Item:
         last, done = self._last, asyncio.get_running_loop().create_future()
         done.add_done_callback(_seen)
-        number = 0 if last is None else last.number + 1
-        in_run = output.barrier and last is not None and last.output.barrier
-        item = self._last = _Item(number, last.run if in_run and last is not None else number, output, done)
-        (self._barriers if output.barrier else self._free).append(item)
+        number, barrier = 0 if last is None else last.number + 1, parcel[0].barrier
+        in_run = barrier and last is not None and last.barrier
+        item = self._last = _Item(number, last.run if in_run and last is not None else number, parcel, size, done)
+        (self._barriers if barrier else self._free).append(item)
         self._open[number] = item
-        self._bytes += _size(output)
-        return done
+        self._bytes += size
+        return item
 
     async def room(self) -> None:
         """Wait until the queue is short: the partition is held back while its outputs cannot be written."""
@@ -93,7 +113,9 @@ class Sender:
 
     async def append(self, outputs: Sequence[Output]) -> tuple[int, ...]:
         """Offsets of `outputs`, once all are acknowledged."""
-        return tuple(await asyncio.gather(*self.post(outputs)))
+        items = self._post(outputs)
+        firsts = await asyncio.gather(*(item.done for item in items))
+        return tuple(first + i for item, first in zip(items, firsts, strict=True) for i in range(len(item.outputs)))
 
     async def acknowledged(self) -> None:
         """Wait for everything that was posted before."""
@@ -132,8 +154,9 @@ class Sender:
 
     async def _send(self, item: _Item) -> None:
         try:
-            reach(f"send:{item.output.topic}")
-            sent = await self._hand_over(item.output)
+            for output in item.outputs:
+                reach(f"send:{output.topic}")
+            sent = await self._hand_over(item.outputs)
         except Exception as error:  # noqa: BLE001  judged where it is repeated
             await self._again(item, error, RESEND_FIRST_S)
             return
@@ -148,11 +171,12 @@ class Sender:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             return
         del self._open[item.number]
-        self._bytes -= _size(item.output)
+        self._bytes -= item.size
         if self._bytes <= QUEUE_BYTES_MAX // 2:
             self._room.set()
-        reach(f"acknowledged:{item.output.topic}")
-        self._on_sent(item.output)
+        for output in item.outputs:
+            reach(f"acknowledged:{output.topic}")
+            self._on_sent(output)
         item.done.set_result(future.result().offset)
         self._wake.set()
 
@@ -162,11 +186,11 @@ class Sender:
             if error is not None and not self._worth_repeating(error):
                 self._fail(error)
                 return
-            log.warning("output to %s not acknowledged (%r), again in %.1f s", item.output.topic, error, pause_s)
+            log.warning("output to %s not acknowledged (%r), again in %.1f s", item.topic, error, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RESEND_MAX_S)
             try:
-                future = await self._hand_over(item.output)
+                future = await self._hand_over(item.outputs)
                 await asyncio.wait([future])
                 error = None if future.cancelled() else future.exception()
                 if error is None and not future.cancelled():
@@ -181,5 +205,24 @@ def _seen(done: asyncio.Future[int]) -> None:
         done.exception()
 
 
+def parcels(outputs: Sequence[Output]) -> Iterator[tuple[Parcel, int]]:
+    """The outputs in order, each with neighbours that may travel with it, and the bytes of each parcel."""
+    parcel: list[Output] = []
+    total = 0
+    for output in outputs:
+        size = _size(output)
+        first = parcel[0] if parcel else output
+        joins = first.partition is not None and not first.barrier and not output.barrier
+        together = joins and (output.topic, output.partition) == (first.topic, first.partition)
+        if parcel and (not together or total + size > PARCEL_BYTES_MAX):
+            yield tuple(parcel), total
+            parcel, total = [], 0
+        parcel.append(output)
+        total += size
+    if parcel:
+        yield tuple(parcel), total
+
+
 def _size(output: Output) -> int:
-    return len(output.key or b"") + len(output.value or b"") + 64
+    headers = sum(HEADER_BYTES + len(value) for _, value in output.headers)
+    return len(output.key or b"") + len(output.value or b"") + headers + 64

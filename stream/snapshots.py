@@ -39,7 +39,7 @@ from stream.protocol import (
     Saved,
     Steps,
 )
-from stream.sender import Sender, SenderClosedError
+from stream.sender import Parcel, Sender, SenderClosedError
 from stream.stage import Output
 
 T = TypeVar("T")
@@ -260,7 +260,10 @@ def is_transient(error: BaseException) -> bool:
 def sender_of(producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[Output], None]) -> Sender:
     """A sender over the shared producer."""
 
-    async def hand_over(output: Output) -> asyncio.Future[Any]:
+    async def hand_over(parcel: Parcel) -> asyncio.Future[Any]:
+        output = parcel[0]
+        if len(parcel) > 1:
+            return await hand_over_batch(parcel)
         future: asyncio.Future[Any] = await producer.send(
             topic_of(output.topic),
             output.value,
@@ -268,6 +271,18 @@ def sender_of(producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[
             partition=output.partition,
             headers=list(output.headers),
         )
+        return future
+
+    async def hand_over_batch(parcel: Parcel) -> asyncio.Future[Any]:
+        """One record batch: its records stand in the log side by side."""
+        batch = producer.create_batch()
+        for output in parcel:
+            added = batch.append(timestamp=None, key=output.key, value=output.value, headers=list(output.headers))
+            if added is None:
+                raise ValueError(f"a parcel of {len(parcel)} outputs does not fit a batch")
+        batch.close()
+        place = parcel[0].partition
+        future: asyncio.Future[Any] = await producer.send_batch(batch, topic_of(parcel[0].topic), partition=place)
         return future
 
     return Sender(hand_over, worth_repeating, on_sent)

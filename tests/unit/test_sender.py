@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from stream import sender as module
-from stream.sender import Sender
+from stream.sender import PARCEL_BYTES_MAX, Parcel, Sender, parcels
 from stream.stage import Output
 
 
@@ -26,9 +26,9 @@ class Broker:
         self.automatic = automatic
         self.plan: list[BaseException | None] = []
 
-    async def hand_over(self, output: Output) -> asyncio.Future:
+    async def hand_over(self, parcel: Parcel) -> asyncio.Future:
         future = asyncio.get_running_loop().create_future()
-        self.handed.append((output.key, future))
+        self.handed.append((b"+".join(output.key for output in parcel), future))
         error = self.plan.pop(0) if self.plan else None
         if error is not None:
             future.set_exception(error)
@@ -145,3 +145,32 @@ async def test_a_full_queue_holds_its_feeder_back(monkeypatch):
     broker.acknowledge()
     await asyncio.wait_for(room, 1)
     await sender.close()
+
+
+def placed(key: str, size: int = 0, **where) -> Output:
+    return Output(
+        where.get("topic", "dead-letters"), key.encode(), bytes(size), where.get("partition", 0), headers=(("h", b"1"),)
+    )
+
+
+async def test_neighbours_of_one_partition_travel_together_and_keep_their_offsets():
+    broker, sent = Broker(), []
+    broker.plan = [TransientError()]
+    sender = make(broker, sent)
+    elsewhere = placed("c", partition=1)
+    offsets = await sender.append(
+        [placed("a"), placed("b"), elsewhere, placed("d"), output("m", barrier=True), placed("e")]
+    )
+    assert broker.keys == [b"a+b", b"c", b"d", b"e", b"a+b", b"m"]
+    assert offsets == (4, 5, 1, 2, 5, 3)
+    assert sorted(one.key for one in sent) == [b"a", b"b", b"c", b"d", b"e", b"m"]
+    await sender.close()
+
+
+def test_a_parcel_has_a_largest_size_and_never_splits_one_output():
+    small, large = PARCEL_BYTES_MAX // 3, 5 * PARCEL_BYTES_MAX
+    found = list(parcels([placed(str(i), size) for i, size in enumerate((small, small, small, large, 1))]))
+    assert [[one.key for one in parcel] for parcel, _ in found] == [[b"0", b"1"], [b"2"], [b"3"], [b"4"]]
+    assert all(size <= PARCEL_BYTES_MAX for parcel, size in found if len(parcel) > 1)
+    assert [one.key for parcel, _ in parcels([output("a"), output("b")]) for one in parcel] == [b"a", b"b"]
+    assert list(parcels([])) == []
