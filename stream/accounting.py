@@ -1,4 +1,7 @@
-"""The accounting identity, kept as of every record: consumed = applied + dead letters + duplicates + late + tombstones."""
+"""The accounting identity, kept as of every record: consumed = applied + dead letters + duplicates + late + tombstones.
+
+And consumed + gap = offsets passed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from stream.columns import I64, Columns, Records, Reject
 from stream.kernels.timeline import APPLIED, DUPLICATE, LATE, UNKNOWN
-from stream.panes import Counters
+from stream.panes import REASON_PREFIX, Counters
 
 NAMES = tuple(field.name for field in fields(Counters) if field.name != "reasons")
 
@@ -63,8 +66,9 @@ class Ledger:
         return replace(self.counters, reasons=dict(self.counters.reasons))
 
     def as_dict(self) -> dict[str, int]:
-        """The counters by name, as a marker carries them."""
-        return {name: getattr(self.counters, name) for name in NAMES}
+        """The counters by name, the reasons by code, as a marker carries them."""
+        reasons = {REASON_PREFIX + code: self.counters.reasons[code] for code in sorted(self.counters.reasons)}
+        return {name: getattr(self.counters, name) for name in NAMES} | reasons
 
 
 def counters_header(counters: Counters) -> dict[str, Any]:

@@ -26,6 +26,7 @@ import numpy as np
 import xxhash
 
 from stream.accounting import Ledger, future_rejects
+from stream.claims import GAP
 from stream.collector_state import Saved, encode_blobs, restore
 from stream.columns import I64, U8, Columns, Reject
 from stream.counting import Counting, prepare
@@ -159,7 +160,9 @@ class Collector:
         self.next_offset = batch.next_offset
 
     def decide(self, decision: Decision) -> None:
-        """Kinds "tick" {"until_ms"} and "plan" {"model", "plan": a hash that was offered, "" = watch no more}.
+        """Kinds "tick" {"until_ms"}, "plan" {"model", "plan": a hash that was offered, "" = watch no more}, claims.GAP.
+
+        A gap is only counted: what its events were nobody knows, so neither the watermark nor a pane moves.
 
         Raises UnknownPlanError, ValueError for another kind; the state is unchanged then.
         """
@@ -176,6 +179,10 @@ class Collector:
             model = decision.body["model"]
             self.book.switch(model, decision.body["plan"], self.next_plan_edge(model))
             self.book.fold(self.marked_ms)
+        elif decision.kind == GAP:
+            first, stop = decision.body[TopicRole.PREDICTIONS.value]
+            self.ledger.counters.gap += stop - first
+            self.next_offset = stop
         else:
             raise ValueError(f"a collector knows no decision {decision.kind!r}")
 

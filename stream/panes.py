@@ -71,6 +71,7 @@ class Pane:
 class Marker:
     """`partition` has sent everything of `stream` before `edge_ms` (exclusive). Counters are as of the record that passed it.
 
+    `counters`: those of Counters by name, and the dead letters by reason, each under REASON_PREFIX + its code.
     `plans`: model -> plan hash in force for its next unopened pane. `largest_ms`: the largest accepted event time.
     """
 
@@ -92,6 +93,7 @@ class Announcement:
 
 
 INPUTS = "inputs"
+REASON_PREFIX = "reason:"  # no name of a counter has a colon
 EPOCH_HEADER = "epoch"
 EDGE_MIN = -(1 << 62)
 EDGE_END = 1 << 62  # the edge of a bounded input's end (T = infinity)
@@ -99,7 +101,11 @@ EDGE_END = 1 << 62  # the edge of a bounded input's end (T = infinity)
 
 @dataclass(slots=True)
 class Counters:
-    """The accounting identity of one source partition: consumed = applied + dead_letters + duplicates + late + tombstones."""
+    """The accounting identity of one source partition: consumed = applied + dead_letters + duplicates + late + tombstones.
+
+    consumed + gap = offsets passed: `gap` are those that the broker had deleted before they were read. (Offsets that no
+    event ever had, of transactions and compaction, are in neither.)
+    """
 
     consumed: int = 0
     applied: int = 0
@@ -108,6 +114,7 @@ class Counters:
     late: int = 0
     tombstones: int = 0
     unknown_model: int = 0
+    gap: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from detectors.binning import Binning, Kind
 from detectors.sketches import distinct
 from stream.category import category_text
+from stream.claims import GAP
 from stream.collector import Collector
 from stream.columns import Columns, Reject, Tag
 from stream.panes import EDGE_END, EDGE_MIN, Marker, Pane, decode_record, merge_blocks
@@ -135,6 +136,8 @@ def worlds(draw: st.DrawFn) -> World:
         if g.random() < 0.5:
             near = log[place - 1].time if place else clock
             decisions[place].append(("tick", {"until_ms": near + int(g.integers(-50, 120))}))
+            if g.random() < 0.3:
+                decisions[place].append((GAP, {"lost": int(g.integers(1, 9))}))
         else:
             chosen = model_plans()[int(g.integers(0, 6))]
             decisions[place].append(("plan", {"model": chosen.model, "plan": chosen.hash if g.random() < 0.8 else ""}))
@@ -229,7 +232,9 @@ def run(world: World, cuts: list[int], crash: Any = None) -> tuple[Collector, li
     for first, stop in zip(bounds, [*bounds[1:], n], strict=True):
         for kind, body in world.decisions.get(first, ()):
             number += 1
-            collector.decide(Decision(number, kind, {"predictions": collector.next_offset}, body))
+            at = collector.next_offset
+            said = {"predictions": [at, at + body["lost"]]} if kind == GAP else body
+            collector.decide(Decision(number, kind, {"predictions": at}, said))
         if stop > first:
             end = world.log[stop].offset if stop < n else world.log[-1].offset + 1
             collector.apply("predictions", to_columns(world.log[first:stop], end))
@@ -263,6 +268,7 @@ class Recount:
         for i in range(len(self.world.log) + 1):
             for kind, body in self.world.decisions.get(i, ()):
                 self.decide(kind, body, position)
+                position += body.get("lost", 0)
             if i < len(self.world.log):
                 event = self.world.log[i]
                 self.event(event)
@@ -274,6 +280,8 @@ class Recount:
         if kind == "tick":
             self.floor = max(self.floor, body["until_ms"])
             self.close(position)
+        elif kind == GAP:
+            self.counts["gap"] += body["lost"]
         else:
             edges = [self.marked, *(e + self.world.plan.resolution_ms for e in self.open)]
             chosen = next((p for p in model_plans() if p.hash == body["plan"]), None)
@@ -285,10 +293,10 @@ class Recount:
         if event.kind == "tombstone":
             self.counts["tombstones"] += 1
         elif event.kind == "reject" or event.time > event.record_time + plan.max_future_skew_ms:
+            reason = "malformed_json" if event.kind == "reject" else "future_timestamp"
             self.counts["dead_letters"] += 1
-            self.said.append(
-                ("dead", event.offset, event.row, "malformed_json" if event.kind == "reject" else "future_timestamp")
-            )
+            self.counts[f"reason:{reason}"] += 1
+            self.said.append(("dead", event.offset, event.row, reason))
         elif event.time < max(self.largest - plan.lateness_ms, self.floor):
             self.counts["late"] += 1
         else:
@@ -488,6 +496,7 @@ def test_outputs_equal_the_recount(world: World, cuts: list[int]) -> None:
     } == {n: expected.counts[n] for n in ("consumed", "applied", "late", "duplicates", "dead_letters", "tombstones")}
     parts = counters.applied + counters.late + counters.duplicates + counters.dead_letters + counters.tombstones
     assert counters.consumed == parts == len(world.log)
+    assert counters.gap == expected.counts["gap"]
 
 
 @settings(max_examples=80, deadline=None)

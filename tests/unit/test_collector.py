@@ -357,8 +357,8 @@ def test_what_a_collector_does_not_know_is_refused() -> None:
     state = collector()
     with pytest.raises(ValueError, match="reads predictions, not 'clicks'"):
         state.apply("clicks", events([1]))
-    with pytest.raises(ValueError, match="no decision 'gap'"):
-        state.decide(Decision(1, "gap", {}, {}))
+    with pytest.raises(ValueError, match="no decision 'other'"):
+        state.decide(Decision(1, "other", {}, {}))
     part = events([1])
     with pytest.raises(LayoutMismatchError, match="column 1, the chunk has 1"):
         state.apply("predictions", replace(part, cell=part.cell[:, :1], tag=part.tag[:, :1]))
