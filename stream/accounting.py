@@ -13,6 +13,7 @@ import numpy as np
 
 from stream.columns import I64, Columns, Records, Reject
 from stream.kernels.timeline import APPLIED, DUPLICATE, LATE, UNKNOWN
+from stream.original_headers import original_headers
 from stream.panes import REASON_PREFIX, Counters
 
 NAMES = tuple(field.name for field in fields(Counters) if field.name != "reasons")
@@ -83,15 +84,16 @@ def future_rejects(columns: Columns, future: I64, skew_ms: int) -> list[Reject]:
         offset, time_ms, record_ms = (
             int(columns.offset[i]), int(columns.event_time_ms[i]), int(columns.record_time_ms[i])
         )  # fmt: skip
-        key, value = _original(columns.records, offset)
-        detail = f"event time {time_ms} is {time_ms - record_ms} ms after the record's own, at most {skew_ms}"
-        found.append(Reject(offset, int(columns.row[i]), "future_timestamp", detail, "", key, value, record_ms))
+        detail = f"the event time is {time_ms - record_ms} ms after the record's own, at most {skew_ms}"
+        where = (offset, int(columns.row[i]), "future_timestamp", detail, "")
+        found.append(_reject(columns.records, where, record_ms))
     return found
 
 
-def _original(records: Records | None, offset: int) -> tuple[bytes | None, bytes | None]:
+def _reject(records: Records | None, where: tuple[int, int, str, str, str], record_ms: int) -> Reject:
     if records is None:
-        return None, None
+        return Reject(*where, None, None, record_ms)
+    offset = where[0]
     i = int(np.searchsorted(records.offset, offset))
     parts = []
     for start, length in (
@@ -99,4 +101,5 @@ def _original(records: Records | None, offset: int) -> tuple[bytes | None, bytes
         (records.value_start[i], records.value_length[i]),
     ):
         parts.append(None if length < 0 else records.buffer[int(start) : int(start + length)].tobytes())
-    return parts[0], parts[1]
+    append = records.log_append is not None and bool(records.log_append[i])
+    return Reject(*where, parts[0], parts[1], record_ms, original_headers(records, i), append)

@@ -14,7 +14,8 @@ from stream.connection import KafkaUnreachableError, client_log, kafka_python_se
 from stream.topics import TOPICS, TopicRole, topic_config, topic_name
 
 if TYPE_CHECKING:
-    from stream.config import Config, Kafka
+    from stream.config import Config
+    from stream.config_kafka import Kafka
 
 REPLICATION_MAX = 3  # the default where there are brokers enough
 CONNECT_S = 10.0

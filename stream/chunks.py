@@ -14,7 +14,8 @@ import numpy as np
 from crc32c import crc32c
 
 from stream.columns import I64, Records
-from stream.kernels.framing import frame
+from stream.kernels.framing import frame, join_log_append
+from stream.original_headers import frame_headers
 
 Buffer = bytes | memoryview
 
@@ -65,9 +66,10 @@ class Plain:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
     start_offset: int
     next_offset: int
+    log_append: bool = False
 
     count = 1
 
@@ -190,23 +192,24 @@ def records_of(chunk: Chunk, position: int) -> Records:
 
 
 def from_plain(run: Sequence[Plain]) -> Records:
-    """Record objects as `Records`: keys and values joined into one buffer."""
+    """Record objects as `Records`: keys, values and headers joined into one buffer."""
     n = len(run)
-    keys = [record.key or b"" for record in run]
-    values = [record.value or b"" for record in run]
-    sizes = np.fromiter((len(x) for pair in zip(keys, values, strict=True) for x in pair), np.int64, 2 * n)
+    parts = [x for record in run for x in (record.key or b"", record.value or b"", frame_headers(record.headers))]
+    sizes = np.fromiter(map(len, parts), np.int64, 3 * n)
     starts = np.cumsum(sizes) - sizes
-    is_null = np.fromiter((x is None for record in run for x in (record.key, record.value)), np.bool_, 2 * n)
+    is_null = np.fromiter((x is None for record in run for x in (record.key, record.value, b"")), np.bool_, 3 * n)
     lengths = np.where(is_null, -1, sizes)
     return Records(
-        buffer=np.frombuffer(b"".join(x for pair in zip(keys, values, strict=True) for x in pair), np.uint8),
+        buffer=np.frombuffer(b"".join(parts), np.uint8),
         offset=np.fromiter((record.offset for record in run), np.int64, n),
         timestamp_ms=np.fromiter((record.timestamp_ms for record in run), np.int64, n),
-        key_start=starts[0::2],
-        key_length=lengths[0::2],
-        value_start=starts[1::2],
-        value_length=lengths[1::2],
+        key_start=starts[0::3],
+        key_length=lengths[0::3],
+        value_start=starts[1::3],
+        value_length=lengths[1::3],
         next_offset=run[-1].next_offset,
+        framed=True,
+        log_append=np.fromiter((record.log_append for record in run), np.bool_, n),
     )
 
 
@@ -215,7 +218,7 @@ def merge(parts: Sequence[Records], next_offset: int) -> Records:
     if len(parts) == 1:
         only = parts[0]
         places = (only.offset, only.timestamp_ms, only.key_start, only.key_length, only.value_start, only.value_length)
-        return Records(only.buffer, *places, next_offset)
+        return Records(only.buffer, *places, next_offset, only.framed, only.log_append)
     if not parts:
         none: I64 = np.empty(0, np.int64)
         return Records(np.empty(0, np.uint8), none, none, none, none, none, none, next_offset)
@@ -230,6 +233,8 @@ def merge(parts: Sequence[Records], next_offset: int) -> Records:
         value_start=np.concatenate([value for _, value in shifted]),
         value_length=np.concatenate([part.value_length for part in parts]),
         next_offset=next_offset,
+        framed=all(part.framed for part in parts),
+        log_append=join_log_append(parts),
     )
 
 
@@ -247,4 +252,6 @@ def split(records: Records, events_max: int) -> Iterator[Records]:
             value_start=records.value_start[start:stop],
             value_length=records.value_length[start:stop],
             next_offset=records.next_offset if stop == n else int(records.offset[stop]),
+            framed=records.framed,
+            log_append=None if records.log_append is None else records.log_append[start:stop],
         )

@@ -30,7 +30,7 @@ from stream.claims import GAP
 from stream.collector_state import Saved, encode_blobs, restore
 from stream.columns import I64, U8, Columns, Reject
 from stream.counting import Counting, prepare
-from stream.deadletter import dead_letter_output
+from stream.deadletter import Policy, dead_letter_output
 from stream.edge_state import EdgeState
 from stream.kernels import timeline
 from stream.kernels.timeline import FUTURE, STATUSES
@@ -58,14 +58,22 @@ class Collector:
     """
 
     def __init__(
-        self, partition: int, plan: CollectorPlan, *, monitors: int, topic: str, config_hash: str, app_version: str
+        self,
+        partition: int,
+        plan: CollectorPlan,
+        *,
+        monitors: int,
+        topic: str,
+        config_hash: str,
+        app_version: str,
+        policy: Policy = Policy(),  # noqa: B008  frozen
     ) -> None:
         self.outbox: list[Output] = []
         self._partition = partition
         self._plan = plan
         self._monitors = monitors
         self._letter: Callable[[Reject], Output] = lambda reject: dead_letter_output(
-            reject, topic=topic, partition=partition, config_hash=config_hash, app_version=app_version
+            reject, topic=topic, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
         )
         self._columns = layout_columns(plan)
         self._offered: dict[str, ModelPlan] = {}  # what the owner knows, not state: it survives `load`

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from stream.original_headers import OriginalHeaders
 
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
@@ -22,7 +26,9 @@ class Records:
     """n Kafka records in log order, undecoded: one buffer and the places in it.
 
     A null value or key has length -1. `timestamp_ms` is Kafka's record time. `next_offset` is the position after the
-    chunk; it may lie beyond the last record's offset (control records, compaction).
+    chunk; it may lie beyond the last record's offset (control records, compaction). `framed`: each record's headers follow
+    its value in the buffer, as Kafka's format has them (original_headers.py). `log_append`: whether the broker set the
+    record's time; None = it set none.
     """
 
     buffer: U8
@@ -33,6 +39,8 @@ class Records:
     value_start: I64
     value_length: I64
     next_offset: int
+    framed: bool = False
+    log_append: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -60,6 +68,8 @@ class Reject:
     key: bytes | None
     value: bytes | None
     timestamp_ms: int
+    headers: OriginalHeaders | None = None
+    log_append: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -23,15 +20,15 @@ from pydantic import (
 
 from detectors import REGISTRY
 from stream.config_errors import unknown_name
-from stream.quantities import Duration, Rate, Secret, Size, refusal, shown
+from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section
+from stream.quantities import Duration, Rate, Size, refusal, shown
 from stream.topics import TopicRole, topic_name
 
 MODELS_MAX = 50  # labels of metrics are bounded by it
 SEGMENT_VALUES_MAX = 50
 TARGETS_MAX = 2000
-NAME_MAX = 200
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")  # Kafka allows 249 characters; the prefix needs some
-_SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
+_POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+", re.DOTALL)
 
 DISTANCES = tuple(name for name, entry in REGISTRY.items() if entry.kind == "distance")
 AUTO = "auto"
@@ -44,17 +41,6 @@ def _topic(value: str) -> str:
     return value
 
 
-def _server(value: str) -> str:
-    match = _SERVER.fullmatch(value)
-    if match is None or not 0 < int(match[1]) < 65536:
-        raise refusal("DL-C014", f"{shown(value)} is no broker address", "host:port (only secret keys read ${...})")
-    return value
-
-
-def _one_or_many(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
 def _named(key: str) -> BeforeValidator:
     """A bare text stands for {key: text}."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
@@ -64,12 +50,6 @@ def _auto_or_object(value: Any) -> Any:
     return {} if value == AUTO else value
 
 
-def _path(value: Any, info: ValidationInfo) -> Any:
-    if not isinstance(value, str) or not value:
-        return value
-    return (info.context or {}).get("base", Path()) / value
-
-
 def _scalar_text(value: Any) -> Any:
     """Segment values as their text: a bare 1 or true in YAML is the value that JSON writes the same way."""
     if isinstance(value, bool):
@@ -77,14 +57,20 @@ def _scalar_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
-Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
 TopicName = Annotated[str, BeforeValidator(lambda value: _topic(value) if isinstance(value, str) else value)]
-Server = Annotated[str, BeforeValidator(lambda value: _server(value) if isinstance(value, str) else value)]
-File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string"})]
 PathText = Annotated[str, Field(max_length=NAME_MAX)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=5)]
 SegmentValue = Annotated[str, BeforeValidator(_scalar_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
+
+
+def _pointer(value: Any) -> Any:
+    if isinstance(value, str) and _POINTER.fullmatch(value) is None:
+        raise refusal("DL-C014", f"{shown(value)} is no JSON pointer", "RFC 6901: /key/key, with ~0 for ~ and ~1 for /")
+    return value
+
+
+Pointer = Annotated[str, Field(max_length=NAME_MAX), BeforeValidator(_pointer)]
 
 
 def _distance(value: Any) -> Any:
@@ -94,72 +80,6 @@ def _distance(value: Any) -> Any:
 
 
 DistanceName = Annotated[str, BeforeValidator(_distance), WithJsonSchema({"enum": list(DISTANCES)})]
-
-
-class Section(BaseModel):
-    """One mapping of the file: unknown keys are errors, nothing is coerced, nothing changes afterwards."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, validate_default=False
-    )
-
-
-class Security(Section):
-    """How the connection to Kafka is secured."""
-
-    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="security protocol of the listener"
-    )
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        default=None, description="SASL mechanism, with SASL_* protocols"
-    )
-    username: Name | None = Field(default=None, description="SASL user")
-    password: Secret | None = Field(default=None, description="SASL password: ${NAME} or ${file:PATH}")
-    ca_file: File | None = Field(
-        default=None, description="PEM file with the authorities to trust; without it the system's"
-    )
-    certificate_file: File | None = Field(default=None, description="PEM file with the client certificate (mutual TLS)")
-    key_file: File | None = Field(default=None, description="PEM file with the client's private key")
-    key_password: Secret | None = Field(default=None, description="password of key_file: ${NAME} or ${file:PATH}")
-    check_hostname: bool = Field(default=True, description="whether the broker's certificate must carry its host name")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        sasl = self.protocol.startswith("SASL")
-        given = [name for name in ("mechanism", "username", "password") if getattr(self, name) is not None]
-        if sasl and len(given) < 3:
-            lacking = [name for name in ("mechanism", "username", "password") if name not in given]
-            raise refusal("DL-C010", f"{self.protocol} lacks {', '.join(lacking)}", "mechanism, username and password")
-        if given and not sasl:
-            raise refusal(
-                "DL-C020",
-                f"{given[0]} has no effect with protocol {self.protocol}",
-                "protocol SASL_SSL or SASL_PLAINTEXT",
-            )
-        tls = [
-            name
-            for name in ("ca_file", "certificate_file", "key_file", "key_password")
-            if getattr(self, name) is not None
-        ]
-        if tls and not self.protocol.endswith("SSL"):
-            raise refusal(
-                "DL-C020", f"{tls[0]} has no effect with protocol {self.protocol}", "protocol SSL or SASL_SSL"
-            )
-        if (self.certificate_file is None) != (self.key_file is None):
-            raise refusal("DL-C010", "certificate_file and key_file go together", "both or none")
-        return self
-
-
-class Kafka(Section):
-    """The cluster."""
-
-    bootstrap_servers: Annotated[
-        tuple[Server, ...],
-        BeforeValidator(_one_or_many),
-        Field(min_length=1, max_length=100),
-        WithJsonSchema({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
-    ] = Field(description="host:port of one or more brokers")
-    security: Security = Field(default=Security(), description="TLS and SASL; plain text without it")
 
 
 class MappingSettings(Section):
@@ -347,6 +267,19 @@ class Metrics(Section):
     )
 
 
+class DeadLetters(Section):
+    """What of a refused event is written down."""
+
+    payload: Literal["full", "truncated", "hash"] = Field(
+        default="full",
+        description="full: up to 64 KiB as it came; truncated: the first KiB; hash: only sha256 and length, no key, no headers",
+    )
+    redact: Annotated[tuple[Pointer, ...], Field(max_length=100)] = Field(
+        default=(),
+        description="JSON pointers of values to leave out, as /features/email; what is no JSON object is kept as hash then",
+    )
+
+
 class Config(Section):
     """The whole file."""
 
@@ -365,8 +298,15 @@ class Config(Section):
         default=Duration(60_000), description="a partition without news for so long no longer holds the others up"
     )
     dedup: bool = Field(default=True, description="drop events whose prediction_id was seen in the same pane")
+    on_data_loss: Literal["refuse", "reset"] = Field(
+        default="refuse",
+        description="where a topic was made anew, or lost what the state has read: stop with the reason, or go on in the new log",
+    )
     monitors: Annotated[int, Field(ge=1, le=256)] = Field(
         default=8, description="partitions of driftline's own topics: models are spread over them"
+    )
+    dead_letters: DeadLetters = Field(
+        default=DeadLetters(), description="how much of a refused event goes to the dead letters"
     )
     metrics: Metrics = Field(default=Metrics(), description="Prometheus metrics and health")
     memory_budget: Size = Field(

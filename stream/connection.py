@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stream.config import Kafka, Security
+    from stream.config_kafka import Kafka, Security
 
 PROBE_S = 5.0  # each step of a diagnosis; the clients themselves wait longer
 TLS_ALERT = b"\x15\x03"

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
 
 from stream.columns import Reject
-from stream.limits import DEAD_LETTER_BYTES_MAX, DETAIL_BYTES_MAX
+from stream.limits import (
+    DEAD_LETTER_BYTES_MAX,
+    DEAD_LETTER_CUT_BYTES,
+    DEAD_LETTER_KEY_BYTES_MAX,
+    DETAIL_BYTES_MAX,
+    EVENT_BYTES_MAX,
+)
+from stream.original_headers import NONE, Header
 from stream.stage import Output
 from stream.topics import TopicRole
 
@@ -22,9 +35,11 @@ REASONS: dict[str, str] = {
     "too_deep": "nested deeper than depth_max",
     "too_many_keys": "more keys than keys_max",
     "too_large": "longer than event_bytes_max",
+    "duplicate_key": "a key on the way to the id, model, version or time stands twice (only with strict_duplicate_keys)",
     "missing_field": "the event has no prediction_id, model, timestamp or features",
     "bad_id": "the prediction_id is null, empty, too long, a bool, an array or an object",
     "bad_name": "the model's or version's name is empty or longer than name_bytes_max",
+    "unknown_model": "the configuration does not name the model (only with unknown_models: dlq)",
     "type": "a field of the envelope, the prediction or a score has the wrong JSON type",
     "non_finite": "NaN or Infinity as id, name, timestamp, prediction or score",
     "number_out_of_range": "the prediction or a score is beyond float64",
@@ -34,22 +49,45 @@ REASONS: dict[str, str] = {
     "future_timestamp": "more than max_future_skew ahead of the record's own time",
 }
 
+ORIGINAL_PREFIX = "orig."
+REDACTED = "[redacted]"
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+
 
 def _header_text(text: str, bytes_max: int) -> bytes:
     """One line of UTF-8, cut at a character: control characters (they could forge log lines) become spaces."""
+    if text.isascii() and text.isprintable():  # nearly all of them
+        return text[:bytes_max].encode()
     line = "".join(ch if ch.isprintable() else " " for ch in text)
     return line.encode("utf-8", "replace")[:bytes_max].decode("utf-8", "ignore").encode()
 
 
-def dead_letter_output(reject: Reject, *, topic: str, partition: int, config_hash: str, app_version: str) -> Output:
-    """The dead-letters record of one refused event: value and key as they came, the reason in `dlq.` headers.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What of a refused event may be written down: config.DeadLetters."""
 
-    A value above dead_letter_bytes_max is cut, and its sha256 and length are in the headers. The same event gives the
-    same record, whoever writes it; (dlq.topic, dlq.partition, dlq.offset, dlq.row) identifies it.
+    payload: Literal["full", "truncated", "hash"] = "full"
+    redact: tuple[str, ...] = ()
+
+
+def dead_letter_output(
+    reject: Reject,
+    *,
+    topic: str,
+    partition: int,
+    config_hash: str,
+    app_version: str,
+    policy: Policy = Policy(),
+) -> Output:
+    """The dead-letters record of one refused event: value, key and headers as they came, the reason in `dlq.` headers.
+
+    What the policy or a limit keeps back is there as sha256 and length. The same event gives the same record under the
+    same policy, whoever writes it; (dlq.topic, dlq.partition, dlq.offset, dlq.row) identifies it.
     """
     if reject.code not in REASONS:
         raise ValueError(f"unknown dead letter reason {reject.code!r}")
-    headers = [
+    original = reject.headers or NONE
+    headers: list[Header] = [
         ("dlq.reason", reject.code.encode()),
         ("dlq.detail", _header_text(reject.detail, DETAIL_BYTES_MAX)),
         ("dlq.path", _header_text(reject.path, DETAIL_BYTES_MAX)),
@@ -58,13 +96,85 @@ def dead_letter_output(reject: Reject, *, topic: str, partition: int, config_has
         ("dlq.offset", str(reject.offset).encode()),
         ("dlq.row", str(reject.row).encode()),
         ("dlq.timestamp", str(reject.timestamp_ms).encode()),
+        ("dlq.timestamp_type", b"LogAppendTime" if reject.log_append else b"CreateTime"),
         ("dlq.app_version", app_version.encode()),
         ("dlq.config_hash", config_hash.encode()),
-        ("dlq.attempt", b"0"),
+        ("dlq.attempt", str(original.attempt).encode()),
     ]
-    value = reject.value
-    if value is not None and len(value) > DEAD_LETTER_BYTES_MAX:
-        headers.append(("dlq.value_sha256", hashlib.sha256(value).hexdigest().encode()))
-        headers.append(("dlq.value_length", str(len(value)).encode()))
-        value = value[:DEAD_LETTER_BYTES_MAX]
-    return Output(TopicRole.DEAD_LETTERS, reject.key, value, partition, tuple(headers))
+    value, kind = payload_of(reject.value, policy)
+    headers.append(("dlq.payload", kind.encode()))
+    if kind != "full":
+        headers += _fingerprint("value", reject.value)
+    key, kept, dropped = reject.key, original.kept, original.dropped
+    if kind == "hash":
+        key, kept, dropped = None, (), dropped + len(kept)
+    elif key is not None:
+        key = key[:DEAD_LETTER_KEY_BYTES_MAX]
+    if key != reject.key:
+        headers += _fingerprint("key", reject.key)
+    if dropped:
+        headers.append(("dlq.headers_dropped", str(dropped).encode()))
+    headers += [(f"{ORIGINAL_PREFIX}{name}", content) for name, content in kept]
+    return Output(TopicRole.DEAD_LETTERS, key, value, partition, tuple(headers))
+
+
+def _fingerprint(what: str, data: bytes | None) -> list[Header]:
+    data = data or b""
+    return [
+        (f"dlq.{what}_sha256", hashlib.sha256(data).hexdigest().encode()),
+        (f"dlq.{what}_length", str(len(data)).encode()),
+    ]
+
+
+def payload_of(value: bytes | None, policy: Policy) -> tuple[bytes | None, str]:
+    """What is written of a value, and what that is: full, truncated, redacted or hash (nothing)."""
+    if policy.payload == "hash":
+        return None, "hash"
+    if value is None:
+        return None, "full"
+    kind = "full"
+    if policy.redact:
+        cleared = redacted(value, policy.redact)
+        if cleared is None:
+            return None, "hash"
+        value, kind = cleared, "redacted"
+    longest = DEAD_LETTER_BYTES_MAX if policy.payload == "full" else DEAD_LETTER_CUT_BYTES
+    if len(value) > longest:
+        return value[:longest], "truncated" if kind == "full" else kind
+    return value, kind
+
+
+def redacted(value: bytes, pointers: Sequence[str]) -> bytes | None:
+    """The JSON object without what the pointers (RFC 6901) name, written anew: of a key that stands twice the last is left.
+
+    None for anything but a JSON object of at most event_bytes_max: what is where in it cannot be known.
+    """
+    if len(value) > EVENT_BYTES_MAX:
+        return None
+    try:
+        document = orjson.loads(value)
+        if not isinstance(document, dict):
+            return None
+        for pointer in pointers:
+            _redact(document, [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]])
+        return orjson.dumps(document)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+
+
+def _redact(document: Any, parts: Sequence[str]) -> None:
+    for part in parts[:-1]:
+        document = _child(document, part)
+    last = parts[-1]
+    if isinstance(document, dict) and last in document:
+        document[last] = REDACTED
+    elif isinstance(document, list) and _INDEX.fullmatch(last) and int(last) < len(document):
+        document[int(last)] = REDACTED
+
+
+def _child(document: Any, part: str) -> Any:
+    if isinstance(document, dict):
+        return document.get(part)
+    if isinstance(document, list) and _INDEX.fullmatch(part) and int(part) < len(document):
+        return document[int(part)]
+    return None

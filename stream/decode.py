@@ -19,6 +19,7 @@ from stream.kernels.framing import FramingError, frame, join_records, read_only,
 from stream.kernels.rows import FIELDS, SCRATCH_BYTES, Rows, Scratch, scan_chunk
 from stream.limits import DEPTH_MAX
 from stream.mapping import NATIVE, Layout, Mapping, MappingError
+from stream.original_headers import original_headers
 
 __all__ = [
     "NATIVE",
@@ -161,4 +162,6 @@ def _reject(records: Records, record: int, value: bytes, why: RefusedError) -> R
         key=key,
         value=value,
         timestamp_ms=int(records.timestamp_ms[record]),
+        headers=original_headers(records, record),
+        log_append=records.log_append is not None and bool(records.log_append[record]),
     )

@@ -330,7 +330,6 @@ def _event_time(event: dict[str, Any], layout: Layout, record_time_ms: int) -> i
 
 def _number_time(raw: RawNumber, unit: str, path: str) -> int:
     """Milliseconds of a number in the declared unit, rounded down from the exact decimal."""
-    shown = raw if len(raw) <= 40 else raw[:37] + "..."
     number = _FLOOR.create_decimal(raw)
     guess = next(name for name, below in _UNIT_BELOW if number < Decimal(below))
     plausible = EVENT_TIME_MS_MIN <= number.scaleb(UNIT_EXPONENT[guess], _FLOOR) < EVENT_TIME_MS_MAX
@@ -338,7 +337,7 @@ def _number_time(raw: RawNumber, unit: str, path: str) -> int:
         looks = f"looks like {_UNIT_NAME[guess]}" if plausible else "has no unit"
         raise RefusedError(
             "timestamp_unit",
-            f"timestamp {shown} {looks}; the mapping declares no unit (timestamp_unit: s, ms, us or ns)",
+            f"the timestamp {looks}; the mapping declares no unit (timestamp_unit: s, ms, us or ns)",
             path,
         )
     scaled = number.scaleb(UNIT_EXPONENT[unit], _FLOOR)
@@ -347,9 +346,9 @@ def _number_time(raw: RawNumber, unit: str, path: str) -> int:
     if plausible:
         declared = _UNIT_NAME[unit]
         raise RefusedError(
-            "timestamp_unit", f"timestamp {shown} looks like {_UNIT_NAME[guess]}; the mapping says {declared}", path
+            "timestamp_unit", f"the timestamp looks like {_UNIT_NAME[guess]}; the mapping says {declared}", path
         )
-    raise RefusedError("timestamp_range", f"timestamp {shown} is not between 1980 and 2200 in {_UNIT_NAME[unit]}", path)
+    raise RefusedError("timestamp_range", f"the timestamp is not between 1980 and 2200 in {_UNIT_NAME[unit]}", path)
 
 
 def _rfc3339(text: str, path: str) -> int:

@@ -169,13 +169,28 @@ class DeadLetterHeaders(BaseModel):
     offset: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.offset")
     row: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.row")
     timestamp: Annotated[str, Field(pattern=r"^-?\d+$")] = Field(alias="dlq.timestamp", description="record time, ms")
+    timestamp_type: Literal["CreateTime", "LogAppendTime"] = Field(
+        alias="dlq.timestamp_type", description="who set the record time: the producer or the broker"
+    )
     app_version: str = Field(alias="dlq.app_version")
     config_hash: str = Field(alias="dlq.config_hash")
-    attempt: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.attempt")
-    value_sha256: str | None = Field(
-        default=None, alias="dlq.value_sha256", description="of the whole value, where it was cut"
+    attempt: Annotated[str, Field(pattern=r"^\d+$")] = Field(
+        alias="dlq.attempt", description="how many times it had been published by `dlq retry` before: 0 = never"
     )
-    value_length: str | None = Field(default=None, alias="dlq.value_length")
+    payload: Literal["full", "truncated", "redacted", "hash"] = Field(
+        alias="dlq.payload", description="what the value of this record is: only full can be retried"
+    )
+    value_sha256: str | None = Field(
+        default=None, alias="dlq.value_sha256", description="of the original value, where this one is not full"
+    )
+    value_length: str | None = Field(default=None, alias="dlq.value_length", description="its bytes, likewise")
+    key_sha256: str | None = Field(
+        default=None, alias="dlq.key_sha256", description="of the original key, where this one is cut or left out"
+    )
+    key_length: str | None = Field(default=None, alias="dlq.key_length", description="its bytes, likewise")
+    headers_dropped: str | None = Field(
+        default=None, alias="dlq.headers_dropped", description="original headers not carried as orig.NAME, if any"
+    )
 
 
 WIRE_MODELS: dict[str, type[BaseModel]] = {

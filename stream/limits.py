@@ -35,6 +35,12 @@ NAME_BYTES_MAX = limit("name_bytes_max", 256, "a model's or version's name is a 
 DEAD_LETTER_BYTES_MAX = limit(
     "dead_letter_bytes_max", 64 << 10, "a longer original is stored truncated, with its sha256 and length"
 )
+DEAD_LETTER_CUT_BYTES = limit(
+    "dead_letter_cut_bytes", 1 << 10, "what `payload: truncated` keeps: enough to see the shape"
+)
+DEAD_LETTER_KEY_BYTES_MAX = limit(
+    "dead_letter_key_bytes_max", 16 << 10, "a key of a megabyte must not make a dead letter that no topic takes"
+)
 DETAIL_BYTES_MAX = limit("detail_bytes_max", 1 << 10, "a header for people, never a copy of the payload")
 EVENT_TIME_MS_MIN = limit("event_time_ms_min", 315_532_800_000, "1980-01-01: older is a wrong unit or an unset clock")
 EVENT_TIME_MS_MAX = limit("event_time_ms_max", 7_258_118_400_000, "2200-01-01 (exclusive): beyond is a wrong unit")

@@ -20,6 +20,7 @@ from stream import mapping as event_mapping
 from stream.config import Config, Model
 from stream.config_checks import mapping_of
 from stream.config_errors import unknown_name
+from stream.deadletter import Policy
 from stream.mapping import Layout
 from stream.monitor_settings import ModelSettings, MonitorSettings, Threshold
 from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
@@ -223,6 +224,11 @@ def collector_plan(
     with_features = [model.model for model in models if any(target.role is Role.FEATURE for target in model.targets)]
     mapping = mapping_of(config.topics.predictions.mapping)
     return plan, Layout.compile(mapping, [model.model for model in models], paths, with_features=with_features)
+
+
+def policy_of(config: Config) -> Policy:
+    """What of a refused event may be written down. It decides no count, so it is in no hash."""
+    return Policy(config.dead_letters.payload, config.dead_letters.redact)
 
 
 def collector_hash(config: Config, plan: CollectorPlan) -> str:

@@ -101,7 +101,7 @@ class ReplayResult:
 
 
 def _letter(output: Output) -> dict[str, str]:
-    headers = {name: text.decode() for name, text in output.headers}
+    headers = {name: (text or b"").decode() for name, text in output.headers}
     return {name: headers[f"dlq.{name}"] for name in ("reason", "detail", "path", "offset")}
 
 

@@ -28,7 +28,7 @@ RESEND_FIRST_S = 0.1
 RESEND_MAX_S = 5.0
 QUEUE_BYTES_MAX = 32 << 20  # outputs waiting for the broker, per owner; beyond it the partition is held back
 PARCEL_BYTES_MAX = 192 << 10  # below the producer's own batches, so that a parcel always fits one
-HEADER_BYTES = 32  # of one header's name and lengths, at most
+HEADER_BYTES = 10  # of one header's two lengths, at most
 
 Parcel = tuple[Output, ...]
 HandOver = Callable[
@@ -224,5 +224,5 @@ def parcels(outputs: Sequence[Output]) -> Iterator[tuple[Parcel, int]]:
 
 
 def _size(output: Output) -> int:
-    headers = sum(HEADER_BYTES + len(value) for _, value in output.headers)
+    headers = sum(HEADER_BYTES + len(name.encode()) + len(value or b"") for name, value in output.headers)
     return len(output.key or b"") + len(output.value or b"") + headers + 64

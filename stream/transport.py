@@ -38,6 +38,7 @@ FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; F
 POLL_S = 0.2
 FULL_SLEEP_S = 0.01  # all buffers full: Faust would sleep a whole second
 READ_COMMITTED = "read_committed"
+LOG_APPEND_TIME = 1  # a record's timestamp type
 
 DECOMPRESS: chunks.Decompress = {
     1: codec.gzip_decode,
@@ -92,9 +93,10 @@ class RawPartitionRecords:
     def _plain(self, reader: Any) -> Iterator[Piece]:
         position = reader.next_fetch_offset
         for record in reader:
-            headers = tuple((name, value or b"") for name, value in record.headers)
+            append = record.timestamp_type == LOG_APPEND_TIME
             following = reader.next_fetch_offset
-            yield Plain(record.offset, record.timestamp, record.key, record.value, headers, position, following)
+            at, key, value = record.timestamp, record.key, record.value
+            yield Plain(record.offset, at, key, value, tuple(record.headers), position, following, append)
             position = following
         if reader.next_fetch_offset > position:  # control batches, aborted ones, what compaction took
             yield chunks.hole(position, reader.next_fetch_offset)

@@ -33,7 +33,7 @@ from stream.monitor_settings import MonitorSettings
 from stream.ownership import epoch_of
 from stream.panes import decode_record
 from stream.plan import CollectorPlan
-from stream.planning import DeclaredTarget, collector_hash, collector_plan, monitor_settings
+from stream.planning import DeclaredTarget, collector_hash, collector_plan, monitor_settings, policy_of
 from stream.references import Known
 from stream.sizing import ahead_ms_max
 from stream.stage import Stage
@@ -115,6 +115,7 @@ class Setup:
             topic=self.config.topic(TopicRole.PREDICTIONS),
             config_hash=self.config_hash,
             app_version=self.app_version,
+            policy=policy_of(self.config),
         )
 
     def monitor(self, partition: int) -> Monitor:
@@ -256,4 +257,5 @@ class Worker:
 
 def _pane_record(record: Plain) -> PaneRecord:
     value = record.value or b""
-    return PaneRecord(record.offset, record.timestamp_ms, epoch_of(record.headers), decode_record(value), bytes(value))
+    epoch = epoch_of((name, data or b"") for name, data in record.headers)
+    return PaneRecord(record.offset, record.timestamp_ms, epoch, decode_record(value), bytes(value))

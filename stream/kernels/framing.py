@@ -1,7 +1,7 @@
 """Kafka's record framing: an uncompressed v2 record-batch body to Records. No Python object per record.
 
 A body is a sequence of records: varint length, attributes, varint timestamp delta, varint offset delta, key, value (varint
-length and bytes, -1 = null), headers (skipped: the length says where the next record starts). Varints are zigzag. Every
+length and bytes, -1 = null), headers (skipped: original_headers.py). Varints are zigzag. Every
 varint and length is checked against the record's and the body's end before it is used; about .03 us a record.
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.columns import I64, U8, Records
 from stream.kernels.jit import kernel
@@ -131,11 +132,13 @@ def frame(
         out[1] = max_timestamp_ms
     after = base_offset if count == 0 else int(out[0, -1]) + 1
     out = out[:, np.searchsorted(out[0], start_offset) :]
-    return _records(buffer, out, max(start_offset, after if next_offset is None else next_offset))
+    append = np.broadcast_to(np.bool_(log_append), out.shape[1])  # no memory: every record of a batch is alike
+    return _records(buffer, out, max(start_offset, after if next_offset is None else next_offset), append)
 
 
-def _records(buffer: U8, out: I64, next_offset: int) -> Records:
-    return Records(buffer, out[0], out[1], out[2], out[3], out[4], out[5], next_offset)
+def _records(buffer: U8, out: I64, next_offset: int, log_append: NDArray[np.bool_] | None = None) -> Records:
+    framed = log_append is not None
+    return Records(buffer, out[0], out[1], out[2], out[3], out[4], out[5], next_offset, framed, log_append)
 
 
 def records_from_lines(lines: Sequence[bytes], first_offset: int = 0, timestamp_ms: Sequence[int] | int = 0) -> Records:
@@ -171,4 +174,15 @@ def join_records(parts: Sequence[Records]) -> Records:
         value_start=np.concatenate([part.value_start for part in parts]) + shift,
         value_length=np.concatenate([part.value_length for part in parts]),
         next_offset=parts[-1].next_offset,
+        framed=all(part.framed for part in parts),
+        log_append=join_log_append(parts),
+    )
+
+
+def join_log_append(parts: Sequence[Records]) -> NDArray[np.bool_] | None:
+    """Column `log_append` of the parts as one."""
+    if all(part.log_append is None for part in parts):
+        return None
+    return np.concatenate(
+        [np.zeros(len(part), np.bool_) if part.log_append is None else part.log_append for part in parts]
     )

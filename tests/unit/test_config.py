@@ -180,7 +180,7 @@ BAD = {
         HEAD + "models: {1: {reference: {first: 5000}}}\n",
         "monitor.yaml:3:10  models: the key 1 is not text | text: put it in quotes | DL-C008",
     ),
-    "missing section": (HEAD, "monitor.yaml:1:1  models: missing | needed here: models (known here: dedup,"),
+    "missing section": (HEAD, "monitor.yaml:1:1  models: missing | needed here: models (known here: dead_letters,"),
     "missing key": (
         HEAD + "models:\n  fraud: {owner: me}\n",
         "monitor.yaml:4:3  models.fraud.reference: missing | needed here: reference (known here: criticality,",

@@ -388,13 +388,13 @@ def test_b50_units_are_declared_not_guessed(unit: str, sent: str) -> None:
             (reject,) = columns.rejects
             names = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
             assert (reject.code, reject.path) == ("timestamp_unit", "/timestamp")
-            assert reject.detail == f"timestamp {UNITS[sent]} looks like {names[sent]}; the mapping says {names[unit]}"
+            assert reject.detail == f"the timestamp looks like {names[sent]}; the mapping says {names[unit]}"
 
 
 def test_b50_a_number_without_a_unit_is_refused_with_a_guess() -> None:
     code, path, detail = refused(with_raw("timestamp", "1763806503120"))
     assert (code, path) == ("timestamp_unit", "/timestamp")
-    assert detail.startswith("timestamp 1763806503120 looks like milliseconds; the mapping declares no unit")
+    assert detail.startswith("the timestamp looks like milliseconds; the mapping declares no unit")
 
 
 SECONDS = Layout.compile(Mapping(timestamp_unit="s"), ["fraud"], PATHS)
