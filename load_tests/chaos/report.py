@@ -1,0 +1,136 @@
+"""What a chaos run says of itself: one JSON object, and whether it holds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from load_tests import harness
+from load_tests.chaos.cluster import Cluster
+from load_tests.chaos.director import Director
+from load_tests.chaos.faults import HITS_MIN, IDLES_MIN, LONG, SWITCHES_MIN
+from stream.failpoints import FAILPOINTS
+from stream.journal import fold
+from stream.panes import EDGE_END
+from stream.supervisor import Exit
+from stream.topics import TopicRole
+
+READY_P95_S = 15.0
+FINDINGS = ("lost", "double", "wrong", "spurious")
+SHOWN = 20
+
+
+def commit() -> str:
+    """The commit of the working tree, with + where it has changes."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+    return done.stdout.strip() or "unknown"
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that so large a share of all does not exceed."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return round(ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)], 2)
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    return {
+        "n": len(values),
+        "p50": percentile(values, 0.5),
+        "p95": percentile(values, 0.95),
+        "max": percentile(values, 1.0),
+    }
+
+
+def idle_then_active(cluster: Cluster) -> int:
+    """How often a partition ticked as idle and then got events: places of its log where it ticked, and that it went past."""
+    topic = cluster.config.topic(TopicRole.JOURNAL)
+    journal = fold([value for _, _, _, value in harness.read_topic(cluster.servers, topic) if value is not None])
+    places = set()
+    last: dict[int, int] = {}
+    for (stage, partition), decisions in journal.items():
+        if stage != "collector":
+            continue
+        for decision in decisions:
+            at = decision.position["predictions"]
+            last[partition] = max(last.get(partition, 0), at)
+            if decision.kind == "tick" and decision.body["until_ms"] != EDGE_END:
+                places.add((partition, at))
+    return sum(at < last[partition] for partition, at in places)
+
+
+def conditions(director: Director, idles: int) -> dict[str, bool]:
+    """What a long run must show besides the verdict."""
+    p95 = percentile(director.tally.ready_s, 0.95)
+    return {
+        f"every failpoint hit {HITS_MIN} times": not director.plan.short_of(director.tally.hits),
+        f"{SWITCHES_MIN} switches": director.cluster.switches >= SWITCHES_MIN,
+        f"{IDLES_MIN} idle partitions became active": idles >= IDLES_MIN,
+        f"ready within {READY_P95_S:.0f} s (p95)": p95 is not None and p95 <= READY_P95_S,
+    }
+
+
+def report(director: Director, verdict: Any, idles: int, restores: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """The run in figures. `holds`: whether the exit code is 0."""
+    tally = director.tally
+    found = {name: list(getattr(verdict, name)) for name in FINDINGS}
+    unexplained = [*tally.refused, *(f"drain: exit {code}" for code in director.drained if code != Exit.OK)]
+    met = conditions(director, idles)
+    long = director.plan.kills >= LONG
+    holds = not any(found.values()) and not unexplained and not restores["over"] and tally.kills >= director.plan.kills
+    return {
+        "commit": commit(),
+        "seed": director.plan.seed,
+        "holds": holds and (not long or all(met.values())),
+        "seconds": round(seconds),
+        "kills": tally.kills,
+        "terms": tally.terms,
+        "freezes": tally.freezes,
+        "restarts": tally.restarts,
+        "broker_restarts": director.broker_restarts,
+        "switches": director.cluster.switches,
+        "hidden_states": director.hidden,
+        "idle_then_active": idles,
+        "published": director.traffic.published,
+        "kinds": dict(sorted(director.traffic.source.kinds.items())),
+        "events": verdict.events,
+        **{name: len(texts) for name, texts in found.items()},
+        "findings": {name: texts[:SHOWN] for name, texts in found.items() if texts},
+        "unexplained": unexplained,
+        "exits": {str(code): n for code, n in sorted(tally.exits.items())},
+        "ready_s": spread(tally.ready_s),
+        "ready_while_other_faults_s": spread(tally.ready_disturbed_s),
+        "restores": restores,
+        "missed_arms": tally.missed,
+        "hits": {name: tally.hits[name] for name in FAILPOINTS},
+        "conditions": met,
+    }
+
+
+RESTORED = re.compile(
+    r"(?P<stage>collector|monitor) (?P<partition>\d+): epoch \d+ at .*, (?P<live>\d+) bytes, read (?P<read>\d+) of at most "
+    r"(?P<most>\d+)(?P<whole> \(the whole log\))?,"
+)
+
+
+def restores(folder: Path) -> dict[str, Any]:
+    """Every restore in the workers' logs: bytes read against twice the live state and one interval of snapshots."""
+    found = [
+        match for log in sorted(folder.glob("worker-*.log")) for match in RESTORED.finditer(log.read_text(errors="replace"))
+    ]  # fmt: skip
+    bounded = [match for match in found if not match["whole"]]
+    over = [match.group(0) for match in bounded if int(match["read"]) > int(match["most"])]
+    return {
+        "n": len(found),
+        "whole_log": len(found) - len(bounded),
+        "read_bytes_max": max((int(match["read"]) for match in bounded), default=0),
+        "live_bytes_max": max((int(match["live"]) for match in found), default=0),
+        "over": over[:SHOWN],
+    }
