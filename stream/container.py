@@ -6,12 +6,14 @@ a whole container of a known format are refused by name, never half read. No cod
     offset  bytes
     0       4      magic b"DRFT"
     4       2      format version, u16
-    6       4      crc32c of everything after this field, u32
+    6       4      crc32c of all other bytes, u32
     10      2      zero
     12      4      length h of the header, u32
     16      h      msgpack: {"kind", "version", "header", "sections": [[name, dtype, shape], ...]}
     ..             sections in that order, C-contiguous, each starting at a multiple of 8, gaps zero, nothing after the last
 
+The checksum is judged before the version is believed: a flipped version byte is damage, never "written by a newer one".
+So these 16 bytes and their checksum are the same in every version to come.
 All integers are little-endian. The header is strict msgpack: nil, bool, int, float, str, bin, array, map with str keys;
 no extension types. Cost: one copy of the arrays, about 1 µs per section and 0.2 ns per byte for the checksum.
 """
@@ -35,7 +37,7 @@ MAGIC = b"DRFT"
 FORMAT = 1
 FORMATS = (FORMAT,)
 PREFIX = struct.Struct("<4sHIHI")
-CRC_STOP = 10  # the checksum covers what follows it
+CRC_START, CRC_STOP = 6, 10  # where the checksum stands; it covers what lies before and after
 ALIGNMENT = 8  # sections can be read in place by compiled kernels
 SECTIONS_MAX = 4096  # a header that names more is not ours
 DIMENSIONS_MAX = 4
@@ -152,21 +154,22 @@ def encode(kind: str, version: int, header: Mapping[str, Any], sections: Mapping
         raise NotStorable(f"{kind}: header: {error}") from error
     pad = bytes(-(PREFIX.size + len(packed)) % ALIGNMENT) if parts else b""
     tail = b"".join((struct.pack("<HI", 0, len(packed)), packed, pad, *parts))
-    return struct.pack("<4sHI", MAGIC, FORMAT, crc32c.crc32c(tail)) + tail
+    start = struct.pack("<4sH", MAGIC, FORMAT)
+    return b"".join((start, struct.pack("<I", crc32c.crc32c(tail, crc32c.crc32c(start))), tail))
 
 
 def decode(data: bytes | memoryview) -> Container:
-    """The container in `data`, all of it. Raises BadMagic, UnknownVersion, BadChecksum, Truncated, Malformed."""
+    """The container in `data`, all of it. Raises BadMagic, BadChecksum, UnknownVersion, Truncated, Malformed."""
     view = memoryview(data).cast("B")
     if bytes(view[:4]) != MAGIC:
         raise BadMagic(f"starts with {bytes(view[:4])!r}, expected {MAGIC!r}")
     if len(view) < PREFIX.size:
         raise Truncated(f"{len(view)} bytes, the prefix alone has {PREFIX.size}")
     _, form, crc, zero, length = PREFIX.unpack_from(view)
+    if crc32c.crc32c(view[CRC_STOP:], crc32c.crc32c(view[:CRC_START])) != crc:
+        raise BadChecksum(f"crc32c of {len(view)} bytes differs from the stored {crc:#010x}")
     if form not in FORMATS:
         raise UnknownVersion("container", form, FORMATS)
-    if crc32c.crc32c(view[CRC_STOP:]) != crc:
-        raise BadChecksum(f"crc32c of {len(view)} bytes differs from the stored {crc:#010x}")
     if zero:
         raise Malformed("reserved field is not zero")
     stop = PREFIX.size + length

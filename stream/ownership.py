@@ -17,11 +17,11 @@ Invariants (join-and-state: snapshots, fencing, decisions)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from stream.claims import Claimant, Claimed
+from stream.claims import REFUSE_LOSS, Claimant, Claimed, require_sources
 from stream.container import ContainerError, UnknownVersion
 from stream.journal import encode_decision
 from stream.panes import EPOCH_HEADER
@@ -30,6 +30,7 @@ from stream.protocol import (
     Append,
     Bounds,
     Commit,
+    Extent,
     Fenced,
     NewerState,
     NotReady,
@@ -39,8 +40,9 @@ from stream.protocol import (
     StateCorrupt,
     Steps,
 )
-from stream.snapshot_format import HELD, decode_outputs, encode_outputs
+from stream.snapshot_format import HELD, Manifest, decode_outputs, encode_outputs
 from stream.stage import Decision, Output, Stage, StageWaits
+from stream.state_log import StateLog
 from stream.state_writer import StateWriter
 from stream.topics import TopicRole
 
@@ -77,7 +79,7 @@ class PartitionOwner:
     every owner, also in one process). sources: topic roles that the stage reads. announcements: records that tell the
     monitors of the new owner, one per panes partition (a collector's). hold_all: outputs leave only after the commit of
     a manifest that holds them, for a stage whose outputs carry no epoch and that takes decisions: a predecessor that
-    does not know of its end cannot say anything then.
+    does not know of its end cannot say anything then. home: id of the cluster that holds the sources.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class PartitionOwner:
         sources: Sequence[str],
         announcements: Sequence[Output] = (),
         hold_all: bool = False,
+        home: str = "",
+        on_data_loss: str = REFUSE_LOSS,
     ) -> None:
         self.stage_name = stage_name
         self.partition = partition
@@ -107,7 +111,7 @@ class PartitionOwner:
         self._decided = 0
         self._pending: list[Decision] = []  # not journalled yet
         self._catch_up: dict[str, int] = {}
-        self._claimant = Claimant(stage_name, partition, writer, sources)
+        self._claimant = Claimant(stage_name, partition, writer, sources, home=home, on_data_loss=on_data_loss)
         self._log: StateWriter | None = None
         self._busy = False
 
@@ -207,14 +211,14 @@ class PartitionOwner:
     def _restore(self) -> Steps[Restored]:
         if self.ready or self.dead:
             raise OwnerDead(f"{self._name}: restore is an owner's first act")
-        # 1 to 5 claim, 6 load
-        claimed = yield from self._claimant.claim()
-        self._load(claimed)
+        # 1 to 6 load and claim
+        claimed = yield from self._claimant.claim(self._load)
+        self._adopt(claimed)
         # 7 void the predecessor's outputs, and learn how far it can have read
         yield from self.announce()
         if self.epoch > 1:
             bounds = yield Bounds("restore.7-ends", self.sources, self.partition)
-            self._catch_up = {source: end for source, (_, end) in bounds.items()}
+            self._catch_up = {source: Extent(*found).end for source, found in bounds.items()}
         # 8 what may not have been said
         held = len(self._queue)
         decisions = len(self._pending)
@@ -228,17 +232,18 @@ class PartitionOwner:
             dict(self.vector),
             claimed.log.records,
             claimed.attempts,
-            claimed.choice.corrupt + claimed.log.foreign,
+            claimed.choice.corrupt + claimed.log.foreign + claimed.log.damaged,
             len(claimed.start.refs),
             claimed.start.live_bytes,
             decisions,
             held,
             claimed.gap,
+            claimed.losses,
         )
 
-    def _load(self, claimed: Claimed) -> None:
-        start = claimed.start
-        blobs = {name: claimed.log.blob(ref) for name, ref in start.refs.items()}
+    def _load(self, log: StateLog, manifest: Manifest) -> None:
+        blobs = {name: log.blob(ref) for name, ref in manifest.refs.items()}
+        self._queue.clear()  # of a claim that was lost
         whole = {name: blob for name, blob in blobs.items() if blob is not None}  # all: a state is chosen only whole
         try:
             if HELD in whole:
@@ -249,6 +254,9 @@ class PartitionOwner:
             raise NewerState(f"state of {self._name}: {error}") from error
         except ContainerError as error:
             raise StateCorrupt(f"state of {self._name}: {error}") from error
+
+    def _adopt(self, claimed: Claimed) -> None:
+        start = claimed.start
         self.epoch = start.epoch
         self.vector = dict(start.vector)
         self._decided = start.decided
@@ -282,6 +290,9 @@ class PartitionOwner:
         cut = self._cut(again)
         # 3 what the state has said before the cut is acknowledged, or in the manifest
         yield Acknowledged("snapshot.3-acknowledged")
+        # 3 and stands in the logs that the state has read
+        held_by_broker = yield Bounds("snapshot.3-sources", self.sources, self.partition)
+        require_sources(self._name, self.partition, cut.vector, self.topics, held_by_broker)
         # 4, 5 blobs, then the manifest that names them
         manifest = yield from log.write(cut.blobs, cut.gone, cut.vector, cut.decided, cut.decisions)
         # 6 only an owner whose generation lasts goes on
@@ -301,6 +312,11 @@ class PartitionOwner:
             len(cut.decisions),
             released,
         )
+
+    @property
+    def topics(self) -> Mapping[str, str]:
+        """Source -> id of the topic that the vector is a position in; "" or missing = not known."""
+        return self._log.saved.topics if self._log is not None else {}
 
     def _cut(self, again: dict[str, bytes]) -> _Cut:
         changes = self.stage.changed_blobs()

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from stream.stage import Output
 
@@ -37,11 +37,11 @@ RESTORE_STEPS = (
     "restore.1-metadata",
     "restore.1-log",
     "restore.1-log-whole",  # only where the metadata's offset hid something
-    "restore.2-bounds",
+    "restore.2-bounds",  # the blobs are loaded by now
     "restore.3-fence",
     "restore.4-claim",
     "restore.5-read-back",
-    "restore.7-announce",  # 6 loads the blobs, without an effect
+    "restore.7-announce",
     "restore.7-ends",
     "restore.8-journal",
     "restore.8-release",
@@ -49,6 +49,7 @@ RESTORE_STEPS = (
 SNAPSHOT_STEPS = (
     "snapshot.1-read-far",
     "snapshot.3-acknowledged",  # 2 is the cut, without an effect
+    "snapshot.3-sources",
     "snapshot.4-blobs",
     "snapshot.5-manifest",
     "snapshot.6-commit",
@@ -114,9 +115,18 @@ class ReadAt(Effect):
     offsets: tuple[int, ...]
 
 
+class Extent(NamedTuple):
+    """What the broker holds of a source partition. `topic_id` "" = it knows no ids; `topic`: its name, for messages."""
+
+    beginning: int
+    end: int
+    topic_id: str = ""
+    topic: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds(Effect):
-    """Reply dict[source, (beginning, end)]: the broker's offsets of this partition of each source now."""
+    """Reply dict[source, Extent or its first fields]: what the broker holds of this partition of each source now."""
 
     sources: tuple[str, ...]
     partition: int
@@ -185,12 +195,16 @@ class NewerState(ProtocolError):
     """Written by a newer version of driftline; refused, nothing is overwritten."""
 
 
+class ForeignState(ProtocolError):
+    """Made for another cluster, whose offsets mean nothing here: a copied topic; refused, nothing is overwritten."""
+
+
 class ManifestTooLarge(ProtocolError):
     """More blobs than one manifest record can name."""
 
 
 class InputLost(ProtocolError):
-    """A source ends before the position that the state has reached: the broker has lost or replaced the topic."""
+    """A source is another topic than the one that the state has read, or ends before the state's position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +221,7 @@ class Restored:
     decisions: int
     held: int
     gap: dict[str, int] = field(default_factory=dict)
+    losses: tuple[str, ...] = ()  # what `on_data_loss: reset` passed over, in words
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,22 @@
 """What stands in a state log: keys, manifests, claims, blobs in chunks, held outputs.
 
-    key                                        value
-    P/c/EPOCH/WRITER/0/DECIDED                 a manifest: the claim of EPOCH, with the state that it starts from
-    P/m/EPOCH/WRITER/SEQUENCE/DECIDED          a manifest
-    P/b/EPOCH/WRITER/SEQUENCE/NAME#CHUNK       a piece of a blob, at most CHUNK_BYTES
+    key                                              value
+    P/c/EPOCH/WRITER/0/DECIDED/BASE~CHECK            a manifest: the claim of EPOCH, with the state that it starts from
+    P/m/EPOCH/WRITER/SEQUENCE/DECIDED~CHECK          a manifest
+    P/b/EPOCH/WRITER/SEQUENCE/NAME#CHUNK~CHECK       a piece of a blob, at most CHUNK_BYTES
 
 P is the partition number. Every key is written once with a value (retries repeat the same bytes) and once as a tombstone,
-so compaction can only remove what was given up. DECIDED, the number of the last decision in the manifest, stands in the
-key so that a damaged manifest still says whether passing over it would forget one.
+so compaction can only remove what was given up. DECIDED, the number of the last decision in the manifest, and BASE, the
+manifest that a claim's state was copied from ("EPOCH:WRITER:SEQUENCE", empty = none), stand in the key so that a damaged
+one still says what passing over it would forget. CHECK is the crc32c of what stands before it, in hexadecimal digits: no
+flip turns one key into another, or into one of a newer version. A manifest repeats its key, and names the cluster it was
+made for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import crc32c
@@ -31,7 +34,7 @@ METADATA_PREFIX = "state:"
 
 
 class Key(NamedTuple):
-    """A parsed key. `kind` is c, m or b; `name` and `chunk` are a blob's, `decided` a manifest's."""
+    """A parsed key. `kind` is c, m or b; `name` and `chunk` are a blob's, `decided` a manifest's, `base` a claim's."""
 
     partition: int
     kind: str
@@ -39,8 +42,9 @@ class Key(NamedTuple):
     writer: str
     sequence: int
     decided: int
-    name: str
-    chunk: int
+    name: str = ""
+    chunk: int = 0
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,15 @@ class BlobRef:
 
     @property
     def keys(self) -> tuple[bytes, ...]:
-        return tuple(f"{self.prefix}#{chunk}".encode() for chunk in range(len(self.offsets)))
+        return tuple(checked_key(f"{self.prefix}#{chunk}") for chunk in range(len(self.offsets)))
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One consistent cut. `decisions`: those whose journal copy is not acknowledged yet; `decided`: the last number."""
+    """One consistent cut. `decisions`: those whose journal copy is not acknowledged yet; `decided`: the last number.
+    `base`: name of the manifest that the epoch began with. `home`: id of the cluster whose offsets the vector names; `topics`:
+    source -> id of the topic that they are offsets of, where the broker knows ids.
+    """
 
     stage: str
     partition: int
@@ -72,28 +79,62 @@ class Manifest:
     decisions: tuple[Decision, ...]
     refs: dict[str, BlobRef]
     log_bytes: int
+    base: str = ""
+    home: str = ""
+    topics: dict[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> bytes:
-        kind = "m" if self.sequence else "c"
-        return f"{self.partition}/{kind}/{self.epoch:08d}/{self.writer}/{self.sequence}/{self.decided}".encode()
+        kind, base = ("m", "") if self.sequence else ("c", f"/{self.base}")
+        at = f"{self.partition}/{kind}/{self.epoch:08d}/{self.writer}/{self.sequence}/{self.decided}"
+        return checked_key(at + base)
+
+    @property
+    def name(self) -> str:
+        """What a claim that starts from this one calls its base."""
+        return f"{self.epoch}:{self.writer}:{self.sequence}"
 
     @property
     def live_bytes(self) -> int:
         return sum(ref.length for ref in self.refs.values())
 
 
+def checked_key(text: str) -> bytes:
+    """The key with its check."""
+    data = text.encode()
+    return b"%s~%08x" % (data, crc32c.crc32c(data))
+
+
+def key_is_whole(key: bytes) -> bool:
+    """Whether the key is as some version of driftline wrote it."""
+    data, _, check = key.rpartition(b"~")
+    return check == b"%08x" % crc32c.crc32c(data)
+
+
 def parse_key(key: bytes) -> Key | None:
-    """The key's parts; None if it is none of ours."""
+    """The key's parts; None if it is none of this version's."""
+    if not key_is_whole(key):
+        return None
     try:
-        partition, kind, epoch, writer, sequence, rest = key.decode().split("/", 5)
-        if kind in ("c", "m"):
-            return Key(int(partition), kind, int(epoch), writer, int(sequence), int(rest), "", 0)
+        partition, kind, epoch, writer, sequence, rest = key[: key.rindex(b"~")].decode().split("/", 5)
+        at = (int(partition), kind, int(epoch), writer, int(sequence))
+        if kind == "m":
+            return Key(*at, int(rest))
+        if kind == "c":
+            decided, base = rest.split("/", 1)
+            return Key(*at, int(decided), base=base)
         name, chunk = rest.rsplit("#", 1)
-        return (
-            Key(int(partition), kind, int(epoch), writer, int(sequence), 0, name, int(chunk)) if kind == "b" else None
-        )
+        return Key(*at, 0, name, int(chunk)) if kind == "b" else None
     except ValueError:  # includes UnicodeDecodeError
+        return None
+
+
+def parse_base(base: str) -> tuple[int, str, int] | None:
+    """Epoch, writer and sequence of the manifest that a claim came after; None = it started empty."""
+    try:
+        epoch, writer, sequence = base.split(":")
+        return int(epoch), writer, int(sequence)
+    except ValueError:
         return None
 
 

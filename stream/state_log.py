@@ -7,18 +7,30 @@ Rules
 2. Of these the highest sequence number counts, not the last in the log: a retried record may arrive late.
 3. A manifest counts when it and every blob it names are whole. A tombstone never hides a blob that a manifest names.
 4. A damaged one is passed over and counted, if the older one holds all its decisions; else StateCorrupt: what left under
-   them could not be repeated. An unknown version is refused (NewerState), never passed over.
-5. Records without the claim that they need: read from the beginning (None); still without: StateLost.
+   them could not be repeated. A damaged claim gives way to its base, the manifest that it was copied from, likewise. An
+   unknown version is refused (NewerState), never passed over, and so is what another cluster's owner wrote (ForeignState).
+5. A key is checked by itself. A damaged one is counted; what it held counts if its value says what it is.
+6. Records without the claim that they need: read from the beginning (None); still without: StateLost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from stream.container import ContainerError, UnknownVersion
-from stream.protocol import LogIncomplete, LogRecord, LogSlice, NewerState, StateCorrupt, StateLost
-from stream.snapshot_format import BlobRef, Key, Manifest, decode_manifest, join_chunks, parse_key, record_bytes
+from stream.protocol import ForeignState, LogIncomplete, LogRecord, LogSlice, NewerState, StateCorrupt, StateLost
+from stream.snapshot_format import (
+    BlobRef,
+    Key,
+    Manifest,
+    decode_manifest,
+    join_chunks,
+    key_is_whole,
+    parse_base,
+    parse_key,
+    record_bytes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +54,10 @@ class _Written:
 class StateLog:
     """Index of the records read so far, by `add`."""
 
-    def __init__(self, stage: str, partition: int) -> None:
+    def __init__(self, stage: str, partition: int, home: str = "") -> None:
         self._stage = stage
         self._partition = partition
+        self._home = home
         self._claims: dict[int, dict[str, _Written]] = {}
         self._manifests: dict[tuple[int, str], dict[int, _Written]] = {}
         self._blobs: dict[bytes, bytes] = {}
@@ -53,6 +66,7 @@ class StateLog:
         self._highest = 0  # epoch of any value
         self.records = 0
         self.foreign = 0  # records of another partition, passed over
+        self.damaged = 0  # keys that are none
         self.position = 0
         self.whole = False
 
@@ -72,8 +86,15 @@ class StateLog:
         self.records += 1
         self._sizes.append((record.offset, record_bytes(record.key, record.value)))
         key = parse_key(record.key)
-        if key is None:
+        if key is None and key_is_whole(record.key):
             raise NewerState(f"state log of {self._name}: offset {record.offset} has the unknown key {record.key!r}")
+        if key is None:
+            self.damaged += 1
+            key = _key_in(record.value)
+            if key is None:
+                if record.value is not None:
+                    self._live[record.key] = record.offset  # to be removed with what is given up
+                return
         if key.partition != self._partition:
             self.foreign += 1
             return
@@ -116,10 +137,8 @@ class StateLog:
             self._require_whole(StateLost(f"state log of {self._name}: records without the claim they belong to"))
             return None
         claim = self._claims[epoch][self.winner(epoch)]
-        written = self._manifests[epoch, claim.key.writer]
         corrupt, forgotten = 0, 0
-        for sequence in sorted(written, reverse=True):
-            item = written[sequence]
+        for item in self._candidates(epoch, claim.key.writer):
             manifest = self._read(item)
             if manifest is None and not self.whole:
                 return None
@@ -136,6 +155,19 @@ class StateLog:
         )
         return None
 
+    def _candidates(self, epoch: int, writer: str) -> Iterator[_Written]:
+        """The winner's manifests, the newest first, its claim last; then those that its base came after, and so on."""
+        at = (epoch, writer)
+        sequence = -1
+        while at in self._manifests:
+            written = self._manifests[at]
+            yield from (written[n] for n in sorted(written, reverse=True) if sequence < 0 or n <= sequence)
+            base = parse_base(written[0].key.base) if 0 in written else None
+            if base is None or base[0] >= epoch:
+                return
+            epoch, writer, sequence = base
+            at = (epoch, writer)
+
     def _require_whole(self, error: Exception) -> None:
         if self.whole:
             raise error
@@ -148,13 +180,10 @@ class StateLog:
             raise NewerState(f"state of {self._name}: {error}") from error
         except ContainerError:
             return None
-        if (manifest.stage, manifest.partition, manifest.epoch, manifest.sequence) != (
-            self._stage,
-            self._partition,
-            item.key.epoch,
-            item.key.sequence,
-        ):
+        if manifest.stage != self._stage or parse_key(manifest.key) != item.key:
             return None
+        if manifest.home != self._home:
+            raise ForeignState(f"state of {self._name} was made for cluster {manifest.home!r}, this is {self._home!r}")
         return manifest if all(self.blob(ref) is not None for ref in manifest.refs.values()) else None
 
     def blob(self, ref: BlobRef) -> bytes | None:
@@ -171,6 +200,14 @@ class StateLog:
     def bytes_since(self, offset: int) -> int:
         """Bytes of the records after `offset`."""
         return sum(size for at, size in self._sizes if at > offset)
+
+
+def _key_in(value: bytes | None) -> Key | None:
+    """Key of a record whose own is damaged: a manifest repeats it."""
+    try:
+        return parse_key(decode_manifest(value or b"").key)
+    except ContainerError:
+        return None
 
 
 def lowest_offset(claim: int, manifest: int, refs: Mapping[str, BlobRef]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import crc32c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +12,15 @@ from stream.journal import JournalError, decode_decision, encode_decision, fold
 from stream.snapshot_format import (
     BlobRef,
     Manifest,
+    checked_key,
     commit_metadata,
     decode_manifest,
     decode_outputs,
     encode_manifest,
     encode_outputs,
+    key_is_whole,
     metadata_offset,
+    parse_base,
     parse_key,
 )
 from stream.stage import Decision, Output
@@ -49,6 +53,7 @@ manifests = st.builds(
     st.sampled_from(["w1.0", "w2.13"]), st.integers(0, 1 << 40),
     st.dictionaries(st.text(max_size=5), st.integers(0, 1 << 60), max_size=2), st.integers(0, 1 << 40),
     st.lists(decisions, max_size=2).map(tuple), st.dictionaries(st.text(max_size=9), refs, max_size=3), st.integers(0, 1 << 50),
+    st.sampled_from(["", "3:w1.0:7"]), st.sampled_from(["", "abc"]),
 )  # fmt: skip
 
 
@@ -82,10 +87,37 @@ def test_manifests_come_back_and_damage_is_seen(manifest: Manifest, data: st.Dat
 
 @pytest.mark.parametrize(
     "key",
-    [b"", b"0", b"0/x/1/w/0/0", b"a/c/1/w/0/0", b"0/c/1/w/0/x", b"0/b/1/w/0/name", b"\xff/c/1/w/0/0", b"0/c/1/w/0"],
+    [
+        b"",
+        b"0",
+        b"0/x/1/w/0/0",
+        b"a/m/1/w/0/0",
+        b"0/m/1/w/0/x",
+        b"0/b/1/w/0/name",
+        b"\xff/m/1/w/0/0",
+        b"0/c/1/w/0",
+        b"0/c/1/w/0/0",
+    ],
 )
 def test_foreign_keys(key: bytes) -> None:
     assert parse_key(key) is None
+    assert parse_key(key + b"~%08x" % crc32c.crc32c(key)) is None
+
+
+def test_no_flip_turns_a_key_into_another() -> None:
+    for text in ("3/c/00000002/w.0/0/5/1:v.0:9", "3/m/00000002/w.0/7/5", "3/b/00000002/w.0/7/name#0"):
+        key = checked_key(text)
+        assert parse_key(key) is not None
+        for place in range(len(key)):
+            for pattern in range(1, 256):
+                flipped = key[:place] + bytes([key[place] ^ pattern]) + key[place + 1 :]
+                assert not key_is_whole(flipped)
+            assert not key_is_whole(key[:place])
+
+
+def test_the_base_of_a_claim() -> None:
+    assert parse_base("3:w.0:7") == (3, "w.0", 7)
+    assert [parse_base(base) for base in ("", "3", "3:w", "x:w:1", "3:w:1:2")] == [None] * 5
 
 
 def test_a_blob_name_may_hold_slashes_and_signs() -> None:
