@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,10 +54,12 @@ class Chunk:
 
 
 class PlanTables:
-    """One plan as the kernels read it: tables of all targets end to end."""
+    """One plan as the kernels read it: tables of all targets end to end. Nothing writes them; `tables_of` shares them."""
 
     __slots__ = (
+        "__weakref__",
         "bin_start",
+        "category_columns",
         "codes",
         "column_max",
         "cuts",
@@ -106,19 +109,33 @@ class PlanTables:
         columns = [target.column for target in plan.targets] + [segment.column for segment in plan.segments]
         self.column_max = max(columns, default=-1)
         self.rank = segment_ranks(plan)
-
-    @property
-    def category_columns(self) -> set[int]:
-        """Columns whose numbers and bools are looked up as categories."""
-        columns = {s.column for s in self.plan.segments}
-        if not self.plan.learning:
-            columns |= {t.column for t in self.plan.targets if t.binning.kind is Kind.CATEGORICAL}
-        return columns - {-1}
+        self.category_columns = _category_columns(plan)
 
     @property
     def nbytes(self) -> int:
         arrays = (self.shape, self.scale, self.cuts, self.keys, self.codes, self.bin_start)
         return sum(array.nbytes for array in arrays) + 100 * len(self.names)
+
+
+def _category_columns(plan: ModelPlan) -> frozenset[int]:
+    """Columns whose numbers and bools are looked up as categories."""
+    columns = {segment.column for segment in plan.segments}
+    if not plan.learning:
+        columns |= {target.column for target in plan.targets if target.binning.kind is Kind.CATEGORICAL}
+    return frozenset(columns - {-1})
+
+
+_SHARED: WeakValueDictionary[tuple[str, tuple[int, ...]], PlanTables] = WeakValueDictionary()
+
+
+def tables_of(plan: ModelPlan) -> PlanTables:
+    """The tables of a sealed plan; one object for all partitions of a process that count with it. Raises PlanInvalidError."""
+    columns = *(target.column for target in plan.targets), *(segment.column for segment in plan.segments)
+    key = (plan.hash, columns)
+    found = _SHARED.get(key)
+    if found is None:
+        found = _SHARED[key] = PlanTables(plan)
+    return found
 
 
 def segment_ranks(plan: ModelPlan) -> dict[str, int]:

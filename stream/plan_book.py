@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from stream.pane_state import PlanTables
+from stream.pane_state import PlanTables, tables_of
 from stream.panes import EDGE_MIN
 from stream.plan import UNKNOWN_MODEL, ModelPlan
 from stream.plan_codec import sealed
@@ -29,7 +29,7 @@ class PlanBook:
     def offer(self, plan: ModelPlan) -> str:
         """Make a plan known; counting does not change. Returns its hash. Raises PlanInvalidError."""
         plan = sealed(plan)
-        self._tables[plan.hash] = PlanTables(plan)
+        self._tables[plan.hash] = tables_of(plan)
         return plan.hash
 
     def tables(self, plan_hash: str) -> PlanTables:
