@@ -40,6 +40,7 @@ async def run(folder: Path, *, kills: int, workers: int, seed: int, snapshot_s: 
         finally:
             director.end()
         evidence = await importlib.import_module("load_tests.chaos.evidence").collect(cluster.servers, cluster.config)
+        evidence.save(folder / "evidence")
         verdict = await asyncio.to_thread(
             importlib.import_module("load_tests.chaos.verdict").judge, evidence, cluster.config_path
         )

@@ -13,10 +13,12 @@ from load_tests.chaos.cluster import MODELS, Cluster
 from load_tests.chaos.faults import HIDDEN, LONG, Arm, Fault, Plan
 from load_tests.chaos.traffic import BEHIND_S, Source, Traffic
 from load_tests.chaos.workers import POLL_S, Place, Tally
+from stream.supervisor import Exit
 from stream.topics import TopicRole
 
 EMPTY_S = 30.0  # until the group has forgotten its members
 DRAIN_S = 300.0
+PREPARE_S = 300.0
 OVERTIME = 1.3  # a long run goes on with so many times its kills while a failpoint is short of hits
 JOIN_READY_S = 10.0
 RESTORED_S = 35.0  # after a hide, until the restores have met it
@@ -76,6 +78,12 @@ class Director:
 
     async def run(self) -> None:
         """Traffic, workers and faults until the plan is done; then everything drained."""
+        self.places[0].start(
+            None, "--prepare"
+        )  # compiles the kernels where they are not yet: no start may wait for that
+        if await self.places[0].ended(PREPARE_S) != Exit.OK:
+            raise RuntimeError("a worker cannot prepare; see worker-0.log")
+        self._began = time.monotonic()
         traffic = asyncio.create_task(self.traffic.run())
         places = [asyncio.create_task(place.run()) for place in self.places]
         for place in self.places:
