@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 RESEND_FIRST_S = 0.1
 RESEND_MAX_S = 5.0
+HELD_S = 5.0  # an output that waits for longer holds its partition back
+SAY_S = 1.0  # one log line of all senders in so long
 QUEUE_BYTES_MAX = 32 << 20  # outputs waiting for the broker, per owner; beyond it the partition is held back
 PARCEL_BYTES_MAX = 192 << 10  # below the producer's own batches, so that a parcel always fits one
 HEADER_BYTES = 10  # of one header's two lengths, at most
@@ -35,6 +37,7 @@ HandOver = Callable[
     [Parcel], Awaitable["asyncio.Future[Any]"]
 ]  # the future's result has `.offset`, of the first output
 WorthRepeating = Callable[[BaseException], bool]
+ToBeMended = Callable[[str, BaseException], bool]  # topic and error: the broker refuses until an operator has acted
 
 
 class SenderClosedError(Exception):
@@ -48,6 +51,9 @@ class _Item:
     outputs: Parcel  # one topic; more than one only where the partition is named and the same
     size: int  # bytes
     done: asyncio.Future[int]  # offset of the first output
+    since_s: float  # of the loop's clock
+    sent: int = 0  # of `outputs`, where they go one by one
+    first: int = -1  # offset of the first output, once it is sent alone
 
     @property
     def topic(self) -> str:
@@ -59,11 +65,24 @@ class _Item:
 
 
 class Sender:
-    """Never skips: a failed send is repeated until it is acknowledged, refused for good, or the sender is closed."""
+    """Never skips: a failed send is repeated until it is acknowledged, refused for good, or the sender is closed.
 
-    def __init__(self, hand_over: HandOver, worth_repeating: WorthRepeating, on_sent: Callable[[Output], None]) -> None:
+    What `to_be_mended` names is refused for now: it is repeated as well, one output at a time, because a topic that takes no
+    parcel may take each of its outputs.
+    """
+
+    def __init__(
+        self,
+        hand_over: HandOver,
+        worth_repeating: WorthRepeating,
+        on_sent: Callable[[Output], None],
+        to_be_mended: ToBeMended = lambda _topic, _error: False,
+    ) -> None:
         self._hand_over = hand_over
         self._worth_repeating = worth_repeating
+        self._to_be_mended = to_be_mended
+        self._refused: set[int] = set()  # numbers of what waits for an operator
+        self._alone = asyncio.Lock()
         self._on_sent = on_sent
         self._free: deque[_Item] = deque()
         self._barriers: deque[_Item] = deque()
@@ -96,7 +115,10 @@ class Sender:
         done.add_done_callback(_seen)
         number, barrier = 0 if last is None else last.number + 1, parcel[0].barrier
         in_run = barrier and last is not None and last.barrier
-        item = self._last = _Item(number, last.run if in_run and last is not None else number, parcel, size, done)
+        now_s = asyncio.get_running_loop().time()
+        item = self._last = _Item(
+            number, last.run if in_run and last is not None else number, parcel, size, done, now_s
+        )
         (self._barriers if barrier else self._free).append(item)
         self._open[number] = item
         self._bytes += size
@@ -108,8 +130,11 @@ class Sender:
 
     @property
     def blocked(self) -> bool:
-        """Whether more waits than should."""
-        return not self._room.is_set()
+        """Whether more waits than should, or for longer, or for an operator."""
+        if not self._room.is_set() or self._refused:
+            return True
+        oldest = next(iter(self._open.values()), None)
+        return oldest is not None and asyncio.get_running_loop().time() - oldest.since_s > HELD_S
 
     async def append(self, outputs: Sequence[Output]) -> tuple[int, ...]:
         """Offsets of `outputs`, once all are acknowledged."""
@@ -138,7 +163,7 @@ class Sender:
         for item in self._open.values():
             if not item.done.done():
                 item.done.set_exception(self._failed)
-        for waiting in (self._free, self._barriers, self._open):
+        for waiting in (self._free, self._barriers, self._open, self._refused):
             waiting.clear()
         self._room.set()
 
@@ -171,32 +196,67 @@ class Sender:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             return
         del self._open[item.number]
+        self._refused.discard(item.number)
         self._bytes -= item.size
         if self._bytes <= QUEUE_BYTES_MAX // 2:
             self._room.set()
         for output in item.outputs:
             reach(f"acknowledged:{output.topic}")
             self._on_sent(output)
-        item.done.set_result(future.result().offset)
+        item.done.set_result(item.first if item.sent else future.result().offset)
         self._wake.set()
 
     async def _again(self, item: _Item, error: BaseException | None, pause_s: float) -> None:
         """Repeat one output. A record that the broker will never take is the caller's error, not a reason to spin."""
         while not item.done.done():
             if error is not None and not self._worth_repeating(error):
-                self._fail(error)
-                return
-            log.warning("output to %s not acknowledged (%r), again in %.1f s", item.topic, error, pause_s)
+                if not self._to_be_mended(item.topic, error):
+                    self._fail(error)
+                    return
+                self._refused.add(item.number)
+            _say(item.topic, error, pause_s, held=bool(self._refused))
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RESEND_MAX_S)
             try:
-                future = await self._hand_over(item.outputs)
+                if item.number in self._refused:
+                    future = await self._one_by_one(item)
+                else:
+                    future = await self._hand_over(item.outputs)
                 await asyncio.wait([future])
                 error = None if future.cancelled() else future.exception()
                 if error is None and not future.cancelled():
                     self._on_reply(item, future)
             except Exception as failed:  # noqa: BLE001  judged at the top of the loop
                 error = failed
+
+    async def _one_by_one(self, item: _Item) -> asyncio.Future[Any]:
+        """Send what is left of a parcel, each output once the one before it is acknowledged; the last one's reply."""
+        async with self._alone:
+            while True:
+                future = await self._hand_over((item.outputs[item.sent],))
+                reply = await future
+                item.first = reply.offset if item.sent == 0 else item.first
+                item.sent += 1
+                if item.sent == len(item.outputs):
+                    return future
+
+
+class _Said:
+    at_s = float("-inf")
+    kept = 0
+
+
+def _say(topic: str, error: BaseException | None, pause_s: float, *, held: bool) -> None:
+    """One line a second of all senders: a broker that is away fails thousands of outputs at once."""
+    now_s = asyncio.get_running_loop().time()
+    if now_s - _Said.at_s < SAY_S:
+        _Said.kept += 1
+        return
+    more = f" ({_Said.kept} more like this)" if _Said.kept else ""
+    _Said.at_s, _Said.kept = now_s, 0
+    what = "refused, its partition is held back until the topic is mended" if held else "not acknowledged"
+    name = type(error).__name__ if error is not None else "cancelled"
+    log.warning("output to %s %s: %s (%r), again in %.1f s%s", topic, what, name, error, pause_s, more)
 
 
 def _seen(done: asyncio.Future[int]) -> None:

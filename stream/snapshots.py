@@ -41,6 +41,7 @@ from stream.protocol import (
 )
 from stream.sender import Parcel, Sender, SenderClosedError
 from stream.stage import Output
+from stream.topics import TopicRole
 
 T = TypeVar("T")
 
@@ -252,6 +253,11 @@ def worth_repeating(error: BaseException) -> bool:
     return isinstance(error, KafkaError) and not isinstance(error, fatal)
 
 
+def to_be_mended(topic: str, error: BaseException) -> bool:
+    """Whether an operator can make the broker take it: a dead letter, which fits any sane topic, waits for that."""
+    return topic == TopicRole.DEAD_LETTERS and isinstance(error, KafkaError)
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether a restore that failed so may succeed later: the broker, the network, another claimer; not the program."""
     return isinstance(error, KafkaError | OSError | TimeoutError | LogIncomplete | ClaimsLost | SenderClosedError)
@@ -285,7 +291,7 @@ def sender_of(producer: AIOKafkaProducer, topic_of: TopicOf, on_sent: Callable[[
         future: asyncio.Future[Any] = await producer.send_batch(batch, topic_of(parcel[0].topic), partition=place)
         return future
 
-    return Sender(hand_over, worth_repeating, on_sent)
+    return Sender(hand_over, worth_repeating, on_sent, to_be_mended)
 
 
 async def first_values(settings: Settings, topic: str, records_max: int) -> AsyncGenerator[list[bytes], None]:

@@ -36,6 +36,7 @@ WATCH_TAIL = 4_000  # records of one panes partition that are looked at for the 
 STALLED_S = 60.0  # a partition with events to read that does not move for so long, while the broker answers
 REFERENCE_WAIT_S = 60.0
 STOP_S = 2.0
+SAVE_PATIENCE_S = 5.0  # a snapshot takes a tenth of a second; longer, the broker does not take the partition's outputs
 LEARNING_STEPS = 10  # log lines of each phase of learning a reference
 
 
@@ -86,6 +87,7 @@ class Upkeep:
         self._goal: dict[int, int] | None = None
         self._moved: dict[tuple[str, int], tuple[int, float]] = {}
         self._said: dict[str, tuple[str, int]] = {}
+        self._saving: dict[tuple[str, int], asyncio.Future[bool]] = {}  # snapshots that nobody waits for just now
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
 
@@ -136,8 +138,20 @@ class Upkeep:
     async def save(self) -> None:
         """Snapshots of what has changed; a state whose snapshot failed is loaded again."""
         for slot in list(self.owners.slots.values()):
-            if not slot.usable or not await self.owners.snapshot(slot):
+            if not slot.usable or not await self._saved(slot):
                 await self._revive(slot)
+
+    async def _saved(self, slot: Slot) -> bool:
+        """owners.snapshot, waited for SAVE_PATIENCE_S at most: one that waits for a topic to be mended goes on, the other
+        partitions do too.
+        """
+        key = (slot.stage, slot.partition)
+        saving = self._saving.pop(key, None) or asyncio.ensure_future(self.owners.snapshot(slot))
+        done, _ = await asyncio.wait({saving}, timeout=SAVE_PATIENCE_S)
+        if not done:
+            self._saving[key] = saving
+            return True
+        return saving.result()
 
     async def _revive(self, slot: Slot) -> None:
         if not slot.closed and slot.owner.dead:
@@ -181,10 +195,10 @@ class Upkeep:
     async def _tick(self, slot: Slot, until_ms: int | None) -> None:
         collector = slot.owner.stage
         assert isinstance(collector, Collector)
-        if until_ms is None or until_ms <= collector.marked_ms or not slot.owner.may_decide():
+        if until_ms is None or until_ms <= collector.marked_ms or not slot.owner.may_decide() or slot.lane.blocked:
             return
         self._decide(slot, "tick", {"until_ms": until_ms})
-        if not await self.owners.snapshot(slot):
+        if not await self._saved(slot):
             await self._revive(slot)
 
     def _decide(self, slot: Slot, kind: str, body: dict[str, Any]) -> None:
@@ -238,13 +252,13 @@ class Upkeep:
         in_force = collector.in_force()
         missing = [plan for model, plan in self._wanted.items() if in_force.get(model) != plan.hash]
         gone = [model for model, plan_hash in in_force.items() if plan_hash and model not in self._wanted]
-        if not (missing or gone) or not slot.owner.may_decide():
+        if not (missing or gone) or not slot.owner.may_decide() or slot.lane.blocked:
             return
         for plan in missing:
             self._decide(slot, "plan", {"model": plan.model, "plan": collector.offer(plan)})
         for model in gone:
             self._decide(slot, "plan", {"model": model, "plan": ""})
-        if not await self.owners.snapshot(slot):
+        if not await self._saved(slot):
             await self._revive(slot)
 
     async def reference(self, name: str) -> ReferenceProfile:
@@ -292,6 +306,7 @@ class Upkeep:
         labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
         self.metrics.set("position", slot.position, **labels)
         self.metrics.set("outbox_records", len(slot.owner.held), **labels)
+        self.metrics.set("blocked", int(slot.lane.blocked), **labels)
         collector = slot.owner.stage
         if isinstance(collector, Monitor):
             self._say_learning(collector)

@@ -151,13 +151,14 @@ class Worker:
         slot = self.owners.get(stage, chunk.partition)
         if slot is None or self.stopping:
             return
-        if stage == COLLECTOR and (slot.ahead or self._is_ahead(slot)):
+        if stage == COLLECTOR and (slot.ahead or slot.lane.blocked or self._is_ahead(slot)):
             slot.ahead = True  # what arrives until `release` is read again then
             return
         try:
             if await self._follows(slot, chunk):
                 await (self._collect if stage == COLLECTOR else self._monitor)(slot, chunk)
-                await slot.lane.room()
+                if stage != COLLECTOR:  # a collector's is held back alone: all partitions of a stage share this task
+                    await slot.lane.room()
         except Exception as error:  # noqa: BLE001  whatever it is, a half-applied state must not live on
             await self.reload(slot, error)
 
@@ -174,9 +175,9 @@ class Worker:
         return [slot for slot in self.owners.of(COLLECTOR) if slot.ahead]
 
     async def release(self) -> None:
-        """Let those go on that the others have caught up with."""
+        """Let those go on that the others have caught up with, or whose outputs are taken again."""
         for slot in self.held_back():
-            if slot.usable and not self._is_ahead(slot):
+            if slot.usable and not slot.lane.blocked and not self._is_ahead(slot):
                 slot.ahead = False
                 await self.engine.seek(slot.source, slot.partition, slot.position)
 

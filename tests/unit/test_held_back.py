@@ -21,7 +21,7 @@ class Owners:
         self.slots = [
             SimpleNamespace(
                 stage=COLLECTOR, partition=p, source="predictions", position=7, ahead=False, usable=True,
-                owner=SimpleNamespace(stage=SimpleNamespace(marked_ms=0)),
+                owner=SimpleNamespace(stage=SimpleNamespace(marked_ms=0)), lane=SimpleNamespace(blocked=False),
             )
             for p in range(SOURCES)
         ]  # fmt: skip
@@ -95,3 +95,18 @@ async def test_the_marks_of_other_workers_count() -> None:
     it.watch.marked_ms[1] = 2000
     await it.release()
     assert it.held_back() == []
+
+
+async def test_one_whose_outputs_are_not_taken_is_held_back_alone_until_they_are() -> None:
+    it, owners, engine, applied = worker()
+    stuck = owners.slots[0]
+    stuck.lane.blocked = True
+    await it.handle(COLLECTOR, chunk(0))
+    await it.handle(COLLECTOR, chunk(1))
+    assert applied == [1]
+    await it.release()
+    assert it.held_back() == [stuck]
+    stuck.lane.blocked = False
+    await it.release()
+    assert it.held_back() == []
+    assert engine.sought == [("predictions", 0, 7)]

@@ -174,3 +174,57 @@ def test_a_parcel_has_a_largest_size_and_never_splits_one_output():
     assert all(size <= PARCEL_BYTES_MAX for parcel, size in found if len(parcel) > 1)
     assert [one.key for parcel, _ in parcels([output("a"), output("b")]) for one in parcel] == [b"a", b"b"]
     assert list(parcels([])) == []
+
+
+async def test_what_an_operator_can_mend_is_repeated_one_by_one_and_blocks_until_it_is_taken(monkeypatch, caplog):
+    monkeypatch.setattr(module, "SAY_S", 60.0)
+    monkeypatch.setattr(module._Said, "at_s", float("-inf"))
+    taken: list[bytes] = []
+    mended = False
+
+    async def hand_over(parcel):
+        future = asyncio.get_running_loop().create_future()
+        if not mended or len(parcel) > 1:
+            future.set_exception(FatalError("too large"))
+        else:
+            taken.append(parcel[0].key)
+            future.set_result(SimpleNamespace(offset=len(taken) - 1))
+        return future
+
+    sent: list[Output] = []
+    sender = Sender(
+        hand_over,
+        lambda error: isinstance(error, TransientError),
+        sent.append,
+        lambda topic, _: topic == "dead-letters",
+    )
+    letters = [Output("dead-letters", b"%d" % i, b"", 0) for i in range(3)]
+    (done,) = sender.post(letters)
+    await asyncio.sleep(0.05)
+    assert sender.blocked
+    assert not done.done()
+    mended = True
+    assert await asyncio.wait_for(done, 5) == 0
+    assert taken == [b"0", b"1", b"2"]
+    assert sent == letters
+    assert not sender.blocked
+    assert len([r for r in caplog.records if "FatalError" in r.getMessage()]) == 1  # SAY_S
+    mended = False
+    sender.post([Output("panes", b"x", b"")])
+    with pytest.raises(FatalError):
+        await asyncio.wait_for(sender.acknowledged(), 5)
+    await sender.close()
+
+
+async def test_what_waits_for_too_long_blocks(monkeypatch):
+    monkeypatch.setattr(module, "HELD_S", 0.02)
+    broker = Broker(automatic=False)
+    sender = make(broker)
+    sender.post([output("a")])
+    assert not sender.blocked
+    await asyncio.sleep(0.05)
+    assert sender.blocked
+    broker.acknowledge()
+    await asyncio.sleep(0.01)
+    assert not sender.blocked
+    await sender.close()
