@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint format real throughput clean
+.PHONY: help env demo test faults chaos-ci lint format real throughput clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,12 @@ demo: $(VENV)/.runtime  ## a real Kafka, a simulated model with a scripted drift
 
 test: lint  ## everything that must hold before a commit lands: lint, types, all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+faults: $(VENV)/.dev  ## whole processes and brokers made to fail, one fault at a time
+	@$(BIN)/python -m pytest tests/faults $(ARGS)
+
+chaos-ci: $(VENV)/.dev  ## three seeded runs with kills at failpoints, every result recounted; the long run: python -m load_tests.chaos
+	@for seed in 1 2 3; do $(BIN)/python -m load_tests.chaos --kills 8 --workers 2 --seed $$seed $(ARGS) || exit 1; done
 
 lint: $(VENV)/.dev  ## ruff and mypy only
 	@$(BIN)/ruff check .
