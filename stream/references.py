@@ -8,6 +8,7 @@ file only where a model has no active reference yet, else it obeys and warns whe
                   learnt/MODEL       the same with state learning or pinned: what the monitor learnt. It is in force while nothing
                                      was promoted; repeated after a restart it can therefore never undo a promotion, not even
                                      in a compacted topic, which keeps the last record of a key and not the highest revision
+                  owner/workers      JSON {cluster, counting}: who may work on these topics, owner_record.py
                   targets/MODEL      JSON {revision, targets: [{name, role, kind}, …]}: what a learning model's events showed
 """
 
@@ -48,6 +49,7 @@ SAMPLE_RECORDS_MAX = 20_000
 REFERENCE_KEY = "reference/"
 LEARNT_KEY = "learnt/"
 TARGETS_KEY = "targets/"
+OWNER_KEY = "owner/workers"
 ACTIVE = "active"  # the state of what was promoted; learnt ones are learning or pinned
 PROMOTIONS_MAX = 5  # tries, where others promote at the same time
 
@@ -98,6 +100,7 @@ class ControlLog:
     learnt: dict[str, ActiveReference] = field(default_factory=dict)
     targets: dict[str, tuple[DeclaredTarget, ...]] = field(default_factory=dict)
     contested: set[str] = field(default_factory=set)
+    owner: bytes | None = None  # owner_record.py reads it
 
     @property
     def active(self) -> dict[str, ActiveReference]:
@@ -125,6 +128,8 @@ class ControlLog:
                 )
                 if self.targets.setdefault(model, found) != found:
                     self.contested.add(model)  # two workers looked at the same time: the first record counts
+            elif name == OWNER_KEY:
+                self.owner = value
         except (KeyError, TypeError, ValueError) as error:
             raise ReferencesError(f"control record {name!r} cannot be read: {error!r}") from error
 
@@ -319,6 +324,11 @@ def _whole(config: Config, role: TopicRole) -> Iterator[tuple[bytes | None, byte
                 raise ReferencesError(
                     f"{place.topic}: nothing for {READ_STALL_S:.0f} s at {consumer.position(place)} of {end}"
                 )
+
+
+def write_control(config: Config, key: str, value: bytes) -> None:
+    """One record of the control topic."""
+    _write(config, [(TopicRole.CONTROL, key.encode(), value)])
 
 
 def _write(config: Config, records: Sequence[tuple[TopicRole, bytes | None, bytes | None]]) -> None:

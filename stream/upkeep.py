@@ -19,6 +19,7 @@ from stream.container import ContainerError
 from stream.failpoints import reach
 from stream.metrics import Metrics
 from stream.monitor import Monitor
+from stream.owner_record import OwnerRecord, refusal
 from stream.ownership import epoch_of
 from stream.panes import EDGE_END, decode_record
 from stream.plan import ModelPlan
@@ -37,6 +38,7 @@ STALLED_S = 60.0  # a partition with events to read that does not move for so lo
 REFERENCE_WAIT_S = 60.0
 STOP_S = 2.0
 SAVE_PATIENCE_S = 5.0  # a snapshot takes a tenth of a second; longer, the broker does not take the partition's outputs
+PULSE_S = 0.25
 LEARNING_STEPS = 10  # log lines of each phase of learning a reference
 
 
@@ -82,6 +84,7 @@ class Upkeep:
         )
         self.beat = time.monotonic()
         self.broker_seen = time.monotonic()
+        self._pulse = self.beat
         self._at: dict[str, int] = {}
         self._wanted: dict[str, ModelPlan] = {plan.model: plan for plan in setup.plan.models}
         self._goal: dict[int, int] | None = None
@@ -96,6 +99,7 @@ class Upkeep:
         jobs: list[tuple[Callable[[], Coroutine[Any, Any, None]], float]] = [
             (self.save, self.rhythm.snapshot_s),
             (self.count, self.rhythm.counters_s),
+            (self.pulse, PULSE_S),
             (self.follow, self.rhythm.control_s),
             (self.align, self.rhythm.align_s),
             (self.look, self.rhythm.idle_s(config.idle_timeout.ms / 1000)),
@@ -224,6 +228,7 @@ class Upkeep:
         await self._read_on(TopicRole.REFERENCES, self.stored.add)
         await self._read_on(TopicRole.CONTROL, self.control.add)
         setup = self.worker.setup
+        self._require_owner()
         for model in setup.config.models:
             record = self.control.active.get(model)
             if record is None or record.reference == self._wanted[model].reference:
@@ -238,6 +243,15 @@ class Upkeep:
             log.info("models.%s: switches to reference %s (revision %d)", model, profile.id, record.revision)
         for slot in self.owners.of(COLLECTOR):
             await self._align(slot)
+
+    def _require_owner(self) -> None:
+        """Stop if another deployment has taken the topics over: two would go on counting in each other's states."""
+        mine, found = self.worker.setup.owner, self.control.owner
+        if mine is None or found is None:
+            return
+        theirs = OwnerRecord.decode(found)
+        if theirs != mine:
+            raise Refused(str(refusal(theirs, mine, self.worker.setup.config.prefix)))
 
     async def _read_on(self, role: TopicRole, add: Callable[[bytes | None, bytes | None], object]) -> None:
         seen = await self.logs.stretch(role.value, 0, self._at.get(role.value))
@@ -294,6 +308,12 @@ class Upkeep:
             self.worker.engine.stop(Exit.OK, "everything that was in the topic is processed")
 
     # -- counters
+
+    async def pulse(self) -> None:
+        """Measure how long the loop was away: what it does not do in time are heartbeats, and the group goes on without it."""
+        now = time.monotonic()
+        self.metrics.raise_to("loop_stall_seconds_max", max(now - self._pulse - PULSE_S, 0.0))
+        self._pulse = now
 
     async def count(self) -> None:
         """Copy what the states know into the metrics."""

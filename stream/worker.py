@@ -30,6 +30,7 @@ from stream.merging import PaneRecord
 from stream.metrics import Metrics
 from stream.monitor import MissingReference, Monitor
 from stream.monitor_settings import MonitorSettings
+from stream.owner_record import OwnerRecord
 from stream.ownership import epoch_of
 from stream.panes import decode_record
 from stream.plan import CollectorPlan
@@ -79,6 +80,7 @@ class Setup:
     discovered: Mapping[str, Sequence[DeclaredTarget]]
     config_hash: str
     app_version: str
+    owner: OwnerRecord | None = None
 
     @classmethod
     def of(cls, config: Config, sources: int, known: Known) -> Setup:
