@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
-from stream.admin import admin_client, needed_topics
+from stream.admin import AdminError, admin_client, needed_topics
 from stream.broker import Broker
 from stream.config import Config
 from stream.config_loader import load
+from stream.connection import KafkaUnreachableError
 from stream.engine import group_id
 from stream.preflight import build_from_file
 from stream.references import promote, store
@@ -138,8 +139,9 @@ class Cluster:
 
     def switch(self, model: str) -> str:
         """Promote the model's other reference; its id."""
-        self._active[model] = 1 - self._active[model]
-        record = promote(self.config, model, self.references[model][self._active[model]])
+        other = 1 - self._active[model]
+        record = promote(self.config, model, self.references[model][other])
+        self._active[model] = other
         self.switches += 1
         return record.reference
 
@@ -171,8 +173,11 @@ class Cluster:
             await consumer.stop()
 
     async def group_is_empty(self) -> bool:
-        """Whether no member is left, those that were killed included."""
-        return await asyncio.to_thread(self._group_is_empty)
+        """Whether no member is left, those that were killed included; False while the broker cannot say."""
+        try:
+            return await asyncio.to_thread(self._group_is_empty)
+        except (AdminError, KafkaUnreachableError):  # a coordinator that is being loaded
+            return False
 
     def _group_is_empty(self) -> bool:
         name = group_id(self.config)

@@ -6,8 +6,10 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from load_tests.chaos.cluster import MODELS, Cluster
 from load_tests.chaos.faults import HIDDEN, LONG, Arm, Fault, Plan
@@ -16,12 +18,14 @@ from load_tests.chaos.workers import POLL_S, Place, Tally
 from stream.supervisor import Exit
 from stream.topics import TopicRole
 
+T = TypeVar("T")
 EMPTY_S = 30.0  # until the group has forgotten its members
 DRAIN_S = 300.0
 PREPARE_S = 300.0
 OVERTIME = 1.3  # a long run goes on with so many times its kills while a failpoint is short of hits
 JOIN_READY_S = 10.0
 RESTORED_S = 35.0  # after a hide, until the restores have met it
+TRIES = 10
 PAUSE_S = 2.0  # between two faults from outside
 
 
@@ -162,12 +166,22 @@ class Director:
                 guest.add_done_callback(self._guests.discard)
             case "switch":
                 model = MODELS[fault.seed % len(MODELS)]
-                await asyncio.to_thread(self.cluster.switch, model)
+                await self._patiently(lambda: asyncio.to_thread(self.cluster.switch, model))
             case "hide":
                 await self._hide(fault)
             case "broker-kill" | "broker-term":
                 await self._broker(fault)
         self.tally.disturbed_at = time.monotonic()
+
+    async def _patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        """An act of our own on the broker, which may have come back a moment ago."""
+        for _ in range(TRIES - 1):
+            try:
+                return await act()
+            except Exception as error:  # noqa: BLE001  whatever the clients raise; the last one is shown
+                self.note(f"not now: {error!r}")
+                await asyncio.sleep(PAUSE_S)
+        return await act()
 
     async def _guest(self, seconds: float) -> None:
         """One more worker, not armed, for a while."""
@@ -191,7 +205,7 @@ class Director:
                 break
             await asyncio.sleep(0.5)
         else:
-            self.hidden += await self.cluster.hide(random.Random(fault.seed))
+            self.hidden += await self._patiently(lambda: self.cluster.hide(random.Random(fault.seed)))
             for place, name in zip(self.places, HIDDEN * len(self.places), strict=False):
                 self._forced[place.index] = deque([Arm(name)])
         for place in self.places:
