@@ -31,7 +31,6 @@ class TopicSpec:
     partitions: str
     retention_d: int | None
     meaning: str
-    append_time: bool = False
     extra: tuple[tuple[str, str], ...] = ()
 
 
@@ -39,7 +38,7 @@ DAY_MS = 86_400_000
 COMPACTED = (("cleanup.policy", "compact"), ("min.compaction.lag.ms", "600000"))
 
 TOPICS: tuple[TopicSpec, ...] = (
-    TopicSpec(TopicRole.PANES, "model", "M", 7, "statistics per source partition and pane; markers", append_time=True),
+    TopicSpec(TopicRole.PANES, "model", "M", 7, "statistics per source partition and pane; markers"),
     TopicSpec(TopicRole.WINDOWS, "model", "M", 90, "every closed window: counts, distances, evidence"),
     TopicSpec(TopicRole.ALERTS, "model", "M", 90, "opened, escalated, resolved: CloudEvents 1.0"),
     TopicSpec(TopicRole.DEAD_LETTERS, "original key", "P", 14, "what could not be read, as it came, with the reason"),
@@ -57,12 +56,12 @@ def topic_name(prefix: str, role: TopicRole) -> str:
 
 
 def topic_config(spec: TopicSpec) -> dict[str, str]:
-    """Broker settings of one topic."""
+    """Broker settings of one topic. The broker's clock stamps every record: it refuses those stamped an hour ahead, and its
+    retention and compaction lag go by these times, so a worker whose clock jumps would stop, or have its claims compacted.
+    """
     settings = (
         dict(COMPACTED)
         if spec.retention_d is None
         else {"cleanup.policy": "delete", "retention.ms": str(spec.retention_d * DAY_MS)}
     )
-    if spec.append_time:
-        settings["message.timestamp.type"] = "LogAppendTime"
-    return settings | dict(spec.extra)
+    return settings | {"message.timestamp.type": "LogAppendTime"} | dict(spec.extra)
