@@ -26,14 +26,16 @@ from faust.types import TP
 from detectors.reference import BadReference
 from stream.admin import AdminError, compare_topics
 from stream.assignment import COLLECTOR, MONITOR, SOURCES, Owners, Refused
+from stream.cluster import Cluster
 from stream.config import Config
 from stream.connection import KafkaUnreachableError, aiokafka_settings
-from stream.engine import FaustEngine, RoleLogs, make_app
+from stream.engine import FaustEngine, RoleLogs, group_id, make_app
 from stream.failpoints import reach
 from stream.metrics import Endpoint, Metrics
 from stream.output_counts import count_output
+from stream.owner_record import OwnerError, take_ownership
 from stream.planning import PlanningError
-from stream.references import SAMPLE_RECORDS_MAX, ReferencesError, ensure_references
+from stream.references import SAMPLE_RECORDS_MAX, ReferencesError, ensure_references, read_control
 from stream.snapshots import Executor, Lane, LogReader, first_values, is_transient, open_producer, sender_of
 from stream.supervisor import Exit
 from stream.tables import TableError
@@ -58,8 +60,9 @@ class Session:
         self.setup = setup
         self.app = app
         self.metrics = metrics
-        self.engine = FaustEngine(app, setup.config)
         settings = aiokafka_settings(setup.config.kafka)
+        self.cluster = Cluster(settings)
+        self.engine = FaustEngine(app, setup.config, self.cluster)
         self._settings = settings
         self.reader = LogReader(settings)
         self.producer: AIOKafkaProducer | None = None
@@ -70,6 +73,8 @@ class Session:
             is_transient=is_transient,
             monitors=setup.config.monitors,
             metrics=metrics,
+            on_data_loss=setup.config.on_data_loss,
+            home=setup.owner.cluster if setup.owner is not None else "",
         )
         self.worker = Worker(setup, self.owners, self.engine, self._reference, metrics)
         self.upkeep = Upkeep(self.worker, RoleLogs(self.reader, setup.config), metrics, rhythm, drain=drain)
@@ -168,6 +173,7 @@ class Session:
         await self._save("end")
         reach("stop.saved")
         closing: list[tuple[Awaitable[Any], float]] = [(self.app.stop(), LEAVE_S), (self.reader.close(), CLOSE_S)]
+        closing.append((self.cluster.close(), CLOSE_S))
         if self.producer is not None:
             closing.append((self.producer.stop(), CLOSE_S))
         for step, seconds in closing:
@@ -213,7 +219,7 @@ def prepare(config: Config) -> int:
 def _prepared(config: Config) -> Setup | Exit:
     try:
         return _prepare(config)
-    except (KafkaUnreachableError, AdminError, ReferencesError, PlanningError, BadReference, TableError) as error:
+    except (KafkaUnreachableError, AdminError, OwnerError, ReferencesError, PlanningError, BadReference, TableError) as error:
         log.error("%s", error)  # noqa: TRY400  the text says it all
         return Exit.UNREACHABLE if isinstance(error, KafkaUnreachableError) else Exit.REFUSED
 
@@ -224,9 +230,10 @@ def _prepare(config: Config) -> Setup:
     wrong = [f"topic {state.name}: {state.detail}" for state in states if state.difference is not None]
     if wrong:
         raise AdminError("\n  ".join(["the topics are not as they must be:", *wrong]))
+    owner = take_ownership(config, read_control(config).owner, group_id(config))
     sources = next(state.partitions for state in states if state.role is TopicRole.PREDICTIONS)
     assert sources is not None
-    setup = Setup.of(config, sources, ensure_references(config, lambda: _first_values(config)))
+    setup = replace(Setup.of(config, sources, ensure_references(config, lambda: _first_values(config))), owner=owner)
     started = time.monotonic()
     alone = replace(setup, sources=1)
     warm_up(setup.plan, setup.layout, alone.collector(0), alone.monitor(0), setup.profiles.values())

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from stream.claims import REFUSE_LOSS
 from stream.metrics import Metrics
 from stream.ownership import PartitionOwner
 from stream.panes import Announcement, encode_announcement
 from stream.protocol import (
     Fenced,
+    ForeignState,
     InputLost,
     ManifestTooLarge,
     NewerState,
@@ -36,7 +38,7 @@ log = logging.getLogger(__name__)
 COLLECTOR = "collector"
 MONITOR = "monitor"
 SOURCES = {COLLECTOR: TopicRole.PREDICTIONS.value, MONITOR: TopicRole.PANES.value}
-REFUSALS = (NewerState, StateLost, StateCorrupt, InputLost, ManifestTooLarge)
+REFUSALS = (NewerState, ForeignState, StateLost, StateCorrupt, InputLost, ManifestTooLarge)
 """What a restart does not mend: the operator must know the name and decide."""
 
 RETRY_FIRST_S = 0.5
@@ -122,12 +124,16 @@ class Owners:
         is_transient: Callable[[BaseException], bool],
         monitors: int,
         metrics: Metrics,
+        on_data_loss: str = REFUSE_LOSS,
+        home: str = "",
     ) -> None:
         self._begin = begin
         self._is_transient = is_transient
         self._make_stage = make_stage
         self._make_lane = make_lane
         self._monitors = monitors
+        self._on_data_loss = on_data_loss
+        self._home = home
         self._metrics = metrics
         self.slots: dict[Key, Slot] = {}
 
@@ -194,6 +200,8 @@ class Owners:
             uuid.uuid4().hex[:12],
             sources=(SOURCES[stage],),
             announcements=self._announcements(partition) if stage == COLLECTOR else (),
+            on_data_loss=self._on_data_loss,
+            home=self._home,
         )
         return Slot(stage, partition, owner, self._make_lane(stage, partition, generation), generation)
 
@@ -204,9 +212,16 @@ class Owners:
     def _note_restore(self, slot: Slot, restored: Restored, took_s: float) -> None:
         self._metrics.add("restores_total", stage=slot.stage)
         self._metrics.set("restore_seconds", took_s, stage=slot.stage)
+        if restored.corrupt:
+            log.error("%s %d: %d damaged or foreign records passed over", slot.stage, slot.partition, restored.corrupt)
+            labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
+            self._metrics.add("state_corruptions_total", restored.corrupt, **labels)
         for missing in restored.gap.values():
             log.error("%s %d: retention took %d events before they were read", slot.stage, slot.partition, missing)
             self._metrics.add("input_gap_events_total", missing, partition=slot.partition)
+        for loss in restored.losses:
+            log.error("%s %d: %s. on_data_loss: reset, going on there", slot.stage, slot.partition, loss)
+            self._metrics.add("input_resets_total", stage=slot.stage, partition=slot.partition)
         log.info(
             "%s %d: epoch %d at %s, %d blobs, %d bytes, %.2f s", slot.stage, slot.partition, restored.epoch,
             restored.vector, restored.blobs, restored.live_bytes, took_s,

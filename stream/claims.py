@@ -106,6 +106,12 @@ class Claimant:
             choice = log.choose()
         if choice is None:
             raise StateLost(f"{self._name}: the state log cannot be read from its beginning")
+        if choice.epoch == 0 and metadata_offset(metadata) is not None:
+            raise StateLost(
+                f"{self._name}: the group has committed with a state, and its topic is empty: it was made anew or emptied."
+                " An empty state would repeat epochs that the monitors do not accept. Restore the topic, or start with"
+                " another prefix"
+            )
         return log, choice
 
     def _start(self, choice: Choice, writer: str) -> Steps[tuple[Manifest, dict[str, int], tuple[str, ...]]]:

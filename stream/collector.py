@@ -26,7 +26,7 @@ import numpy as np
 import xxhash
 
 from stream.accounting import Ledger, future_rejects
-from stream.claims import GAP
+from stream.claims import GAP, RESET
 from stream.collector_state import Saved, encode_blobs, restore
 from stream.columns import I64, U8, Columns, Reject
 from stream.counting import Counting, prepare
@@ -168,9 +168,11 @@ class Collector:
         self.next_offset = batch.next_offset
 
     def decide(self, decision: Decision) -> None:
-        """Kinds "tick" {"until_ms"}, "plan" {"model", "plan": a hash that was offered, "" = watch no more}, claims.GAP.
+        """Kinds "tick" {"until_ms"}, "plan" {"model", "plan": a hash that was offered, "" = watch no more}, claims.GAP,
+        claims.RESET.
 
-        A gap is only counted: what its events were nobody knows, so neither the watermark nor a pane moves.
+        A gap is only counted: what its events were nobody knows, so neither the watermark nor a pane moves. Nor
+        does a reset move them: what the new log repeats is a duplicate in an open pane and late behind the watermark.
 
         Raises UnknownPlanError, ValueError for another kind; the state is unchanged then.
         """
@@ -181,7 +183,7 @@ class Collector:
                 EDGE_END if self.floor_ms >= EDGE_END else self.watermark_ms // self.resolution_ms * self.resolution_ms
             )
             if edge > self.marked_ms:
-                offset = max(self.next_offset, decision.position.get(TopicRole.PREDICTIONS, 0))
+                offset = decision.position.get(TopicRole.PREDICTIONS, self.next_offset)
                 self._close(edge, self.largest_ms, offset, idle=edge < EDGE_END)
         elif decision.kind == "plan":
             model = decision.body["model"]
@@ -191,6 +193,8 @@ class Collector:
             first, stop = decision.body[TopicRole.PREDICTIONS.value]
             self.ledger.counters.gap += stop - first
             self.next_offset = stop
+        elif decision.kind == RESET:
+            self.next_offset = decision.body[TopicRole.PREDICTIONS.value]["to"]
         else:
             raise ValueError(f"a collector knows no decision {decision.kind!r}")
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import faust
+from aiokafka.errors import StaleMetadata, UnknownTopicOrPartitionError
 from faust.types import TP
 
-from stream.config import Config, Kafka
+from stream.cluster import Cluster, TopicView
+from stream.config import Config
+from stream.config_kafka import Kafka
 from stream.connection import tls_context
+from stream.protocol import Extent
 from stream.snapshots import LogReader
 from stream.supervisor import Exit
 from stream.topics import TopicRole
@@ -74,8 +78,9 @@ def _credentials(kafka: Kafka) -> Any:
 class FaustEngine:
     """worker.Engine and snapshots.GroupPort over the app's consumer."""
 
-    def __init__(self, app: RawApp, config: Config) -> None:
+    def __init__(self, app: RawApp, config: Config, cluster: Cluster) -> None:
         self.app = app
+        self.cluster = cluster
         self._config = config
         self.stopped = asyncio.Event()
         self.code: int = Exit.OK
@@ -127,10 +132,23 @@ class Group:
         found = await self._thread.committed(self._tp(source, partition))
         return "" if found is None else str(found[1])
 
-    async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, tuple[int, int]]:
+    async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, Extent]:
         places = {source: self._tp(source, partition) for source in sources}
+        before = await self._views(places.values())
         found = await self._thread.bounds(places.values())
-        return {source: found[tp] for source, tp in places.items()}
+        if await self._views(places.values()) != before:
+            raise StaleMetadata("a topic was made anew while its offsets were asked for")
+        return {
+            source: Extent(found[tp][0], found[tp][1], before[tp.topic].id, tp.topic) for source, tp in places.items()
+        }
+
+    async def _views(self, places: Iterable[TP]) -> dict[str, TopicView]:
+        """Id and size of each topic. Raises UnknownTopicOrPartitionError."""
+        names = {tp.topic for tp in places}
+        views = await self._engine.cluster.topics(names)
+        if missing := sorted(names - set(views)):
+            raise UnknownTopicOrPartitionError(f"there is no topic {', '.join(missing)}")
+        return views
 
 
 class RoleLogs:

@@ -29,6 +29,7 @@ from stream.protocol import (
     ClaimsLost,
     Commit,
     Effect,
+    Extent,
     LogIncomplete,
     LogRecord,
     LogSlice,
@@ -62,7 +63,7 @@ class GroupPort(Protocol):
 
     async def metadata(self, source: str, partition: int) -> str: ...
 
-    async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, tuple[int, int]]: ...
+    async def bounds(self, sources: Sequence[str], partition: int) -> dict[str, Extent]: ...
 
 
 def patient(client: Any) -> None:

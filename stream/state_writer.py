@@ -8,7 +8,7 @@ from dataclasses import replace
 import crc32c
 
 from stream.claims import Claimed, encoded
-from stream.protocol import Append, ReadAt, Steps
+from stream.protocol import Append, ReadAt, StateLost, Steps
 from stream.snapshot_format import (
     HELD,
     BlobRef,
@@ -111,7 +111,13 @@ class StateWriter:
             yield from self._append("snapshot.9-tombstones", tuple((key, None) for key in retired))
 
     def _append(self, step: str, records: Sequence[tuple[bytes, bytes | None]]) -> Steps[tuple[int, ...]]:
-        outputs = tuple(Output(self._topic, key, value, self.saved.partition) for key, value in records)
+        saved = self.saved
+        outputs = tuple(Output(self._topic, key, value, saved.partition) for key, value in records)
         offsets: tuple[int, ...] = yield Append(step, outputs)
+        if min(offsets) <= self._manifest_offset:
+            raise StateLost(
+                f"state of {saved.stage} {saved.partition}: written at offset {min(offsets)}, the manifest before stood at"
+                f" {self._manifest_offset}: its topic was made anew"
+            )
         self._log_bytes += sum(record_bytes(key, value) for key, value in records)
         return offsets

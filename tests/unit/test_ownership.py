@@ -538,6 +538,17 @@ def test_reset_is_a_decision_and_goes_on_in_the_log_that_is_there(now, to) -> No
     assert third.decided == 1
 
 
+def test_a_state_topic_that_was_emptied_is_no_empty_partition() -> None:
+    broker = Broker()
+    owner, _ = broker.restored()
+    say(broker, owner, ("a", b"1"))
+    broker.logs[STATE].clear()
+    with pytest.raises(StateLost, match="made anew or emptied"):
+        broker.restored()
+    with pytest.raises(StateLost, match="made anew"):
+        say(broker, owner, ("b", b"2"))
+
+
 def test_no_snapshot_is_written_once_the_topic_is_another() -> None:
     broker = Broker()
     broker.bounds["panes"] = (0, 50, "id-1", "p.panes")
