@@ -239,6 +239,9 @@ class PartitionOwner:
             held,
             claimed.gap,
             claimed.losses,
+            claimed.log.read_bytes,
+            claimed.log.interval_bytes,
+            claimed.log.whole,
         )
 
     def _load(self, log: StateLog, manifest: Manifest) -> None:

@@ -209,7 +209,9 @@ class InputLost(ProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Summary of one restore. `corrupt`: records passed over; `attempts`: claims written; `gap`: events lost to retention."""
+    """Summary of one restore. `corrupt`: records passed over; `attempts`: claims written; `gap`: events lost to retention;
+    `read_bytes` of the state log, from its beginning where `whole`; `interval_bytes`: what one snapshot wrote at most.
+    """
 
     epoch: int
     vector: dict[str, int]
@@ -222,6 +224,9 @@ class Restored:
     held: int
     gap: dict[str, int] = field(default_factory=dict)
     losses: tuple[str, ...] = ()  # what `on_data_loss: reset` passed over, in words
+    read_bytes: int = 0
+    interval_bytes: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

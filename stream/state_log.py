@@ -197,6 +197,23 @@ class StateLog:
             kept |= {key for ref in manifest.refs.values() for key in ref.keys}
         return tuple(key for key in self._live if key not in kept)
 
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of all records read."""
+        return sum(size for _, size in self._sizes)
+
+    @property
+    def interval_bytes(self) -> int:
+        """Bytes of the longest stretch between two claims or manifests, or behind the last: what one snapshot wrote at most."""
+        ends = {item.offset for written in self._manifests.values() for item in written.values()}
+        longest = stretch = 0
+        for offset, size in self._sizes:
+            stretch += size
+            longest = max(longest, stretch)
+            if offset in ends:
+                stretch = 0
+        return longest
+
     def bytes_since(self, offset: int) -> int:
         """Bytes of the records after `offset`."""
         return sum(size for at, size in self._sizes if at > offset)
