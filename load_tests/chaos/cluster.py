@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 
 from stream.admin import AdminError, admin_client, needed_topics
@@ -21,7 +22,7 @@ from stream.connection import KafkaUnreachableError
 from stream.engine import group_id
 from stream.preflight import build_from_file
 from stream.references import promote, store
-from stream.snapshot_format import commit_metadata
+from stream.snapshot_format import commit_metadata, metadata_offset
 from stream.topics import TopicRole
 
 PARTITIONS, MONITORS = 4, 2
@@ -38,6 +39,7 @@ COMPACTION = {  # at work within seconds; yet a claim is read back long before i
     "max.compaction.lag.ms": "25000",
     "delete.retention.ms": "20000",
 }
+FAR_OFF = 10**9  # an offset of a state log that no run reaches
 PORTS = range(15_000, 20_000)  # below those that development brokers take
 
 
@@ -150,27 +152,25 @@ class Cluster:
 
         The group's metadata is a hint, not protected by anything: a restore that finds nothing there reads everything.
         """
-        topics = {
-            self.config.topic(TopicRole.PREDICTIONS): PARTITIONS,
-            self.config.topic(TopicRole.PANES): MONITORS,
-        }
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self.servers, group_id=group_id(self.config), enable_auto_commit=False
-        )
+        name = group_id(self.config)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.servers, group_id=name, enable_auto_commit=False)
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await admin.start()
         await consumer.start()
         try:
-            places = [TopicPartition(topic, p) for topic, count in topics.items() for p in range(count)]
-            consumer.assign(places)
-            lies = {}
-            for place in places:
-                offset = await consumer.committed(place)
-                if offset is not None:
-                    lies[place] = OffsetAndMetadata(offset, commit_metadata(10**9 + r.randrange(1000)))
+            known = await admin.list_consumer_group_offsets(name)
+            lies = {
+                place: OffsetAndMetadata(known[place].offset, commit_metadata(FAR_OFF + r.randrange(1000)))
+                for place in sorted(known)
+                if metadata_offset(known[place].metadata) is not None  # else it says: read everything
+            }
+            consumer.assign(list(lies))
             if lies:
                 await consumer.commit(lies)
             return len(lies)
         finally:
             await consumer.stop()
+            await admin.close()
 
     async def group_is_empty(self) -> bool:
         """Whether no member is left, those that were killed included; False while the broker cannot say."""
