@@ -85,6 +85,8 @@ def future_rejects(columns: Columns, future: I64, skew_ms: int) -> list[Reject]:
             int(columns.offset[i]), int(columns.event_time_ms[i]), int(columns.record_time_ms[i])
         )  # fmt: skip
         detail = f"the event time is {time_ms - record_ms} ms after the record's own, at most {skew_ms}"
+        if record_ms < 0:  # a clock that is wrong by a year would pass unseen
+            detail = "the record has no time of its own that the event's could be compared with"
         where = (offset, int(columns.row[i]), "future_timestamp", detail, "")
         found.append(_reject(columns.records, where, record_ms))
     return found

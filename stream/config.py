@@ -100,6 +100,14 @@ class MappingSettings(Section):
     segments: PathText = Field(
         default="segments", description='path of the object that holds segment values; "" = the event itself'
     )
+    strict_duplicate_keys: bool = Field(
+        default=False,
+        description="refuse an event whose id, model, version or timestamp stands twice; otherwise the last one counts",
+    )
+    unknown_models: Literal["count", "dlq"] = Field(
+        default="count",
+        description="events of models that are not configured: counted under __unknown__, or dead letters",
+    )
 
 
 class PredictionsTopic(Section):
@@ -210,6 +218,10 @@ class Target(Section):
         default=None, description="[low, high]; values outside count as out of range"
     )
     watch: bool = Field(default=True, description="false: not read, not counted")
+    coerce: bool = Field(
+        default=False,
+        description='a text that is a JSON number ("12.5") counts as that number, for every model of the topic; it is slow',
+    )
 
     @field_validator("range")
     @classmethod

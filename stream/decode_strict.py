@@ -1,9 +1,6 @@
 """The strict tier: one record at a time, and the only judge of what is a dead letter.
 
-The parser is the standard library's C scanner with hooks, not orjson, for three reasons: numbers stay as they were written
-(an id of 30 digits, a version 1.10, a decimal timestamp in seconds are exact), NaN and Infinity literals are seen (Python's
-json.dumps writes them), and a number beyond float64 is told from malformed text. What orjson would refuse besides (bytes that
-are not UTF-8, half surrogate pairs, depth) is refused here by name; tests/laws compares the two.
+The parser is strict_json.py.
 
 Rules, in the order in which an event is judged (the first that fails names the dead letter):
   1. bytes: too large, empty, byte order mark, other encodings, other formats, UTF-8
@@ -16,7 +13,6 @@ About 40 us an event.
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from dataclasses import dataclass
@@ -27,39 +23,19 @@ from typing import Any
 import xxhash
 
 from stream.columns import Tag
-from stream.limits import (
-    DEPTH_MAX,
-    EVENT_BYTES_MAX,
-    EVENT_TIME_MS_MAX,
-    EVENT_TIME_MS_MIN,
-    ID_BYTES_MAX,
-    KEYS_MAX,
-    NAME_BYTES_MAX,
-)
+from stream.limits import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, ID_BYTES_MAX, NAME_BYTES_MAX
 from stream.mapping import UNIT_EXPONENT, Keys, Layout, Source, pointer
-
-
-class RefusedError(Exception):
-    """The event is a dead letter: a code of deadletter.REASONS, a detail without payload, a JSON pointer."""
-
-    def __init__(self, code: str, detail: str, path: str = "") -> None:
-        super().__init__(code, detail, path)
-        self.code, self.detail, self.path = code, detail, path
-
-
-class RawNumber(str):
-    """A JSON number as it was written."""
-
-    __slots__ = ()
-
-
-class _Other:
-    """What JSON has no word for."""
-
-
-ABSENT = _Other()
-NON_FINITE = _Other()
-BLOCKED = _Other()  # the way to it leads through a scalar or an array
+from stream.strict_json import (
+    ABSENT,
+    BLOCKED,
+    NON_FINITE,
+    Doubled,
+    RawNumber,
+    RefusedError,
+    number_in,
+    parse,
+    type_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +50,6 @@ class Row:
     tags: list[int]
 
 
-_WHITE = b" \t\n\r"
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_FORMATS = (
-    (b"\x1f\x8b", "gzip"),
-    (b"\x28\xb5\x2f\xfd", "zstd"),
-    (b"\x04\x22\x4d\x18", "lz4"),
-    (b"\xff\x06\x00\x00sNaPpY", "snappy"),
-    (b"\x82SNAPPY\x00", "snappy"),
-    (b"PK\x03\x04", "a zip file"),
-    (b"Obj\x01", "an Avro file"),
-    (b"PAR1", "Parquet"),
-    (b"\x80\x02", "a Python pickle"),
-    (b"\x80\x03", "a Python pickle"),
-    (b"\x80\x04", "a Python pickle"),
-    (b"\x80\x05", "a Python pickle"),
-    (b"<", "HTML or XML"),
-)
-_DECODER = json.JSONDecoder(parse_float=RawNumber, parse_int=RawNumber, parse_constant=lambda _name: NON_FINITE)
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
 )
@@ -106,17 +62,24 @@ _UNIT_BELOW = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", float("inf")))
 
 def decode_event(value: bytes, record_time_ms: int, layout: Layout) -> Row:
     """Decode one record's value. Raises RefusedError, never anything else."""
-    event = parse(value)
+    event = parse(value, note_doubles=layout.mapping.strict_duplicate_keys)
+    if layout.mapping.strict_duplicate_keys:
+        for source in (layout.prediction_id, layout.model, layout.version, layout.timestamp):
+            _check_once(event, source.keys)
     id_text = _id_text(_lookup(event, layout.prediction_id.keys), layout.prediction_id.keys)
     model_name = _name(event, layout.model, required=True)
     model = layout.models.index(model_name) if model_name in layout.models else -1
+    if model < 0 and layout.mapping.unknown_models == "dlq":
+        raise RefusedError("unknown_model", "the configuration names no such model", pointer(layout.model.keys))
     version = _name(event, layout.version, required=False)
     time_ms = _event_time(event, layout, record_time_ms)
     if model >= 0 and layout.features_of[model]:
         _check_container(event, layout.features)
     cells, tags = [], []
-    for keys, output, score in zip(layout.keys, layout.output, layout.score, strict=True):
+    for keys, output, score, coerce in zip(layout.keys, layout.output, layout.score, layout.coerce, strict=True):
         found = _lookup(event, keys)
+        if coerce and isinstance(found, str):
+            found = number_in(found)
         cell, tag = _cell(found)
         if output:
             _check_output(found, tag, keys, number=score)
@@ -133,106 +96,6 @@ def event_texts(value: bytes, layout: Layout) -> dict[int, str]:
     return {xxhash.xxh3_64_intdigest(text.encode()): text for text in texts}
 
 
-def parse(value: bytes) -> dict[str, Any]:
-    """The JSON object in `value`: numbers as RawNumber, NaN and Infinity as NON_FINITE. Raises RefusedError."""
-    _check_bytes(value)
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RefusedError("invalid_utf8", f"byte {error.start} is not UTF-8: {error.reason}") from None
-    _check_outline(value)
-    start = len(text) - len(text.lstrip(" \t\n\r"))
-    try:
-        document, end = _DECODER.raw_decode(text, start)
-    except json.JSONDecodeError as error:
-        place = len(text[: error.pos].encode())
-        what = error.msg.removesuffix(" at")
-        raise RefusedError("malformed_json", f"{what} at byte {place} of {len(value)}") from None
-    rest = text[end:].lstrip(" \t\n\r")
-    if rest:
-        place = len(value) - len(rest.encode())
-        if isinstance(document, dict | list):
-            raise RefusedError(
-                "trailing_data", f"the JSON ends before byte {place} of {len(value)}; one event per record"
-            )
-        raise RefusedError("malformed_json", f"no JSON at byte {place} of {len(value)}")
-    if not isinstance(document, dict):
-        raise RefusedError("not_an_object", f"the event is {_type_name(document)}, expected an object")
-    if _SURROGATE.search(text):
-        _check_surrogates(document)
-    return document
-
-
-def _check_bytes(value: bytes) -> None:
-    if len(value) > EVENT_BYTES_MAX:
-        raise RefusedError("too_large", f"{len(value)} bytes; at most {EVENT_BYTES_MAX} are read")
-    if not value.strip(_WHITE):
-        raise RefusedError("empty_value", f"{len(value)} bytes of white space" if value else "no bytes")
-    if value.startswith(b"\xef\xbb\xbf"):
-        raise RefusedError("bom", "starts with a UTF-8 byte order mark")
-    head = value[:4]
-    if head[:2] in {b"\xff\xfe", b"\xfe\xff"} or head == b"\x00\x00\xfe\xff":
-        raise RefusedError("encoding", "starts with a byte order mark of UTF-16 or UTF-32")
-    wide = (head[:1] in b"{[" and head[1:2] == b"\x00", head[:1] == b"\x00" and head[1:2] in b"{[")
-    if len(head) == 4 and (any(wide) or (head[:3] == b"\x00\x00\x00" and head[3:] in b"{[")):
-        raise RefusedError("encoding", "zero bytes between the characters: UTF-16 or UTF-32")
-    if head[:1] == b"\x00" and len(value) >= 5:
-        schema = int.from_bytes(value[1:5], "big")
-        raise RefusedError(
-            "looks_like_confluent", f"magic byte 0, schema id {schema}: Avro, Protobuf or JSON Schema framing"
-        )
-    if _kind(value):
-        raise RefusedError("malformed_json", f"not JSON{_kind(value)}")
-
-
-def _kind(value: bytes) -> str:
-    head = value[:64].lstrip(_WHITE)
-    names = [name for magic, name in _FORMATS if head.startswith(magic)]
-    return f"; looks like {names[0]}" if names else ""
-
-
-def _check_outline(value: bytes) -> None:
-    """Refuse depth and numbers of keys before the recursive scanner sees them; linear, and skipped for plain events."""
-    many_keys, deep = value.count(b":") > KEYS_MAX, value.count(b"{") + value.count(b"[") > DEPTH_MAX
-    if not many_keys and not deep:
-        return
-    outside = _STRING.sub(b"", value)
-    depth = 0
-    for bracket in outside.translate(None, _NOT_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > DEPTH_MAX:
-            raise RefusedError("too_deep", f"nested deeper than {DEPTH_MAX}")
-    if outside.count(b":") > KEYS_MAX:
-        raise RefusedError("too_many_keys", f"more than {KEYS_MAX} keys")
-
-
-def _check_surrogates(document: dict[str, Any]) -> None:
-    """Half a surrogate pair anywhere is no text: it could neither be hashed nor stored."""
-    todo: list[Any] = [document]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, dict):
-            todo += [*item.keys(), *item.values()]
-        elif isinstance(item, list):
-            todo += item
-        elif isinstance(item, str) and not item.isascii():
-            try:
-                item.encode()
-            except UnicodeEncodeError:
-                raise RefusedError("invalid_unicode", "a \\u escape names half a surrogate pair") from None
-
-
-def _type_name(value: object) -> str:
-    if value is NON_FINITE:
-        return "NaN or Infinity"
-    if isinstance(value, RawNumber):
-        return "a number"
-    if value is BLOCKED:
-        return "behind something that is no object"
-    names = {dict: "an object", list: "an array", str: "a text", bool: "a bool", type(None): "null"}
-    return names[type(value)]
-
-
 def _lookup(event: dict[str, Any], keys: Keys) -> Any:
     """The value at `keys`: ABSENT also where the way leads through null, BLOCKED through anything else but objects."""
     here: Any = event
@@ -241,6 +104,15 @@ def _lookup(event: dict[str, Any], keys: Keys) -> Any:
             return ABSENT if here is None or here is ABSENT else BLOCKED
         here = here.get(key, ABSENT)
     return here
+
+
+def _check_once(event: dict[str, Any], keys: Keys) -> None:
+    """Refuse an event in which a key of this path stands twice: which of the two was meant is not known."""
+    here: Any = event
+    for depth, key in enumerate(keys):
+        if isinstance(here, Doubled) and key in here.twice:
+            raise RefusedError("duplicate_key", "the key stands more than once", pointer(keys[: depth + 1]))
+        here = here.get(key) if isinstance(here, dict) else None
 
 
 def _cell(value: Any) -> tuple[int, int]:
@@ -266,7 +138,7 @@ def _check_output(value: Any, tag: int, keys: Keys, *, number: bool) -> None:
         raise RefusedError("number_out_of_range", "beyond float64", pointer(keys))
     if tag == Tag.INVALID or (number and tag in {Tag.TEXT, Tag.BOOL}):
         expected = "a number" if number else "a number, a text or a bool"
-        raise RefusedError("type", f"{_type_name(value)}, expected {expected}", pointer(keys))
+        raise RefusedError("type", f"{type_name(value)}, expected {expected}", pointer(keys))
 
 
 def _check_container(event: dict[str, Any], keys: Keys) -> None:
@@ -274,7 +146,7 @@ def _check_container(event: dict[str, Any], keys: Keys) -> None:
     if value is ABSENT:
         raise RefusedError("missing_field", "the event carries no features", pointer(keys))
     if value is not None and not isinstance(value, dict):
-        raise RefusedError("type", f"{_type_name(value)}, expected an object", pointer(keys))
+        raise RefusedError("type", f"{type_name(value)}, expected an object", pointer(keys))
 
 
 def _id_text(value: Any, keys: Keys) -> str:
@@ -285,7 +157,7 @@ def _id_text(value: Any, keys: Keys) -> str:
     if value is NON_FINITE:
         raise RefusedError("non_finite", "the prediction_id is NaN or Infinity", path)
     if not isinstance(value, str):
-        raise RefusedError("bad_id", f"the prediction_id is {_type_name(value)}, expected a text or a number", path)
+        raise RefusedError("bad_id", f"the prediction_id is {type_name(value)}, expected a text or a number", path)
     length = len(value.encode())
     if not 0 < length <= ID_BYTES_MAX:
         raise RefusedError("bad_id", f"the prediction_id has {length} bytes, expected 1 to {ID_BYTES_MAX}", path)
@@ -304,7 +176,7 @@ def _name(event: dict[str, Any], source: Source, *, required: bool) -> str:
     if value is NON_FINITE:
         raise RefusedError("non_finite", "NaN or Infinity, expected a text or a number", path)
     if not isinstance(value, str):
-        raise RefusedError("type", f"{_type_name(value)}, expected a text or a number", path)
+        raise RefusedError("type", f"{type_name(value)}, expected a text or a number", path)
     length = len(value.encode())
     if length > NAME_BYTES_MAX or (required and not length):
         raise RefusedError("bad_name", f"{length} bytes, expected 1 to {NAME_BYTES_MAX}", path)
@@ -325,7 +197,7 @@ def _event_time(event: dict[str, Any], layout: Layout, record_time_ms: int) -> i
         return _number_time(value, layout.mapping.timestamp_unit, path)
     if isinstance(value, str):
         return _in_range(_rfc3339(value, path), "the timestamp", path)
-    raise RefusedError("type", f"the timestamp is {_type_name(value)}, expected a text or a number", path)
+    raise RefusedError("type", f"the timestamp is {type_name(value)}, expected a text or a number", path)
 
 
 def _number_time(raw: RawNumber, unit: str, path: str) -> int:

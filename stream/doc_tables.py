@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from detectors import REGISTRY, load
+from stream.bad_input import rows as bad_input_rows
 from stream.config_errors import ERROR_CODES
 from stream.deadletter import REASONS
 from stream.limits import LIMITS
@@ -45,6 +46,10 @@ def reasons() -> str:
     return _markdown(("dlq.reason", "meaning"), [(f"`{code}`", meaning) for code, meaning in REASONS.items()])
 
 
+def bad_input() -> str:
+    return _markdown(("row", "what comes in", "what becomes of it"), bad_input_rows())
+
+
 def limits() -> str:
     """By name: which modules declare some, and in which order they were imported, is no business of the reader's."""
     package = Path(__file__).parent
@@ -75,6 +80,7 @@ def detectors() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "topics": topics,
     "reasons": reasons,
+    "bad_input": bad_input,
     "limits": limits,
     "errors": errors,
     "metrics": metrics,

@@ -33,6 +33,8 @@ class Mapping:
                      (with a guess of the unit), because a wrong guess would put a whole topic into the wrong year.
     timestamp        "$record" takes Kafka's record time instead
     features, segments   path of the object that holds them; "" = the event itself
+    strict_duplicate_keys   refuse an event in which a key on the way to its id, model, version or time stands twice
+    unknown_models       "dlq" refuses events of models that the layout does not name; "count" keeps them, counted
     """
 
     prediction_id: str = "prediction_id"
@@ -44,6 +46,8 @@ class Mapping:
     prediction: str = PREDICTION
     scores: dict[str, str] = field(default_factory=lambda: {"score": "score"}, hash=False)
     segments: str = SEGMENTS
+    strict_duplicate_keys: bool = False
+    unknown_models: str = "count"
 
     def __post_init__(self) -> None:
         if self.timestamp_unit not in UNITS:
@@ -114,6 +118,7 @@ class Layout:
     keys             keys of each column, same order
     output           per column: True for the prediction and the scores, whose bad values refuse the event
     score            per column: True for the scores, which are numbers
+    coerce           per column: True where a text that is a JSON number counts as that number
     features         keys of the container of features; `features_of[i]`: model i's events must have it
     """
 
@@ -123,6 +128,7 @@ class Layout:
     keys: tuple[Keys, ...]
     output: tuple[bool, ...]
     score: tuple[bool, ...]
+    coerce: tuple[bool, ...]
     prediction_id: Source
     model: Source
     version: Source
@@ -138,9 +144,10 @@ class Layout:
         paths: Sequence[str],
         *,
         with_features: Collection[str] | None = None,
+        coerce: Collection[str] = (),
     ) -> Layout:
         """Resolve every path once. `with_features`: models whose events must carry the features object (None = all,
-        where any feature is wanted). Raises MappingError.
+        where any feature is wanted). `coerce`: paths whose texts may be numbers. Raises MappingError.
         """
         for what, names in (("model", models), ("path", paths)):
             if len(set(names)) != len(names):
@@ -153,6 +160,7 @@ class Layout:
             keys=tuple(cell_keys(mapping, path) for path in paths),
             output=tuple(path == PREDICTION or path in mapping.scores for path in paths),
             score=tuple(path in mapping.scores for path in paths),
+            coerce=tuple(path in coerce for path in paths),
             prediction_id=Source.of(mapping.prediction_id),
             model=Source.of(mapping.model),
             version=Source.of(mapping.version),

@@ -223,7 +223,14 @@ def collector_plan(
     )
     with_features = [model.model for model in models if any(target.role is Role.FEATURE for target in model.targets)]
     mapping = mapping_of(config.topics.predictions.mapping)
-    return plan, Layout.compile(mapping, [model.model for model in models], paths, with_features=with_features)
+    names = [model.model for model in models]
+    return plan, Layout.compile(mapping, names, paths, with_features=with_features, coerce=coerced_paths(config))
+
+
+def coerced_paths(config: Config) -> set[str]:
+    """Paths at which a text may be a number: a column is read once, so one model's word holds for all."""
+    names = {name for model in config.models.values() for name, target in model.targets.items() if target.coerce}
+    return names | {f"features.{name}" for name in names}
 
 
 def policy_of(config: Config) -> Policy:
@@ -240,6 +247,7 @@ def collector_hash(config: Config, plan: CollectorPlan) -> str:
         "lateness_ms": plan.lateness_ms,
         "max_future_skew_ms": plan.max_future_skew_ms,
         "dedup": plan.dedup,
+        "coerce": sorted(coerced_paths(config)),
     }
     return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 

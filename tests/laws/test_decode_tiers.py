@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from stream.columns import Columns, Records, Tag
 from stream.decode import Layout, Mapping, decode, decode_strict, records_from_lines
-from stream.decode_strict import RefusedError, parse
 from stream.kernels.framing import join_records
+from stream.strict_json import RefusedError, parse
 
 NUMBERS = (
     "0 -0 -0.0 1 -1 7 129.5 0.1 1e5 1E-7 1e+05 123456789 1e22 1e23 9007199254740992 9007199254740993 -9007199254740993.0 "
