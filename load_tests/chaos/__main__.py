@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import json
 import logging
 import shutil
@@ -24,8 +23,10 @@ from typing import Any
 
 from load_tests.chaos.cluster import Cluster
 from load_tests.chaos.director import Director
+from load_tests.chaos.evidence import collect
 from load_tests.chaos.faults import Plan
 from load_tests.chaos.report import idle_then_active, report, restores
+from load_tests.chaos.verdict import judge
 
 
 async def run(folder: Path, *, kills: int, workers: int, seed: int, snapshot_s: float) -> dict[str, Any]:
@@ -39,11 +40,9 @@ async def run(folder: Path, *, kills: int, workers: int, seed: int, snapshot_s: 
             await director.run()
         finally:
             director.end()
-        evidence = await importlib.import_module("load_tests.chaos.evidence").collect(cluster.servers, cluster.config)
+        evidence = await collect(cluster.servers, cluster.config)
         evidence.save(folder / "evidence")
-        verdict = await asyncio.to_thread(
-            importlib.import_module("load_tests.chaos.verdict").judge, evidence, cluster.config_path
-        )
+        verdict = await asyncio.to_thread(judge, evidence, cluster.config_path)
         idles = await asyncio.to_thread(idle_then_active, cluster)
         return report(director, verdict, idles, restores(folder), time.monotonic() - began)
     finally:
