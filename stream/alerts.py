@@ -139,24 +139,22 @@ class AlertBook:
     def end(
         self, reason: str, end_ms: int, *, historical: bool, series: str | None = None, target: str | None = None
     ) -> list[Output]:
-        """Resolve all incidents (of this series, of this target) but those of the job, in canonical order."""
+        """Resolve all incidents (of this series, of this target), in canonical order."""
         ended = [
             incident
             for _, incident in sorted(self.open.items())
-            if incident.kind is not Kind.JOB and series in (None, incident.series) and target in (None, incident.target)
+            if series in (None, incident.series) and target in (None, incident.target)
         ]
         for incident in ended:
             del self.open[incident.series, incident.segment, incident.target]
         last = {"historical": historical}
         return [self.resolved(incident, reason, end_ms, incident.data | last) for incident in ended]
 
-    def resolved(
-        self, incident: Incident, reason: str, end_ms: int, data: Mapping[str, Any], text: str | None = None
-    ) -> Output:
-        """The event that ends an incident; `text` says why where `reason` does not."""
-        if text is None and reason == INSIDE:
+    def resolved(self, incident: Incident, reason: str, end_ms: int, data: Mapping[str, Any]) -> Output:
+        """The event that ends an incident."""
+        text = f"{incident.target} is no longer judged as before: {reason}"
+        if reason == INSIDE:
             text = f"{incident.target} is back inside its tolerance, {self.settings.resolve_after} windows in a row"
-        text = text or f"{incident.target} is no longer judged as before: {reason}"
         said = {"summary": f"{text}; open since {clock(incident.opened_ms, end_ms)}.", "reason": reason}
         return self.event(Transition.RESOLVED, incident, end_ms, {**data, **said})
 
@@ -174,25 +172,15 @@ class AlertBook:
             "versions": list(incident.versions),
             "segment": incident.segment,
             "target": incident.target,
-            "since": instant(incident.since_ms),
+            "since_ms": incident.since_ms,
             "owner": settings.owner,
             "runbook": settings.runbook,
             "detection": detection,
             **data,
         }
-        event = {
-            "specversion": "1.0",
-            "type": f"driftline.alert.{transition}.v1",
-            "source": f"driftline/{quote(settings.model, safe='')}",
-            "id": digest(incident.id, transition.value, end_ms, detection),
-            "time": instant(end_ms),
-            "subject": f"{incident.kind}/{quote(incident.target, safe='')}",
-            "datacontenttype": "application/json",
-            "data": {name: value for name, value in body.items() if value is not None},
-        }
-        value = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
-        headers = (("content-type", b"application/cloudevents+json"),)
-        return Output(TopicRole.ALERTS.value, settings.model.encode(), value, headers=headers)
+        ident = digest(incident.id, transition.value, end_ms, detection)
+        source = quote(settings.model, safe="")
+        return cloud_event(transition, source=source, key=settings.model, ident=ident, end_ms=end_ms, data=body)
 
     def _opened(self, seen: Observation) -> Incident:
         parts = (self.settings.model, seen.series, seen.segment, seen.kind.value, seen.target, seen.end_ms)
@@ -216,6 +204,27 @@ class AlertBook:
             Incident(**{**saved, "kind": Kind(saved["kind"]), "versions": tuple(saved["versions"])}) for saved in header
         ]
         self.open = {(each.series, each.segment, each.target): each for each in incidents}
+
+
+def cloud_event(
+    transition: Transition, *, source: str, key: str, ident: str, end_ms: int, data: Mapping[str, Any]
+) -> Output:
+    """CloudEvents 1.0, structured JSON, keyed by what it is about. What is None in `data` is left out."""
+    said = {name: value for name, value in data.items() if value is not None}
+    said["since"] = instant(said.pop("since_ms"))
+    event = {
+        "specversion": "1.0",
+        "type": f"driftline.alert.{transition}.v1",
+        "source": f"driftline/{source}",
+        "id": ident,
+        "time": instant(end_ms),
+        "subject": f"{data['kind']}/{quote(data['target'], safe='')}",
+        "datacontenttype": "application/json",
+        "data": said,
+    }
+    value = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+    headers = (("content-type", b"application/cloudevents+json"),)
+    return Output(TopicRole.ALERTS.value, key.encode(), value, headers=headers)
 
 
 def historical(end_ms: int, log_ms: int) -> bool:

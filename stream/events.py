@@ -122,7 +122,8 @@ class AlertData(Closed):
     incident: str
     kind: Kind
     severity: Severity
-    model: str
+    model: str | None = Field(default=None, description="absent where kind is job: those are of a topic")
+    topic: str | None = Field(default=None, description="source topic of an alert whose kind is job")
     versions: list[str]
     segment: str
     target: str
@@ -142,7 +143,10 @@ class AlertData(Closed):
 
 
 class AlertEvent(BaseModel):
-    """One transition of an incident: CloudEvents 1.0, structured JSON, key = model. `time` is the window's end."""
+    """One transition of an incident: CloudEvents 1.0, structured JSON, key = model, or the topic where kind is job.
+
+    `time` is the window's end.
+    """
 
     model_config = ConfigDict(extra="allow", title="driftline alert")
 

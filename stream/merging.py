@@ -57,6 +57,7 @@ class Group(NamedTuple):
 
 BlockKey = tuple[int, str, str, str, str, str, int]
 REFERENCE = 5  # place in a BlockKey
+LOST_PANES = "lost_panes"  # counter beside the marker's own: records of this panes partition that were never read
 Wire = tuple[bytes, ...]
 
 
@@ -69,23 +70,42 @@ class Marked:
     counters: dict[str, int]
 
 
+class Hole(NamedTuple):
+    """What is not complete: everything of `partition` in [start_ms, end_ms). `events`, `pane_records`: how many are lost."""
+
+    start_ms: int
+    end_ms: int
+    partition: int
+    events: int
+    pane_records: int
+
+
 @dataclass(slots=True)
 class Source:
-    """State of one source partition. `panes`: edge -> block -> its wire records, unmarked and marked but not complete."""
+    """State of one source partition. `panes`: edge -> block -> its wire records, unmarked and marked but not complete.
+
+    gap: of its last marker; lost_panes, told_panes: records of the panes partition lost so far, and as of its last marker.
+    """
 
     epoch: int = 0
     marked_ms: int = EDGE_MIN
     idle: bool = False
+    gap: int = 0
+    lost_panes: int = 0
+    told_panes: int = 0
     panes: dict[int, dict[BlockKey, Wire]] = field(default_factory=dict)
     markers: list[Marked] = field(default_factory=list)
 
 
 class Merger:
-    """Collects records, gives out complete edges. `low_ms`: everything before it is complete."""
+    """Collects records, gives out complete edges. `low_ms`: everything before it is complete, but for `holes`;
+    `largest_ms`: the largest event time of any marker.
+    """
 
     def __init__(self, sources: int) -> None:
         self.sources = [Source() for _ in range(sources)]
-        self.low_ms = EDGE_MIN
+        self.low_ms = self.largest_ms = EDGE_MIN
+        self.holes: list[Hole] = []
         self._given_ms = EDGE_MIN
         self._dirty: set[tuple[int, int]] = set()
         self._saved: set[str] = set()  # names of live blobs
@@ -110,12 +130,46 @@ class Merger:
             return False
         if body.edge_ms <= source.marked_ms:
             return False
+        self._note_hole(source, body)
         source.marked_ms, source.idle = body.edge_ms, body.idle
-        source.markers.append(Marked(body.edge_ms, body.plans, body.counters))
+        self.largest_ms = max(self.largest_ms, body.largest_ms)
+        counters = body.counters | {LOST_PANES: source.lost_panes} if source.lost_panes else body.counters
+        source.markers.append(Marked(body.edge_ms, body.plans, counters))
         low_ms = min(each.marked_ms for each in self.sources)
         moved = low_ms > self.low_ms
         self.low_ms = low_ms
         return moved
+
+    def _note_hole(self, source: Source, marker: Marker) -> None:
+        """Which edges lack events that were lost between the marker before and this one.
+
+        None of them can have belonged to an edge that was marked before: it would have been late. The last of them stood
+        before a record at largest_ms or earlier that was not late, so it was below largest_ms + lateness; and lateness is
+        less than a pane more than largest_ms - edge_ms, if events and no tick have moved the edge.
+        """
+        events = marker.counters.get("gap", 0) - source.gap
+        records = source.lost_panes - source.told_panes
+        if events > 0 or records > 0:
+            end_ms = max(marker.edge_ms, 2 * marker.largest_ms - marker.edge_ms) if events > 0 else marker.edge_ms
+            self.holes.append(Hole(source.marked_ms, end_ms, marker.partition, max(events, 0), records))
+        source.gap, source.told_panes = marker.counters.get("gap", 0), source.lost_panes
+
+    def lose(self, records: int) -> None:
+        """So many records of the log were deleted before they were read: any source partition's, of any unmarked edge."""
+        for source in self.sources:
+            source.lost_panes += records
+
+    def holes_in(self, start_ms: int, end_ms: int) -> list[Hole]:
+        """Holes that touch [start_ms, end_ms), all of which is before `low_ms`, in canonical order."""
+        return sorted(hole for hole in self.holes if hole.start_ms < end_ms and start_ms < hole.end_ms)
+
+    def forget_holes(self, before_ms: int) -> None:
+        """No window still to close begins before `before_ms`."""
+        self.holes = [hole for hole in self.holes if hole.end_ms > before_ms]
+
+    def first_mark(self, from_ms: int) -> int:
+        """The smallest edge that is some source partition's first marker at or after `from_ms`, which all have passed."""
+        return min(next(marked.edge_ms for marked in s.markers if marked.edge_ms >= from_ms) for s in self.sources)
 
     def complete(self) -> Iterator[tuple[int, dict[str, dict[Group, Tally]]]]:
         """Every newly complete edge with panes, ascending: edge, model -> group -> tally, models and groups sorted.
@@ -193,11 +247,15 @@ class Merger:
         """Everything but the panes, for the caller's own blob."""
         return {
             "low_ms": self.low_ms,
+            "largest_ms": self.largest_ms,
+            "holes": [list(hole) for hole in sorted(self.holes)],
             "sources": [
                 {
                     "epoch": source.epoch,
                     "marked_ms": source.marked_ms,
                     "idle": source.idle,
+                    "gap": source.gap,
+                    "lost_panes": [source.lost_panes, source.told_panes],
                     "markers": [[m.edge_ms, m.plans, m.counters] for m in source.markers],
                 }
                 for source in self.sources
@@ -226,9 +284,11 @@ class Merger:
                 f"the snapshot has {len(header['sources'])} source partitions, the predictions topic {len(self.sources)}"
             )
         self.low_ms = self._given_ms = header["low_ms"]
+        self.largest_ms, self.holes = header["largest_ms"], [Hole(*saved) for saved in header["holes"]]
         self._dirty.clear()
         for source, saved in zip(self.sources, header["sources"], strict=True):
             source.epoch, source.marked_ms, source.idle = saved["epoch"], saved["marked_ms"], saved["idle"]
+            source.gap, (source.lost_panes, source.told_panes) = saved["gap"], saved["lost_panes"]
             source.markers = [Marked(*marked) for marked in saved["markers"]]
             source.panes = {}
         self._saved = {name for name in blobs if name.startswith("panes/")}

@@ -5,6 +5,11 @@ references, versions and segments as they sort, `all` first. So outputs are a fu
 
 Plans. Panes are merged only with their like. While partitions count with different plans, windows are recorded and not
 judged; the transition ends at the first edge whose panes, and the markers of all partitions, carry one plan.
+
+Holes. A window of which events were lost is recorded and not judged: what retention took is a stretch of time of one
+source partition, so what is left is no sample of the traffic, and the bound on false alarms is for windows exchangeable
+with the reference's. Evidence, alerts, learning and the window before stay as if it had not been; its time is in the
+weight of the next one. Which windows are left out does not depend on what is in them, so the bound holds for the others.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from detectors.verdict import Level
 from stream.alert_bodies import Case, alert_data, observation, resolved_data
 from stream.alerts import INSIDE, NEW_REFERENCE, NO_TARGET, RETIRED, Transition, historical
 from stream.learning import Learner
-from stream.merging import Group
+from stream.merging import Group, Hole
 from stream.model_state import SERIES_NAME_SLASHES, ModelState, Previous
 from stream.monitor_settings import SPLIT, MonitorSettings
 from stream.plan import ALL
@@ -65,11 +70,12 @@ class Context:
     reference: str
     profile: ReferenceProfile | None
     state: State
+    holes: Sequence[Hole]
 
 
 class ModelMonitor(ModelState):
-    """Steps of one model. `emit` takes every output, in order; `profiles` finds a reference by its id; `counters` are those of all
-    source partitions at a window's end.
+    """Steps of one model. `emit` takes every output, in order; `profiles` finds a reference by its id; `holes_in` says what
+    [start_ms, end_ms) lacks.
     """
 
     def __init__(
@@ -78,14 +84,13 @@ class ModelMonitor(ModelState):
         model: str,
         emit: Callable[[Output], None],
         profiles: Profiles,
-        counters: Callable[[int], Sequence[Mapping[str, int]]],
+        holes_in: Callable[[int, int], Sequence[Hole]],
     ) -> None:
         super().__init__(settings, model)
         self.all_settings = settings
         self.emit = emit
         self.profiles = profiles
-        self.counters = counters
-        self.watched = model in settings.models
+        self.holes_in = holes_in
         self.log_ms = 0  # LogAppendTime of the marker that is being applied
         self._lenses: dict[tuple[str, tuple[str, ...]], Lens] = {}
         self._prepared: dict[tuple[str, str, Promise], default.Prepared] = {}
@@ -172,22 +177,19 @@ class ModelMonitor(ModelState):
         previous = self.previous
         elapsed_ms = window.start_ms - previous.start_ms if previous else self._lengths().every_ms
         traffic = Traffic(elapsed_ms, previous.events if previous else now, now)
+        holes = self.holes_in(window.start_ms, window.end_ms)
         for plan, reference in sorted({(group.plan, group.reference) for group in groups}):
             part = {group: tally for group, tally in groups.items() if group[:2] == (plan, reference)}
-            self._close_plan(window, plan, reference, part, traffic)
-        if self.steady is not None:
+            profile = self._profile(reference)
+            context = Context(window, plan, reference, profile, self._state(window, profile, holes), holes)
+            self._close_plan(context, part, traffic)
+        if self.steady is not None and not holes:
             self.previous = Previous(window.start_ms, now)
         self._retire(window.end_ms)
-        if self.watched and window.sufficient:
-            late = historical(window.end_ms, self.log_ms)
-            self._emit_all(self.late.observe(self.book, window, self.counters(window.end_ms), historical=late))
 
-    def _close_plan(
-        self, window: Window, plan: str, reference: str, groups: dict[Group, Tally], traffic: Traffic
-    ) -> None:
+    def _close_plan(self, context: Context, groups: dict[Group, Tally], traffic: Traffic) -> None:
         """Everything of one plan in a window: inputs of the reference, then outputs of each version."""
-        profile = self._profile(reference)
-        context = Context(window, plan, reference, profile, self._state(window, profile))
+        plan, reference, profile = context.plan, context.reference, context.profile
         segments = sorted({group.segment for group in groups}, key=lambda segment: (segment != ALL, segment))
         versions = sorted({group.version for group in groups})
         feeding = versions if self.settings.traffic == SPLIT else [traffic.main_version]
@@ -212,16 +214,18 @@ class ModelMonitor(ModelState):
                         SeriesKey(reference, version, segment), context, (version,), chosen, traffic.weight(version)
                     )
         for key in self.series:
-            if key.outputs and key.version not in versions:
+            if key.outputs and key.version not in versions and not context.holes:
                 self.series[key].skip(traffic.weight(key.version))
                 self.changed_series.add(key)
         if context.state is State.LEARNING and profile is not None:
             fed = [tally for group, tally in groups.items() if group.segment == ALL and group.version in feeding]
-            self._learn_window(window, fed)
+            self._learn_window(context.window, fed)
 
-    def _state(self, window: Window, profile: ReferenceProfile | None) -> State:
+    def _state(self, window: Window, profile: ReferenceProfile | None, holes: Sequence[Hole]) -> State:
         if self.steady is None:
             return State.TRANSITION
+        if holes:
+            return State.INCOMPLETE
         if profile is None:
             return State.LEARNING if self.settings.learn_first else State.RECORDED
         if not profile.complete:
@@ -266,6 +270,7 @@ class ModelMonitor(ModelState):
             drifting=drifting,
             labels={} if profile is None else self._lens(profile, tally.names).labels,
             learning=self.learner.progress if self.learner is not None and state is State.LEARNING else None,
+            holes=context.holes,
         )
         self._emit_all(window_outputs(recorded, self.settings))
 

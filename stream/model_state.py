@@ -9,7 +9,6 @@ from typing import Any
 from detectors.reference import ReferenceProfile
 from stream import container
 from stream.alerts import AlertBook
-from stream.late_events import LateEvents
 from stream.learning import Learner
 from stream.merging import Group
 from stream.monitor_settings import ModelSettings, MonitorSettings, digest
@@ -48,7 +47,6 @@ class ModelState:
         self.book = AlertBook(self.settings)
         self.learner: Learner | None = None
         self.learnt: ReferenceProfile | None = None  # with cut points only, or complete: this model's own
-        self.late = LateEvents()
         self.revision = 0  # of the control record of the reference
         self.changed = True
         self.changed_series: set[SeriesKey] = set()
@@ -103,7 +101,6 @@ class ModelState:
             "reference": self.reference,
             "previous": None if previous is None else [previous.start_ms, previous.events],
             "windows": [windows.start_ms, windows.last_ms, windows.events, windows.closed_ms],
-            "late": [self.late.late, self.late.consumed],
             "revision": self.revision,
             "incidents": self.book.to_header(),
         }
@@ -130,7 +127,6 @@ class ModelState:
         self.steady, self.names, self.reference = header["steady"], tuple(header["names"]), header["reference"]
         self.previous = None if header["previous"] is None else Previous(*header["previous"])
         self.windows = WindowList(*header["windows"])
-        self.late = LateEvents(*header["late"])
         self.revision = header["revision"]
         self.book.load(header["incidents"])
         self.groups = {}

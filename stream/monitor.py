@@ -5,15 +5,21 @@ record and loaded again goes on as if nothing had happened (tests/laws/test_moni
 
 Cost grows with targets x windows, never with events. Memory: the open window and the detectors of every model, and the panes
 between the slowest and the fastest source partition.
+
+The partition that the topic's name falls on also watches the job (job_alerts.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import xxhash
+
 from detectors.reference import ReferenceProfile
 from stream import container
-from stream.merging import Merger, PaneRecord, UnknownSourceError
+from stream.claims import GAP
+from stream.job_alerts import JobWatch
+from stream.merging import Hole, Merger, PaneRecord, UnknownSourceError
 from stream.model_monitor import ModelMonitor
 from stream.monitor_settings import ModelSettings, MonitorSettings, Threshold
 from stream.panes import Pane
@@ -68,6 +74,8 @@ class Monitor:
         self.position = 0
         self.merger = Merger(sources)
         self.models: dict[str, ModelMonitor] = {}
+        speaks = xxhash.xxh3_64_intdigest(settings.topic.encode()) % settings.partitions == partition
+        self.job = JobWatch(settings.job, settings.topic, settings.resolution_ms) if speaks else None
         self._resuming = False
         self._saved_meta = b""
 
@@ -88,8 +96,12 @@ class Monitor:
             self.position = record.offset + 1
 
     def decide(self, decision: Decision) -> None:
-        """The monitor takes no decisions: what it needs to know comes with the panes."""
-        raise UnknownDecisionError(f"monitor: no decision {decision.kind!r} is known")
+        """Only claims.GAP: panes were deleted before they were read. Everything else that it needs comes with the panes."""
+        if decision.kind != GAP:
+            raise UnknownDecisionError(f"monitor: no decision {decision.kind!r} is known")
+        first, stop = decision.body[TopicRole.PANES.value]
+        self.merger.lose(stop - first)
+        self.position = stop
 
     def changed_blobs(self) -> dict[str, bytes | None]:
         """Every blob that changed since the last call; None = gone."""
@@ -101,6 +113,7 @@ class Monitor:
             "app_version": self.app_version,
             "merger": self.merger.header(),
             "models": sorted(self.models),
+            "job": None if self.job is None else self.job.header(),
         }
         meta = container.encode("monitor", VERSION, header, {})
         if meta != self._saved_meta:
@@ -115,20 +128,22 @@ class Monitor:
         self.position = header["position"]
         self.merger = Merger(len(self.merger.sources))
         self.merger.load(header["merger"], blobs)
+        if self.job is not None and header["job"] is not None:
+            self.job.load(header["job"])
         for name in header["models"]:
             self._model(name).load(blobs)
         self._resuming = True
 
     def _model(self, name: str) -> ModelMonitor:
         if name not in self.models:
-            self.models[name] = ModelMonitor(self.settings, name, self._emit, self.profiles.__getitem__, self._counters)
+            self.models[name] = ModelMonitor(self.settings, name, self._emit, self.profiles.__getitem__, self._holes_in)
         return self.models[name]
 
     def _emit(self, output: Output) -> None:
         self.outbox.append(output)  # looked up each time: the owner takes the list away
 
-    def _counters(self, end_ms: int) -> list[dict[str, int]]:
-        return self.merger.counters_at(end_ms)
+    def _holes_in(self, start_ms: int, end_ms: int) -> list[Hole]:
+        return self.merger.holes_in(start_ms, end_ms)
 
     def _advance(self, log_ms: int) -> None:
         """Edges have become complete: windows close, in the order of edges and models."""
@@ -140,6 +155,10 @@ class Monitor:
         for name in sorted(self.models):
             self.models[name].log_ms = log_ms
             self.models[name].close(self.merger.low_ms)
+        if self.job is not None:
+            self.outbox.extend(self.job.advance(self.merger, log_ms))
+        starts = (model.windows.start_ms for model in self.models.values())
+        self.merger.forget_holes(min([self.merger.low_ms, *(start for start in starts if start is not None)]))
         self.merger.release()
 
     def _require(self, record: PaneRecord) -> None:

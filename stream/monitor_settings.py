@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
 from detectors.reference import WindowInfo, WindowRule
 from stream.plan import Role
+from stream.topics import TopicRole
 from stream.windows import Lengths
 
 DAY_MS = 86_400_000
@@ -94,11 +95,33 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class JobSettings:
+    """Limits of the job alerts (job_alerts.py), as shares of the events consumed; a stretch has at least `min_events`."""
+
+    dead_letter_share: float = 0.05
+    future_share: float = 0.01
+    late_share: float = 0.01
+    min_events: int = 1000
+    every_ms: int = 60_000
+    resolve_after: int = 3
+
+    def detection_hash(self) -> str:
+        """Names everything that decides about job alerts; part of every event id."""
+        return digest(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS).decode())
+
+
+@dataclass(frozen=True, slots=True)
 class MonitorSettings:
-    """All models, and the length of a pane. A model that is not listed is recorded with the defaults."""
+    """All models, and the length of a pane. A model that is not listed is recorded with the defaults.
+
+    topic, partitions, job: name of the predictions topic, number of panes partitions, limits of the topic's job alerts.
+    """
 
     models: Mapping[str, ModelSettings]
     resolution_ms: int = 60_000
+    topic: str = TopicRole.PREDICTIONS.value
+    partitions: int = 1
+    job: JobSettings = JobSettings()
 
     def model(self, name: str) -> ModelSettings:
         return self.models[name] if name in self.models else ModelSettings(name)

@@ -22,6 +22,7 @@ def count_output(metrics: Metrics, partition: int, output: Output) -> None:
         metrics.add("markers_total" if output.barrier else "panes_total", partition=partition)
     elif output.topic == TopicRole.ALERTS:
         event = orjson.loads(output.value or b"{}")
+        model = str(event.get("data", {}).get("model", ""))  # none where the job is meant
         # type: io.driftline.alert.<transition>.v1
         transition = str(event.get("type", "")).rpartition(".v")[0].rpartition(".")[2]
         metrics.add("alerts_total", model=model, kind=event.get("data", {}).get("kind", ""), transition=transition)

@@ -28,7 +28,8 @@ def render_alert(event: Mapping[str, Any], *, colour: bool | None = None, width:
     width = min(max(width, WIDTH_MIN), WIDTH_MAX)
     data = event.get("data", {})
     label = _label(event)
-    plain = f"{_clock(str(event.get('time', '')))}  {label.upper()}  {clean(data.get('model', '?'))} · {headline(data)}"
+    about = clean(data.get("model") or data.get("topic") or "?")
+    plain = f"{_clock(str(event.get('time', '')))}  {label.upper()}  {about} · {headline(data)}"
     lines = textwrap.wrap(plain, width, subsequent_indent=" " * INDENT, break_on_hyphens=False)
     lines[0] = _painted(lines[0], label, colour=colour)
     for detail in _details(data):

@@ -17,6 +17,7 @@ import orjson
 
 from detectors.sketches.distinct import estimate
 from detectors.verdict import Verdict
+from stream.merging import Hole
 from stream.monitor_settings import ModelSettings
 from stream.panes import RECORD_BYTES_MAX
 from stream.stage import Output
@@ -38,12 +39,13 @@ class State(StrEnum):
     LEARNING = "learning"
     TRANSITION = "transition"  # partitions count with different plans
     INSUFFICIENT_DATA = "insufficient_data"
+    INCOMPLETE = "incomplete"  # events of it were deleted before they were read
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """One record before it is JSON. `drifting`: targets with an open incident; `labels`: of categorical targets' bins;
-    `learning`: how far a reference that is being learnt had come before this window.
+    `learning`: how far a reference that is being learnt had come before this window; `holes`: what it lacks.
     """
 
     series: str
@@ -59,6 +61,7 @@ class Recorded:
     drifting: frozenset[str]
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     learning: Mapping[str, Any] | None = None
+    holes: Sequence[Hole] = ()
 
 
 def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Output]:
@@ -73,11 +76,14 @@ def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Outp
         "window": window_body(window),
         "events": recorded.tally.events,
         "state": recorded.state.value,
+        "incomplete": bool(recorded.holes),
         "collector": recorded.plan,
         "detection": settings.detection_hash(),
     }
     if recorded.learning is not None:
         body["learning"] = dict(recorded.learning)
+    if recorded.holes:
+        body["lost"] = lost_body(recorded.holes)
     targets = _targets(recorded)
     whole = _encoded(body | {"targets": targets})
     if len(whole) <= RECORD_BYTES_MAX or len(targets) < 2:
@@ -93,6 +99,15 @@ def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Outp
 
 def _encoded(body: dict[str, Any]) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+
+
+def lost_body(holes: Sequence[Hole]) -> dict[str, Any]:
+    """What was lost in holes that touch a window: at most so much of it belongs to this one."""
+    return {
+        "events": sum(hole.events for hole in holes),
+        "pane_records": max(hole.pane_records for hole in holes),  # of all source partitions together, in each hole
+        "source_partitions": sorted({hole.partition for hole in holes}),
+    }
 
 
 def window_body(window: Window) -> dict[str, Any]:

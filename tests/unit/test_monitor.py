@@ -300,24 +300,6 @@ def test_ids_are_functions_of_what_happened():
     assert first["id"] != other["id"]
 
 
-def test_late_events_raise_a_job_alert():
-    stage = kit.monitor([PROFILE])
-    log = kit.Log()
-    late = 0
-    for edge in range(0, 200, 10):
-        late += 4 if 40 <= edge < 80 else 0
-        log.add(kit.pane(0, edge, 40, PROFILE))
-        log.add(kit.marker(0, edge + 10, counters={"consumed": 4 * edge + 40 + late, "late": late}))
-    found = kit.alerts(kit.run(stage, log))
-    assert [(a["type"].split(".")[2], a["subject"], a["time"][17:]) for a in found] == [
-        ("opened", "job/late_events", "00.060Z"), ("resolved", "job/late_events", "00.120Z")
-    ]  # fmt: skip
-    assert found[0]["data"]["summary"] == (
-        "9.1 % of the events of the predictions topic came too late to be counted since 00:00; 88 events, 8 of them late; "
-        "either its lateness is set too short or a producer's clock is wrong."
-    )
-
-
 # ---- transitions ----------------------------------------------------------------------------------------------------
 
 
