@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from stream.connection import KafkaUnreachableError, client_log, kafka_python_settings, why_refused, why_unreachable
-from stream.topics import TOPICS, TopicRole, topic_config, topic_name
+from stream.topics import GROWTH_REMEDY, TOPICS, TopicRole, topic_config, topic_name
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -195,10 +195,23 @@ def _compare(needed: NeededTopic, count: int | None, settings: dict[str, str], s
     if count is None:
         difference, detail = "missing", "driftline topics create"
     elif count != needed.partitions and (source is not None or not follows_source):
-        difference, detail = "partitions", f"has {count} partitions, must have {needed.partitions}"
+        difference, detail = "partitions", _wrong_count(needed, count)
     elif wrong:
         difference, detail = "policy", "; ".join(wrong)
     return TopicState(needed.role, needed.name, count, needed.meaning, difference, detail)
+
+
+def _wrong_count(needed: NeededTopic, count: int) -> str:
+    """Both counts, and the way out."""
+    both = f"has {count} partitions, must have {needed.partitions}"
+    if needed.role is TopicRole.STATE_COLLECTOR:
+        return (
+            f"{both}, as many as the predictions topic. Where that has grown: {GROWTH_REMEDY}. Where this one was made by"
+            " hand and holds nothing: delete it, then driftline topics create"
+        )
+    if needed.role is TopicRole.DEAD_LETTERS and count < needed.partitions:
+        return f"{both}: kafka-topics.sh --alter --topic {needed.name} --partitions {needed.partitions}"
+    return f"{both}: delete it where it holds nothing yet, then driftline topics create; else {GROWTH_REMEDY}"
 
 
 def _partition_counts(client: Any, names: Sequence[str]) -> dict[str, int | None]:

@@ -12,9 +12,8 @@ import asyncio
 import logging
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -23,8 +22,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from detectors.compiled import UNCACHED
 from detectors.reference import BadReference
-from stream.admin import AdminError, compare_topics
+from stream.admin import AdminError, TopicState, compare_topics
 from stream.assignment import COLLECTOR, MONITOR, SOURCES, Owners, Refused
 from stream.cluster import Cluster
 from stream.config import Config
@@ -39,7 +39,7 @@ from stream.references import SAMPLE_RECORDS_MAX, ReferencesError, ensure_refere
 from stream.snapshots import Executor, Lane, LogReader, first_values, is_transient, open_producer, sender_of
 from stream.supervisor import Exit
 from stream.tables import TableError
-from stream.topics import TopicRole
+from stream.topics import TopicRole, growth_refusal
 from stream.transport import RawApp
 from stream.upkeep import Rhythm, Upkeep
 from stream.warm_up import warm_up
@@ -50,7 +50,10 @@ log = logging.getLogger(__name__)
 SAVE_S = 5.0  # at a revocation and at the end
 LEAVE_S = 1.5  # with upkeep.STOP_S and SAVE_S: a stop takes at most 10 s
 CLOSE_S = 0.5
-SILENT_S = 30.0  # no sign of life from the loop or the broker
+SILENT_S = 30.0  # no sign of life from the loop
+ABSENT_SAY_S = 30.0  # how often a start says that it waits for the predictions topic
+ABSENT_POLL_S = 2.0
+AWAY_S = 10.0  # no answer from the broker; it is asked every 5 s or oftener
 
 
 class Session:
@@ -77,7 +80,9 @@ class Session:
             home=setup.owner.cluster if setup.owner is not None else "",
         )
         self.worker = Worker(setup, self.owners, self.engine, self._reference, metrics)
-        self.upkeep = Upkeep(self.worker, RoleLogs(self.reader, setup.config), metrics, rhythm, drain=drain)
+        self.upkeep = Upkeep(
+            self.worker, RoleLogs(self.reader, self.cluster, setup.config), metrics, rhythm, drain=drain
+        )
         self._kept = self._connect()
 
     async def _reference(self, name: str) -> Any:
@@ -100,6 +105,7 @@ class Session:
             self.metrics.add("rebalances_total")
             reach("rebalance.assigned")
             try:
+                self._require_partitions(wanted)
                 await self.owners.restore(
                     wanted, count, lambda: app.rebalancing_count == count and not self.engine.stopped.is_set()
                 )
@@ -120,6 +126,14 @@ class Session:
             for topic, stage in stages.items()
         ]
         return [restore, *agents]
+
+    def _require_partitions(self, wanted: Iterable[tuple[str, int]]) -> None:
+        """Raises Refused where a source topic has more partitions than at the start."""
+        counts = {COLLECTOR: self.setup.sources, MONITOR: self.setup.config.monitors}
+        for stage, partition in wanted:
+            if partition >= counts[stage]:
+                topic = self.engine.topic_of(SOURCES[stage])
+                raise Refused(growth_refusal(topic, counts[stage], partition + 1))
 
     def _agent(self, stage: str) -> Any:
         async def agent(stream: Any) -> None:
@@ -190,7 +204,7 @@ class Session:
         if self.engine.rebalancing or not self.app.consumer_generation_id:
             return False, "waiting for an assignment"
         away = time.monotonic() - self.upkeep.broker_seen
-        if away > SILENT_S:
+        if away > AWAY_S:
             return False, f"no answer from the broker for {away:.0f} s"
         counts = {stage: len(self.owners.of(stage)) for stage in (COLLECTOR, MONITOR)}
         return True, f"ready: {counts[COLLECTOR]} source partitions, {counts[MONITOR]} monitor partitions"
@@ -204,8 +218,7 @@ def run_worker(config: Config, *, drain: bool = False, index: int = 0, rhythm: R
     setup = _prepared(config)
     if isinstance(setup, Exit):
         return setup
-    with tempfile.TemporaryDirectory(prefix="driftline-") as datadir:
-        return asyncio.run(_run(setup, datadir, rhythm or Rhythm(), drain=drain, index=index))
+    return asyncio.run(_run(setup, rhythm or Rhythm(), drain=drain, index=index))
 
 
 def prepare(config: Config) -> int:
@@ -219,14 +232,22 @@ def prepare(config: Config) -> int:
 def _prepared(config: Config) -> Setup | Exit:
     try:
         return _prepare(config)
-    except (KafkaUnreachableError, AdminError, OwnerError, ReferencesError, PlanningError, BadReference, TableError) as error:
+    except (
+        KafkaUnreachableError,
+        AdminError,
+        OwnerError,
+        ReferencesError,
+        PlanningError,
+        BadReference,
+        TableError,
+    ) as error:
         log.error("%s", error)  # noqa: TRY400  the text says it all
         return Exit.UNREACHABLE if isinstance(error, KafkaUnreachableError) else Exit.REFUSED
 
 
 def _prepare(config: Config) -> Setup:
     """Everything that can be refused before anything runs."""
-    states = compare_topics(config)
+    states = _with_predictions(config)
     wrong = [f"topic {state.name}: {state.detail}" for state in states if state.difference is not None]
     if wrong:
         raise AdminError("\n  ".join(["the topics are not as they must be:", *wrong]))
@@ -237,6 +258,8 @@ def _prepare(config: Config) -> Setup:
     started = time.monotonic()
     alone = replace(setup, sources=1)
     warm_up(setup.plan, setup.layout, alone.collector(0), alone.monitor(0), setup.profiles.values())
+    if UNCACHED:
+        log.warning("compiled code could not be cached, the next start compiles again: %s", UNCACHED[0])
     log.info(
         "%d models, %d source partitions, ready to join after %.1f s",
         len(config.models),
@@ -244,6 +267,21 @@ def _prepare(config: Config) -> Setup:
         time.monotonic() - started,
     )
     return setup
+
+
+def _with_predictions(config: Config) -> tuple[TopicState, ...]:
+    """The topics compared, once the predictions topic is there: its owner may make it later than we start."""
+    said_s = -ABSENT_SAY_S
+    while True:
+        states = compare_topics(config)
+        missing = [state.role for state in states if state.difference == "missing"]
+        if missing != [TopicRole.PREDICTIONS]:
+            return states
+        if time.monotonic() - said_s >= ABSENT_SAY_S:
+            said_s = time.monotonic()
+            name = config.topics.predictions.name
+            log.info("waiting for the topic %s: there is none on this cluster (topics.predictions)", name)
+        time.sleep(ABSENT_POLL_S)
 
 
 def _first_values(config: Config) -> Iterator[list[bytes]]:
@@ -261,10 +299,10 @@ def _first_values(config: Config) -> Iterator[list[bytes]]:
         loop.close()
 
 
-async def _run(setup: Setup, datadir: str, rhythm: Rhythm, *, drain: bool, index: int) -> int:
+async def _run(setup: Setup, rhythm: Rhythm, *, drain: bool, index: int) -> int:
     metrics = Metrics()
     metrics.set("build_info", 1, version=setup.app_version, config_hash=setup.config_hash)
-    session = Session(setup, make_app(setup.config, datadir), rhythm, drain=drain, metrics=metrics)
+    session = Session(setup, make_app(setup.config), rhythm, drain=drain, metrics=metrics)
     _listen(session.engine)
     port = setup.config.metrics.port
     endpoint = Endpoint(metrics, port + index, live=session.live, ready=session.ready) if port else None

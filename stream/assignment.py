@@ -56,6 +56,10 @@ class Refused(Exception):  # noqa: N818 - a verdict, with the reason as its caus
     """A partition cannot be processed and no restart will change that."""
 
 
+class LogReplaced(Exception):  # noqa: N818 - handled by a restore, which refuses or resets
+    """A topic is not the one any more that its partitions' states have read."""
+
+
 class Lane(Protocol):
     """How one owner reaches the outside: its sender and executor (snapshots.py)."""
 
@@ -136,6 +140,7 @@ class Owners:
         self._home = home
         self._metrics = metrics
         self.slots: dict[Key, Slot] = {}
+        self.restoring = False
 
     def get(self, stage: str, partition: int) -> Slot | None:
         slot = self.slots.get((stage, partition))
@@ -150,7 +155,12 @@ class Owners:
         Raises Refused.
         """
         await self.close()
-        found = await asyncio.gather(*(self._restore(key, generation, still) for key in wanted), return_exceptions=True)
+        self.restoring = True
+        try:
+            works = (self._restore(key, generation, still) for key in wanted)
+            found = await asyncio.gather(*works, return_exceptions=True)
+        finally:
+            self.restoring = False
         for result in found:
             if isinstance(result, BaseException):
                 raise result
@@ -223,13 +233,15 @@ class Owners:
             log.error("%s %d: %s. on_data_loss: reset, going on there", slot.stage, slot.partition, loss)
             self._metrics.add("input_resets_total", stage=slot.stage, partition=slot.partition)
         log.info(
-            "%s %d: epoch %d at %s, %d blobs, %d bytes, %.2f s", slot.stage, slot.partition, restored.epoch,
-            restored.vector, restored.blobs, restored.live_bytes, took_s,
+            "%s %d: epoch %d at %s, %d blobs, %d bytes, read %d%s, an interval %d, %.2f s", slot.stage, slot.partition,
+            restored.epoch, restored.vector, restored.blobs, restored.live_bytes, restored.read_bytes,
+            " (the whole log)" if restored.whole else "", restored.interval_bytes, took_s,
         )  # fmt: skip
 
     async def reload(self, slot: Slot, error: BaseException, still: Callable[[], bool]) -> Slot | None:
         """Throw a failed state away and load it again; None = it is another's now. Raises Refused after too many times."""
-        transient = self._is_transient(error)
+        replaced = isinstance(error, LogReplaced | InputLost)
+        transient = replaced or self._is_transient(error)
         where = f"{slot.stage} {slot.partition} at {slot.owner.vector}"
         if transient:
             log.warning("%s is loaded again: %r", where, error)
@@ -246,7 +258,7 @@ class Owners:
         await self._restore(key, slot.generation, still)
         fresh = self.slots.get(key)
         if fresh is not None:
-            fresh.reloads, fresh.reload_at = reloads, max(at, slot.reload_at)
+            fresh.reloads, fresh.reload_at = reloads, -1 if replaced else max(at, slot.reload_at)
         return fresh
 
     async def snapshot(self, slot: Slot) -> bool:

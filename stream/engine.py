@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,16 +33,16 @@ def group_id(config: Config) -> str:
     return f"{config.prefix}workers"
 
 
-def make_app(config: Config, datadir: str) -> RawApp:
-    """The app with the settings that were found to work; nothing of it listens anywhere."""
+def make_app(config: Config) -> RawApp:
+    """The app with the settings that were found to work; nothing of it listens anywhere, nothing of it is on disk."""
     kafka = config.kafka
-    return RawApp(
+    app = RawApp(
         group_id(config),
         raw_topics=[config.topic(TopicRole.PREDICTIONS)],
         broker=[f"kafka://{server}" for server in kafka.bootstrap_servers],
         broker_credentials=_credentials(kafka),
         web_enabled=False,
-        datadir=datadir,
+        datadir=os.devnull,
         store="memory://",
         processing_guarantee="at_least_once",
         autodiscover=False,
@@ -60,6 +61,8 @@ def make_app(config: Config, datadir: str) -> RawApp:
         broker_rebalance_timeout=10.0,
         broker_max_poll_interval=300.0,
     )
+    app._create_directories = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
+    return app
 
 
 def _credentials(kafka: Kafka) -> Any:
@@ -154,9 +157,17 @@ class Group:
 class RoleLogs:
     """upkeep.Logs: a LogReader that is asked by role."""
 
-    def __init__(self, reader: LogReader, config: Config) -> None:
+    def __init__(self, reader: LogReader, cluster: Cluster, config: Config) -> None:
         self._reader = reader
+        self._cluster = cluster
         self._config = config
+
+    async def topics(self) -> dict[str, TopicView]:
+        roles = {self._config.topic(role): role.value for role in TopicRole}
+        return {roles[name]: view for name, view in (await self._cluster.topics(roles)).items()}
+
+    async def answers(self) -> bool:
+        return await self._cluster.answers()
 
     async def stretch(self, role: str, partition: int, start: int | None, tail: int | None = None) -> Any:
         return await self._reader.stretch(self._config.topic(TopicRole(role)), partition, start, tail=tail)

@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 READERS_MAX = 4
 NO_BROKER_PAUSE_S = 0.5
+REQUEST_TIMEOUT_MS = 10_000  # of a reader: a connection that has died silently is opened anew
+RESTORE_STEP_S = 60.0  # any step of a restore but reading, which has READ_STALL_S
 READ_STALL_S = 60.0  # a reader that gets nowhere for so long gives up: never hang in a restore
 COMMIT_TIMEOUT_S = 15.0
 RECORD_BYTES_MAX = 1_048_576
@@ -122,6 +124,7 @@ class LogReader:
             enable_auto_commit=False,
             max_partition_fetch_bytes=8 << 20,
             fetch_max_wait_ms=50,
+            request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
         patient(consumer._client)  # noqa: SLF001
         try:
@@ -334,7 +337,13 @@ class Lane:
         self._executor = executor
 
     async def drive_restore(self, steps: Steps[Restored]) -> Restored:
-        return await drive(steps, self._executor.execute)
+        """Raises TimeoutError where a step gets nowhere: a topic may have gone, and nobody would ever answer."""
+
+        async def bounded(effect: Effect) -> Any:
+            limit_s = None if isinstance(effect, ReadLog) else RESTORE_STEP_S
+            return await asyncio.wait_for(self._executor.execute(effect), limit_s)
+
+        return await drive(steps, bounded)
 
     async def drive_snapshot(self, steps: Steps[Saved | None]) -> Saved | None:
         return await drive(steps, self._executor.execute)

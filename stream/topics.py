@@ -65,3 +65,14 @@ def topic_config(spec: TopicSpec) -> dict[str, str]:
         else {"cleanup.policy": "delete", "retention.ms": str(spec.retention_d * DAY_MS)}
     )
     return settings | {"message.timestamp.type": "LogAppendTime"} | dict(spec.extra)
+
+
+GROWTH_REMEDY = (
+    "keys move between partitions when a topic grows, so states per partition cannot follow: stop the workers, choose another"
+    " prefix, driftline topics create, start again; counting begins anew there, what the old prefix holds stays readable"
+)
+
+
+def growth_refusal(topic: str, pinned: int, found: int) -> str:
+    """Why a topic with another number of partitions than at the start is refused, and the way out."""
+    return f"{topic} had {pinned} partitions and has {found} now: {GROWTH_REMEDY}"

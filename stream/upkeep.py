@@ -17,6 +17,7 @@ from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
 from stream.container import ContainerError
 from stream.failpoints import reach
+from stream.liveness import Liveness, Topics
 from stream.metrics import Metrics
 from stream.monitor import Monitor
 from stream.owner_record import OwnerRecord, refusal
@@ -34,7 +35,6 @@ from stream.worker import Worker
 log = logging.getLogger(__name__)
 
 WATCH_TAIL = 4_000  # records of one panes partition that are looked at for the markers at the start
-STALLED_S = 60.0  # a partition with events to read that does not move for so long, while the broker answers
 REFERENCE_WAIT_S = 60.0
 STOP_S = 2.0
 SAVE_PATIENCE_S = 5.0  # a snapshot takes a tenth of a second; longer, the broker does not take the partition's outputs
@@ -52,17 +52,16 @@ class Rhythm:
     drain_s: float = 0.5
     align_s: float = 0.2
     idle_max_s: float = 5.0
+    stalled_s: float = 60.0
 
     def idle_s(self, idle_timeout_s: float) -> float:
         return min(max(idle_timeout_s / 10, 0.25), self.idle_max_s)
 
 
-class Logs(Protocol):
+class Logs(Topics, Protocol):
     """Reads stretches of logs by role: snapshots.LogReader with the names of the topics."""
 
     async def stretch(self, role: str, partition: int, start: int | None, tail: int | None = None) -> Any: ...
-
-    async def ends(self, role: str, partitions: int) -> dict[int, int]: ...
 
 
 class Upkeep:
@@ -82,13 +81,13 @@ class Upkeep:
         self.idle = IdleRule(
             self.watch, setup.config.idle_timeout.ms / 1000, setup.plan.lateness_ms, setup.plan.resolution_ms
         )
+        self.liveness = Liveness(worker, logs, metrics, rhythm.stalled_s)
         self.beat = time.monotonic()
         self.broker_seen = time.monotonic()
         self._pulse = self.beat
         self._at: dict[str, int] = {}
         self._wanted: dict[str, ModelPlan] = {plan.model: plan for plan in setup.plan.models}
         self._goal: dict[int, int] | None = None
-        self._moved: dict[tuple[str, int], tuple[int, float]] = {}
         self._said: dict[str, tuple[str, int]] = {}
         self._saving: dict[tuple[str, int], asyncio.Future[bool]] = {}  # snapshots that nobody waits for just now
         self._tasks: list[asyncio.Task[None]] = []
@@ -165,20 +164,14 @@ class Upkeep:
 
     async def look(self) -> None:
         """See how far the logs and the markers are; tick where a partition is idle; judge whether anything moves at all."""
-        before = {slot.partition: slot.position for slot in self.owners.of(COLLECTOR)}
-        ends = await self.logs.ends(TopicRole.PREDICTIONS.value, self.worker.setup.sources)
+        ends = await self.liveness.look()
         now = self.broker_seen = time.monotonic()
         self.idle.see(ends, now)
         await self._read_markers()
+        if self.drain:
+            return
         for slot in self.owners.of(COLLECTOR):
-            end = ends[slot.partition]
-            self.metrics.set("lag_events", max(end - slot.position, 0), stage=COLLECTOR, partition=slot.partition)
-            if end < before.get(slot.partition, 0):  # positions move while the ends are asked for
-                await self.worker.reload(slot, RuntimeError(f"the log ends at {end}, the state is at {slot.position}"))
-            elif end > slot.position:
-                self._judge_progress(slot, now)
-            elif not self.drain:
-                await self._tick(slot, self.idle.tick_ms(slot.partition, slot.position, now))
+            await self._tick(slot, self.idle.tick_ms(slot.partition, slot.position, now))
 
     async def align(self) -> None:
         """Let partitions go on that were held back, once the slowest has come after them."""
@@ -209,17 +202,6 @@ class Upkeep:
         slot.owner.decide(kind, body)
         reach("decision.taken")
         self.metrics.add("decisions_total", stage=slot.stage, kind=kind)
-
-    def _judge_progress(self, slot: Slot, now_s: float) -> None:
-        """End the process when the broker answers, has events, and the position stands still: a stuck client stays stuck."""
-        key = (slot.stage, slot.partition)
-        before = self._moved.get(key)
-        if before is None or before[0] != slot.position or slot.lane.blocked or slot.ahead:
-            self._moved[key] = (slot.position, now_s)
-        elif now_s - before[1] > STALLED_S:
-            self.worker.engine.stop(
-                Exit.CRASHED, f"{slot.source}-{slot.partition} stands at {slot.position} for {STALLED_S:.0f} s"
-            )
 
     # -- references and plans
 

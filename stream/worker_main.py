@@ -7,37 +7,51 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stream.lifeline import end_with_parent
 from stream.supervisor import Exit
 
-SELDOM_S = 10.0
-QUIET = ("aiokafka", "faust", "mode", "kafka", "stream.transport")  # Faust names its services by our module
+TEXTS_MAX = 1_000
+SELDOM_S = 10.0  # the same text of a client library again
+LINE_S = 1.0  # any two lines of what is limited
+LIBRARIES = ("aiokafka", "faust", "mode", "kafka", "stream.transport")  # Faust names its services by our module
+QUIET = (*LIBRARIES, "asyncio")
 
 
 class Seldom(logging.Filter):
-    """Lets one line of a client library through per text and SELDOM_S, and says how many it kept back.
+    """At most one line a second of client libraries and of our own warnings together, and how many were kept back.
 
-    With the broker away aiokafka writes some twenty lines a second.
+    With the broker away aiokafka writes some fifty lines a second, and every partition says that it waits. Of a library a
+    text comes once in SELDOM_S, without the trace of its own insides. Our errors and the reason of a stop always pass.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._last: dict[str, tuple[float, int]] = {}
+        self._clock = clock
+        self._texts: dict[str, float] = {}
+        self._line = -SELDOM_S
+        self._kept = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(QUIET):
+        library = record.name.startswith(QUIET)
+        if not library and record.levelno != logging.WARNING:
             return True
-        now = time.monotonic()
-        last, kept = self._last.get(str(record.msg), (-SELDOM_S, 0))
-        if now - last < SELDOM_S:
-            self._last[str(record.msg)] = (last, kept + 1)
+        now, text = self._clock(), f"{record.name} {record.msg}"
+        if now - self._line < LINE_S or (library and now - self._texts.get(text, -SELDOM_S) < SELDOM_S):
+            self._kept += 1
             return False
-        self._last[str(record.msg)] = (now, 0)
-        if kept:
-            record.msg = f"{record.getMessage()} (and {kept} more like it)"
-            record.args = ()
+        if len(self._texts) > TEXTS_MAX:
+            self._texts.clear()
+        self._texts[text] = self._line = now
+        said = record.getMessage()
+        if library and record.exc_info and record.exc_info[1] is not None:
+            said += f": {record.exc_info[1]!r}"
+            record.exc_info, record.exc_text = None, None
+        if self._kept:
+            said += f" (and {self._kept} lines kept back)"
+        record.msg, record.args, self._kept = said.replace("\n", " "), (), 0
         return True
 
 
@@ -59,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     for handler in logging.getLogger().handlers:
         handler.addFilter(Seldom())
-    for name in QUIET:
+    for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     return _run(given)
 

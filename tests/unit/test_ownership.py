@@ -502,7 +502,7 @@ def test_a_source_that_ends_before_the_state_is_refused() -> None:
     owner, _ = broker.restored()
     say(broker, owner, ("a", b"1"))
     broker.bounds["panes"] = (0, 3)
-    with pytest.raises(InputLost, match="has lost its end: .* 0 to 3, the state has read to 4.*on_data_loss"):
+    with pytest.raises(InputLost, match=r"has lost its end: .* 0 to 3, the state has read to 4.*on_data_loss"):
         broker.restored()
 
 
