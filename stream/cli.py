@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import check_reference, configuration, reference, topics, work
+from stream.commands import check_reference, configuration, dlq, reference, topics, work
 
 app = typer.Typer(
     name="driftline",
@@ -22,6 +22,7 @@ app.command("schema")(configuration.schema)
 app.command("explain")(configuration.explain)
 app.add_typer(topics.app, name="topics")
 app.add_typer(reference.app, name="reference")
+app.add_typer(dlq.app, name="dlq")
 app.command("run")(work.run)
 app.command("replay")(work.replay)
 app.command("broker")(work.broker)

@@ -280,6 +280,8 @@ class Upkeep:
             if slot.position >= self._goal[slot.partition]:
                 await self._tick(slot, EDGE_END)
         await self._read_markers()
+        if any(slot.position < self._goal[slot.partition] for slot in self.owners.of(COLLECTOR)):
+            return  # an earlier drain has ended the markers already
         if not self.watch.ended or self.worker.engine.rebalancing:
             return
         ends = await self.logs.ends(TopicRole.PANES.value, self.worker.setup.config.monitors)

@@ -88,6 +88,7 @@ _CODES = {
     "stream.connection.KafkaUnreachableError": ExitCode.UNREACHABLE,
     "stream.admin.AdminError": ExitCode.PROBLEMS,
     "stream.references.ReferencesError": ExitCode.PROBLEMS,
+    "stream.letter_desk.DeskError": ExitCode.PROBLEMS,
 }
 
 
