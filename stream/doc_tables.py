@@ -15,6 +15,7 @@ from detectors import REGISTRY, load
 from stream.bad_input import rows as bad_input_rows
 from stream.config_errors import ERROR_CODES
 from stream.deadletter import REASONS
+from stream.events import DeadLetterHeaders
 from stream.limits import LIMITS
 from stream.metrics import metrics_table
 from stream.topics import TOPICS
@@ -50,6 +51,15 @@ def bad_input() -> str:
     return _markdown(("row", "what comes in", "what becomes of it"), bad_input_rows())
 
 
+def dead_letter_headers() -> str:
+    """Of the wire model: what is required is always there."""
+    rows = [
+        (f"`{field.alias}`", "always" if field.is_required() else "where it applies", field.description or "")
+        for field in DeadLetterHeaders.model_fields.values()
+    ]
+    return _markdown(("header", "there", "what it says"), rows)
+
+
 def limits() -> str:
     """By name: which modules declare some, and in which order they were imported, is no business of the reader's."""
     package = Path(__file__).parent
@@ -80,6 +90,7 @@ def detectors() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "topics": topics,
     "reasons": reasons,
+    "dead_letter_headers": dead_letter_headers,
     "bad_input": bad_input,
     "limits": limits,
     "errors": errors,

@@ -165,19 +165,25 @@ class DeadLetterHeaders(BaseModel):
 
     model_config = ConfigDict(extra="allow", populate_by_name=True, title="driftline dead letter headers")
 
-    reason: str = Field(alias="dlq.reason", json_schema_extra={"enum": [*sorted(REASONS)]})
+    reason: str = Field(
+        alias="dlq.reason", description="a code of the table above", json_schema_extra={"enum": [*sorted(REASONS)]}
+    )
     detail: str = Field(alias="dlq.detail", description="for people; never a copy of the payload")
     path: str = Field(alias="dlq.path", description="JSON pointer; empty = the whole value")
-    topic: str = Field(alias="dlq.topic")
-    partition: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.partition")
-    offset: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.offset")
-    row: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.row")
+    topic: str = Field(alias="dlq.topic", description="where it came from; with partition, offset and row its identity")
+    partition: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.partition", description="of that topic")
+    offset: Annotated[str, Field(pattern=r"^\d+$")] = Field(alias="dlq.offset", description="in that partition")
+    row: Annotated[str, Field(pattern=r"^\d+$")] = Field(
+        alias="dlq.row", description="which event of the record; 0 where a record is one event"
+    )
     timestamp: Annotated[str, Field(pattern=r"^-?\d+$")] = Field(alias="dlq.timestamp", description="record time, ms")
     timestamp_type: Literal["CreateTime", "LogAppendTime"] = Field(
         alias="dlq.timestamp_type", description="who set the record time: the producer or the broker"
     )
-    app_version: str = Field(alias="dlq.app_version")
-    config_hash: str = Field(alias="dlq.config_hash")
+    app_version: str = Field(alias="dlq.app_version", description="of the worker that refused it")
+    config_hash: str = Field(
+        alias="dlq.config_hash", description="of the mapping, plans and rules of time it was refused under"
+    )
     attempt: Annotated[str, Field(pattern=r"^\d+$")] = Field(
         alias="dlq.attempt", description="how many times it had been published by `dlq retry` before: 0 = never"
     )
