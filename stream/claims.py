@@ -164,6 +164,7 @@ class Claimant:
             found.name if found else "",
             self._home,
             known,
+            found.applied if found else 0,
         )
         return start, {source: to - position for source, (position, to) in gaps.items()}, tuple(losses)
 

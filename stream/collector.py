@@ -194,6 +194,7 @@ class Collector:
             self.ledger.counters.gap += stop - first
             self.next_offset = stop
         elif decision.kind == RESET:
+            self.ledger.counters.resets += 1
             self.next_offset = decision.body[TopicRole.PREDICTIONS.value]["to"]
         else:
             raise ValueError(f"a collector knows no decision {decision.kind!r}")

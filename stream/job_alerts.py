@@ -107,7 +107,7 @@ class JobWatch:
     def _judge(self, cut_ms: int, now: Totals, log_ms: int) -> Iterator[Output]:
         state = self.state
         grown = {name: now.get(name, 0) - state.base.get(name, 0) for name in now}
-        lost = {name: now.get(name, 0) - state.lost.get(name, 0) for name in ("gap", LOST_PANES)}
+        lost = {name: now.get(name, 0) - state.lost.get(name, 0) for name in ("gap", "resets", LOST_PANES)}
         state.lost = {name: now.get(name, 0) for name in lost}
         window = Window(state.start_ms, cut_ms, grown.get("consumed", 0), sufficient=True)
         full = window.events >= self.settings.min_events
@@ -227,12 +227,13 @@ def totals(merger: Merger, cut_ms: int) -> Totals:
 
 
 def _loss(lost: Mapping[str, int]) -> Finding:
-    events, panes = lost["gap"], lost[LOST_PANES]
+    events, resets, panes = lost["gap"], lost["resets"], lost[LOST_PANES]
     parts = [f"{events:,} events were deleted by the broker before they were read"] if events else []
+    parts += ["the log was given up for another of its name, whatever it still held"] if resets else []
     parts += [f"{panes:,} records of panes were deleted before a monitor had read them"] if panes else []
     text = f"{' and '.join(parts)} ({{since}}); the windows that they belong to are marked incomplete and not judged"
     facts = {"lost": {"events": events, "pane_records": panes}} if parts else {}
-    return Finding(LOSS, float(events + panes), 0.0, text, facts)
+    return Finding(LOSS, float(events + resets + panes), 0.0, text, facts)
 
 
 def _unit(target: str) -> str:

@@ -84,13 +84,14 @@ class Hole(NamedTuple):
 class Source:
     """State of one source partition. `panes`: edge -> block -> its wire records, unmarked and marked but not complete.
 
-    gap: of its last marker; lost_panes, told_panes: records of the panes partition lost so far, and as of its last marker.
+    gap, resets: of its last marker; lost_panes, told_panes: records of the panes partition lost so far, and as of its last marker.
     """
 
     epoch: int = 0
     marked_ms: int = EDGE_MIN
     idle: bool = False
     gap: int = 0
+    resets: int = 0
     lost_panes: int = 0
     told_panes: int = 0
     panes: dict[int, dict[BlockKey, Wire]] = field(default_factory=dict)
@@ -148,11 +149,14 @@ class Merger:
         less than a pane more than largest_ms - edge_ms, if events and no tick have moved the edge.
         """
         events = marker.counters.get("gap", 0) - source.gap
+        reset = marker.counters.get("resets", 0) > source.resets
         records = source.lost_panes - source.told_panes
-        if events > 0 or records > 0:
-            end_ms = max(marker.edge_ms, 2 * marker.largest_ms - marker.edge_ms) if events > 0 else marker.edge_ms
+        if events > 0 or reset or records > 0:
+            late = events > 0 or reset
+            end_ms = max(marker.edge_ms, 2 * marker.largest_ms - marker.edge_ms) if late else marker.edge_ms
             self.holes.append(Hole(source.marked_ms, end_ms, marker.partition, max(events, 0), records))
-        source.gap, source.told_panes = marker.counters.get("gap", 0), source.lost_panes
+        source.gap, source.resets = marker.counters.get("gap", 0), marker.counters.get("resets", 0)
+        source.told_panes = source.lost_panes
 
     def lose(self, records: int) -> None:
         """So many records of the log were deleted before they were read: any source partition's, of any unmarked edge."""
@@ -254,7 +258,7 @@ class Merger:
                     "epoch": source.epoch,
                     "marked_ms": source.marked_ms,
                     "idle": source.idle,
-                    "gap": source.gap,
+                    "gap": [source.gap, source.resets],
                     "lost_panes": [source.lost_panes, source.told_panes],
                     "markers": [[m.edge_ms, m.plans, m.counters] for m in source.markers],
                 }
@@ -288,7 +292,8 @@ class Merger:
         self._dirty.clear()
         for source, saved in zip(self.sources, header["sources"], strict=True):
             source.epoch, source.marked_ms, source.idle = saved["epoch"], saved["marked_ms"], saved["idle"]
-            source.gap, (source.lost_panes, source.told_panes) = saved["gap"], saved["lost_panes"]
+            source.gap, source.resets = saved["gap"]
+            source.lost_panes, source.told_panes = saved["lost_panes"]
             source.markers = [Marked(*marked) for marked in saved["markers"]]
             source.panes = {}
         self._saved = {name for name in blobs if name.startswith("panes/")}

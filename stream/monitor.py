@@ -17,7 +17,7 @@ import xxhash
 
 from detectors.reference import ReferenceProfile
 from stream import container
-from stream.claims import GAP
+from stream.claims import GAP, RESET
 from stream.job_alerts import JobWatch
 from stream.merging import Hole, Merger, PaneRecord, UnknownSourceError
 from stream.model_monitor import ModelMonitor
@@ -96,11 +96,12 @@ class Monitor:
             self.position = record.offset + 1
 
     def decide(self, decision: Decision) -> None:
-        """Only claims.GAP: panes were deleted before they were read. Everything else that it needs comes with the panes."""
-        if decision.kind != GAP:
+        """Only claims.GAP and claims.RESET: panes were lost before they were read. All else that it needs comes with the panes."""
+        if decision.kind not in (GAP, RESET):
             raise UnknownDecisionError(f"monitor: no decision {decision.kind!r} is known")
-        first, stop = decision.body[TopicRole.PANES.value]
-        self.merger.lose(stop - first)
+        said = decision.body[TopicRole.PANES.value]
+        first, stop = said if decision.kind == GAP else (said["from"], said["to"])
+        self.merger.lose(max(stop - first, 1))  # of a log that was given up nobody knows how many: at least one
         self.position = stop
 
     def changed_blobs(self) -> dict[str, bytes | None]:

@@ -266,6 +266,9 @@ class PartitionOwner:
         self._pending = list(start.decisions)
         self._hold = True
         self._log = StateWriter(claimed)
+        for decision in start.decisions:
+            if decision.number > start.applied:  # taken by a claim: no blob holds it yet
+                self.stage.decide(decision)
 
     def announce(self) -> Steps[None]:
         """Tell every panes partition of the new epoch; lower ones are void from there on."""

@@ -104,7 +104,8 @@ class Counters:
     """The accounting identity of one source partition: consumed = applied + dead_letters + duplicates + late + tombstones.
 
     consumed + gap = offsets passed: `gap` are those that the broker had deleted before they were read. (Offsets that no
-    event ever had, of transactions and compaction, are in neither.)
+    event ever had, of transactions and compaction, are in neither.) `resets`: logs that were given up for another of the
+    same name (on_data_loss: reset); how many events that cost nobody knows, and offsets are counted anew from there.
     """
 
     consumed: int = 0
@@ -115,6 +116,7 @@ class Counters:
     tombstones: int = 0
     unknown_model: int = 0
     gap: int = 0
+    resets: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
 

@@ -65,6 +65,8 @@ class BlobRef:
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """One consistent cut. `decisions`: those whose journal copy is not acknowledged yet; `decided`: the last number.
+    `applied`: the last one that the blobs hold: a claim, which writes no blobs, may carry newer ones, and its stage is told of them
+    after it has loaded the blobs, by every owner until one has saved its state.
     `base`: name of the manifest that the epoch began with. `home`: id of the cluster whose offsets the vector names; `topics`:
     source -> id of the topic that they are offsets of, where the broker knows ids.
     """
@@ -82,6 +84,7 @@ class Manifest:
     base: str = ""
     home: str = ""
     topics: dict[str, str] = field(default_factory=dict)
+    applied: int = 0
 
     @property
     def key(self) -> bytes:

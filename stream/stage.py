@@ -58,7 +58,7 @@ class Stage(Protocol):
         """Count one batch of the topic with role `source`; outputs are appended to `outbox` in order."""
 
     def decide(self, decision: Decision) -> None:
-        """Apply a decision at this very place of the log."""
+        """Apply a decision at this very place of the log; after `load`, or when empty, also what a claim decided."""
 
     def changed_blobs(self) -> dict[str, bytes | None]:
         """Every blob that changed since the last call, encoded; None = gone. One consistent cut, no I/O."""

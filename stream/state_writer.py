@@ -82,6 +82,7 @@ class StateWriter:
             decisions=decisions,
             refs=kept | fresh,
             log_bytes=self._log_bytes,
+            applied=decided,
         )
         offsets = yield from self._append("snapshot.5-manifest", ((manifest.key, encoded(manifest)),))
         self._manifest_offset = offsets[0]

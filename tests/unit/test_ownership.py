@@ -573,6 +573,45 @@ def test_a_source_that_begins_later_is_a_gap_in_the_journal() -> None:
     assert broker.restored()[1].gap == {}
 
 
+def test_what_a_claim_decided_reaches_the_stage_once_however_often_its_owner_dies_before_it_has_saved() -> None:
+    """The gap is in no blob until the first snapshot: every owner is told of it till then, and none after it."""
+
+    class Told(Words):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[int] = []
+
+        def decide(self, decision: Decision) -> None:
+            self.told.append(decision.number)
+
+        def changed_blobs(self) -> dict[str, bytes | None]:
+            return super().changed_blobs() | {"told": bytes(self.told)}
+
+        def load(self, blobs: Mapping[str, bytes]) -> None:
+            super().load({name: blob for name, blob in blobs.items() if name != "told"})
+            self.told = list(blobs.get("told", b""))
+
+    def restored(broker: Broker) -> PartitionOwner:
+        owner = broker.owner()
+        owner.stage = Told()
+        broker.drive(owner.restore())
+        return owner
+
+    broker = Broker()
+    first = restored(broker)
+    say(broker, first, ("a", b"1"))
+    broker.bounds["panes"] = (20, 50)
+    for _ in range(3):  # each dies before its first snapshot
+        owner = restored(broker)
+        assert owner.stage.told == [1]  # type: ignore[attr-defined]
+    broker.bounds["panes"] = (30, 50)
+    owner = restored(broker)
+    assert owner.stage.told == [1, 2]  # type: ignore[attr-defined]
+    broker.drive(owner.snapshot())
+    owner = restored(broker)
+    assert owner.stage.told == [1, 2]  # type: ignore[attr-defined]
+
+
 def test_the_commit_names_where_a_restore_may_begin_and_a_wrong_hint_is_noticed() -> None:
     broker = Broker()
     owner, _ = broker.restored()
