@@ -9,7 +9,8 @@ into chunks cannot change a bit of a sum.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from detectors.compiled import njit
 
 # Columns of the table `shape`, one row per target.
 COLUMN, TARGET_KIND, TABLE_START, TABLE_STOP, FIRST_BIN, REGISTER_ROW = range(6)
@@ -24,7 +25,7 @@ BLOCK = 64  # values that descend the search together; the buffers stay in the f
 TAG_MISSING, TAG_NUMBER, TAG_TEXT, TAG_BOOL, TAG_INVALID = range(5)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _below(table, values, count, place):
     """place[i] = number of entries of sorted `table` that are <= values[i], for i < count.
 
@@ -47,7 +48,7 @@ def _below(table, values, count, place):
         place[i] += np.uint32(table[place[i]] <= values[i])
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _numeric(rows, number, tag, column, scale, cuts, bins, tally, sums, extremes, values, place):
     centre, low, high = scale[CENTRE], scale[LOW], scale[HIGH]
     total, squares, least, most = sums[0], sums[1], extremes[0], extremes[1]
@@ -82,7 +83,7 @@ def _numeric(rows, number, tag, column, scale, cuts, bins, tally, sums, extremes
     tally[OUT_OF_RANGE] += outside
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _categorical(rows, category, tag, column, keys, codes, bins, tally, registers, register_bits, values, place):
     unseen = len(bins) - 1
     for first in range(0, len(rows), BLOCK):
@@ -109,7 +110,7 @@ def _categorical(rows, category, tag, column, keys, codes, bins, tally, register
                 _register(registers, register_bits, values[i])
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(nogil=True, inline="always")
 def _register(registers, register_bits, value):
     """HyperLogLog: the first `register_bits` bits choose, the place of the first 1 after them counts."""
     place = np.int64(value >> np.uint64(64 - register_bits))
@@ -122,7 +123,7 @@ def _register(registers, register_bits, value):
     registers[place] = max(registers[place], rank)
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _unbinned(rows, tag, column, tally):
     for i in range(len(rows)):
         kind = tag[rows[i], column]
@@ -132,7 +133,7 @@ def _unbinned(rows, tag, column, tally):
             tally[INVALID] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def accumulate(
     rows, number, category, tag, shape, scale, cuts, keys, codes, bins, tally, sums, extremes, registers, register_bits
 ):

@@ -10,12 +10,13 @@ table at most half full; a miss then costs 1.5 probes, about one cache miss.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from detectors.compiled import njit
 
 PLACE_BITS = 32
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def insert(rows, high, low, table, log_high, log_low, count, status, duplicate):
     """Add the ids of `rows` (I64) in order; `status[row] = duplicate` where the id was there. Returns the new count.
 
@@ -46,7 +47,7 @@ def insert(rows, high, low, table, log_high, log_low, count, status, duplicate):
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def rebuild(table, log_high, count):
     """Fill an empty `table` with the first `count` ids of the log, which are distinct."""
     mask = np.uint64(len(table) - 1)

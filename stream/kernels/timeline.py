@@ -5,14 +5,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from detectors.compiled import njit
 
 # What became of an event: values of `status`.
 APPLIED, LATE, FUTURE, DUPLICATE, UNKNOWN = range(5)
 STATUSES = 5
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def judge(
     event_time, record_time, largest, floor, marked, resolution, lateness, skew, status, edge, closing_row, closing_edge
 ):
@@ -52,7 +53,7 @@ def judge(
     return largest, closings
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def group(rows, edge, model, version, table, group_of, first):
     """Number the rows by (edge, model, version) in order of first occurrence. Returns the number of groups.
 
@@ -87,7 +88,7 @@ def group(rows, edge, model, version, table, group_of, first):
     return groups
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def order(rows, slot_of, start, ordered):
     """Stable counting sort: ordered[start[s]:start[s + 1]] = the rows of slot s, ascending. `start` I64[slots + 1], zero."""
     for i in range(len(rows)):
@@ -101,7 +102,7 @@ def order(rows, slot_of, start, ordered):
         fill[s] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def tally(status, first, stops, counts):
     """counts[k, s] = events of status s in status[first:stops[k]]; `stops` ascending, counts I64[len(stops), STATUSES]."""
     running = np.zeros(STATUSES, np.int64)
@@ -113,7 +114,7 @@ def tally(status, first, stops, counts):
         counts[k] = running
 
 
-@njit(cache=True, nogil=True)
+@njit(nogil=True)
 def segment_of(rows, category, tag, column, values, value_place, missing_tag, invalid_tag, slot_of):
     """slot_of[i] = place of rows[i]'s value among the configured ones, len(values) for any other, missing and invalid.
 
