@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test faults chaos-ci lint format real throughput clean
+.PHONY: help env demo test faults chaos-ci lint format real throughput clean simulate
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ format: $(VENV)/.dev  ## rewrites the files as `lint` wants them
 
 real: $(VENV)/.dev  ## 336,776 real flights of 2013 through Kafka and two workers
 	@$(BIN)/python -m load_tests.real $(ARGS)
+
+simulate: $(VENV)/.dev  ## thousands of seeds of the simulator: 2,000 of the real stages, 2,000 of the protocol alone
+	@$(BIN)/python tests/simulation/run.py --kit real --jobs 2 --seeds 0..1999 $(ARGS)
+	@$(BIN)/python tests/simulation/run.py --kit toy --jobs 2 --seeds 0..1999 $(ARGS)
 
 throughput: $(VENV)/.dev  ## events per wall and CPU second against a bare consumer and plain Faust
 	@$(BIN)/python -m load_tests.throughput --json $(ARGS)

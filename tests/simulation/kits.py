@@ -10,44 +10,41 @@ import xxhash
 from recount import Cell, Recount, distinct_outputs
 from toy import BINS, ToyCollector, ToyMonitor, toy_bin
 
-from stream.merging import Merger, PaneRecord
+from stream.merging import Group, Merger, PaneRecord, block_key
 from stream.ownership import PartitionOwner
-from stream.panes import EDGE_END, Announcement, Pane, decode_record, encode_announcement
+from stream.panes import EDGE_END, Announcement, Pane, decode_record, encode_announcement, encode_pane
 from stream.stage import Output
+from stream.tally import Tally
 
 DECODED_MAX = 20_000
 
 
 class CarelessMerger(Merger):
-    """Without pane deduplication: what arrives twice counts twice."""
-
-    repeats = 0
+    """Without pane deduplication: of an edge that is not complete yet, what arrives twice counts twice."""
 
     def add(self, record: PaneRecord) -> bool:
-        source = self.sources[record.body.partition]
-        if isinstance(record.body, Pane) and record.epoch >= source.epoch:
-            held = source.panes.setdefault(record.body.edge_ms, {})
-            self.repeats += 1
-            held[(record.body.edge_ms, *"abcde", self.repeats)] = record.body  # type: ignore[index]
-            return False
-        return super().add(record)
+        body = record.body
+        source = self.sources[body.partition]
+        if not isinstance(body, Pane) or record.epoch < source.epoch or body.edge_ms < self.low_ms:
+            return super().add(record)
+        blocks, key = source.panes.setdefault(body.edge_ms, {}), block_key(body)
+        blocks[key] = (*blocks.get(key, ()), *encode_pane(body))
+        self._dirty.add((body.partition, body.edge_ms))
+        return False
 
-    def _merge(self, edge_ms: int) -> Any:
-        merged: Any = {}
+    def _merge(self, edge_ms: int) -> dict[str, dict[Group, Tally]]:
+        merged: dict[str, dict[Group, Tally]] = {}
         for source in self.sources:
-            for number, pane in enumerate(source.panes.get(edge_ms, {}).values()):
-                one = Merger(1)
-                one.sources[0].panes[edge_ms] = {(edge_ms, *"abcde", 0): pane}  # type: ignore[dict-item]
-                for model, groups in one._merge(edge_ms).items():
-                    for group, tally in groups.items():
-                        merged.setdefault(model, {})[(group, source.marked_ms, number)] = tally
-        return merged
-
-    def changed_blobs(self) -> dict[str, bytes | None]:
-        return {}
-
-    def load(self, header: Any, blobs: Any) -> None:
-        super().load(header, {})
+            for wire in (wire for wires in source.panes.get(edge_ms, {}).values() for wire in wires):
+                pane = decode_record(wire)
+                assert isinstance(pane, Pane)
+                group = Group(pane.plan, pane.reference, pane.version, pane.segment)
+                groups = merged.setdefault(pane.model, {})
+                if group in groups:
+                    groups[group].add(Tally.of([pane]))
+                else:
+                    groups[group] = Tally.of([pane])
+        return {model: dict(sorted(merged[model].items())) for model in sorted(merged)}
 
 
 class BaseKit:
@@ -93,7 +90,7 @@ class BaseKit:
         raise AssertionError(waits)
 
     def draw_time(self, generator: random.Random, now_ms: int) -> int:
-        """Mostly within lateness, sometimes beyond it, seldom from a wrong clock."""
+        """By the producer's clock: mostly within lateness, sometimes beyond it, seldom far ahead."""
         if generator.random() < 0.01:
             return now_ms + self.skew_ms + generator.randrange(1, 10**7)
         return now_ms - int(generator.expovariate(1 / 700))
@@ -111,14 +108,14 @@ class ToyKit(BaseKit):
             monitor._merger = CarelessMerger(self.partitions)
         return monitor
 
-    def event(self, generator: random.Random, now_ms: int, log: list[Any]) -> Any:
+    def event(self, generator: random.Random, now_ms: int, recorded_ms: int, log: list[Any]) -> Any:
         draw = generator.random()
         if draw < 0.01:
             return None
         if draw < 0.06 and log and log[-1] is not None:
-            return (*log[-1][:1], now_ms, *log[-1][2:])
+            return (*log[-1][:1], recorded_ms, *log[-1][2:])
         self._ident += 1
-        return self.draw_time(generator, now_ms), now_ms, self._ident, generator.random()
+        return self.draw_time(generator, now_ms), recorded_ms, self._ident, generator.random()
 
     def batch(self, log: list[Any], start: int, stop: int) -> Any:
         return log[start:stop]

@@ -35,6 +35,7 @@ COUNTRIES = ("a", "b", "elsewhere")
 LOW, HIGH = 0.05, 0.95
 CENTRE = 0.3
 EVERY_MS, MIN_EVENTS, LONGEST_MS = 3_000, 6, 9_000
+REMOVED = 0.1  # share of the switches that take the model out of the configuration
 
 
 def text_hash(text: str) -> int:
@@ -100,17 +101,18 @@ class RealKit(BaseKit):
 
     # -- events
 
-    def event(self, generator: random.Random, now_ms: int, log: list[Any]) -> Any:
+    def event(self, generator: random.Random, now_ms: int, recorded_ms: int, log: list[Any]) -> Any:
         draw = generator.random()
         if draw < 0.02:
             return None if draw < 0.01 else "reject"
         if draw < 0.07 and log and isinstance(log[-1], tuple):
-            return (log[-1][0], now_ms, *log[-1][2:])
+            return (log[-1][0], recorded_ms, *log[-1][2:])
         self._ident += 1
         model = -1 if generator.random() < 0.03 else generator.randrange(len(MODELS))
         value = None if generator.random() < 0.05 else generator.random()
         time = self.draw_time(generator, now_ms)
-        return time, now_ms, self._ident, model, VERSIONS[generator.random() < 0.2], value, generator.choice(COUNTRIES)
+        version, country = VERSIONS[generator.random() < 0.2], generator.choice(COUNTRIES)
+        return time, recorded_ms, self._ident, model, version, value, country
 
     def batch(self, log: list[Any], start: int, stop: int) -> Columns:
         rows = [(at, log[at]) for at in range(start, stop) if isinstance(log[at], tuple)]
@@ -159,7 +161,8 @@ class RealKit(BaseKit):
     def switch(self, owner: PartitionOwner, generator: random.Random) -> bool:
         if generator.random() < 0.6:  # leave time for windows between transitions
             return False
-        owner.decide("plan", {"model": "m", "plan": generator.choice(PLANS).hash})
+        plan = "" if generator.random() < REMOVED else generator.choice(PLANS).hash
+        owner.decide("plan", {"model": "m", "plan": plan})
         return True
 
     def watermark_ms(self, stage: Collector) -> int:

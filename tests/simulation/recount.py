@@ -87,6 +87,8 @@ def recount_partition(
         known.add(ident)
         counters["applied"] += 1
         plan = [plan for first, plan in plans.get(model, [(LOWEST, "")]) if first <= edge][-1]
+        if not plan:  # the model is in no configuration, or not any more
+            model, version = "__unknown__", ""
         cell = panes.setdefault((partition, model, version, edge), Cell(plan))
         assert cell.plan == plan
         cell.rows.append(row)

@@ -1,13 +1,17 @@
-"""Replays seeds of the simulator: `python tests/simulation/run.py --seed 17`, `--seeds 0..199`, `--without hold`."""
+"""Replays seeds of the simulator: `python tests/simulation/run.py --seed 17`, `--seeds 0..199 --jobs 2`, `--without hold`.
+
+`make simulate` runs thousands of both kits; every seed is independent of the others and of their order.
+"""
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -41,6 +45,38 @@ def simulate(
     return verdict(world), world
 
 
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One seed to run; `tolerant`: an exception is a finding (a rule is left out), not the end."""
+
+    seed: int
+    kit: str
+    rules: Rules
+    steps: int | None
+    emphasis: str | None
+    tolerant: bool
+
+
+def run_task(task: Task) -> tuple[int, list[str], Counter[str], Counter[tuple[str, str]]]:
+    """Seed, what is wrong, counts, crashes by place."""
+    try:
+        wrong, world = simulate(task.seed, task.kit, task.rules, task.steps, EMPHASIS.get(task.emphasis or ""))
+    except Exception as error:
+        if not task.tolerant:
+            print(f"seed {task.seed}", flush=True)
+            raise
+        return task.seed, [repr(error)], Counter(), Counter()
+    return task.seed, wrong, world.counts, world.crashes
+
+
+def results(tasks: list[Task], jobs: int) -> Iterator[tuple[int, list[str], Counter[str], Counter[tuple[str, str]]]]:
+    if jobs == 1:
+        yield from map(run_task, tasks)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap(run_task, tasks, chunksize=4)
+
+
 def main() -> int:
     names = [field.name for field in fields(Rules)]
     parser = argparse.ArgumentParser(description=__doc__)
@@ -48,33 +84,28 @@ def main() -> int:
     parser.add_argument("--seeds", default="0..19", help="first..last")
     parser.add_argument("--kit", default="toy", choices=sorted(KITS))
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--emphasis", choices=sorted(EMPHASIS), help="make frequent what this rule is for")
     parser.add_argument("--without", choices=names, action="append", default=[], help="leave a rule out")
-    arguments = parser.parse_args()
-    first, last = (int(part) for part in arguments.seeds.split(".."))
-    seeds = [arguments.seed] if arguments.seed is not None else range(first, last + 1)
-    rules = Rules(**dict.fromkeys(arguments.without, False))
+    given = parser.parse_args()
+    first, last = (int(part) for part in given.seeds.split(".."))
+    seeds = [given.seed] if given.seed is not None else range(first, last + 1)
+    rules = Rules(**dict.fromkeys(given.without, False))
+    tasks = [Task(seed, given.kit, rules, given.steps, given.emphasis, bool(given.without)) for seed in seeds]
     counts: Counter[str] = Counter()
     crashes: Counter[tuple[str, str]] = Counter()
     red: Counter[str] = Counter()
     began = time.perf_counter()
-    for seed in seeds:
-        try:
-            wrong, world = simulate(seed, arguments.kit, rules, arguments.steps, EMPHASIS.get(arguments.emphasis))
-        except Exception as error:
-            if not arguments.without:
-                print(f"seed {seed}")
-                raise
-            wrong, world = [repr(error)], None
-        if world is not None:
-            counts += world.counts
-            crashes += world.crashes
+    for seed, wrong, seen, places in results(tasks, given.jobs):
+        counts += seen
+        crashes += places
         if wrong:
             red["seeds"] += 1
             red["findings"] += len(wrong)
             print(f"seed {seed}: {len(wrong)} wrong, first: {wrong[0][:300]}")
+    without = f"without {', '.join(given.without)}" if given.without else "nothing left out"
     print(
-        f"{len(seeds)} runs in {time.perf_counter() - began:.1f} s, without {arguments.without or 'nothing'}; red: {dict(red)}"
+        f"{len(tasks)} runs of the {given.kit} kit in {time.perf_counter() - began:.1f} s, {without}; red: {dict(red)}"
     )
     print(dict(sorted(counts.items())))
     for (step, where), number in sorted(crashes.items()):

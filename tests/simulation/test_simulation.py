@@ -41,7 +41,8 @@ def test_the_seeds_have_seen_everything() -> None:
     rare = {"restore.1-log-whole", "snapshot.1-read-far"}  # the hint hides nothing, the states are small: unit tests
     assert not set(STEPS) - rare - set(steps)
     assert not set(STEPS) - rare - set(crashes)
-    for what in ("applied", "dead_letters", "duplicates", "late", "tombstones", "ticks", "switches", "claims lost"):
+    kinds = ("applied", "dead_letters", "duplicates", "late", "tombstones")
+    for what in (*kinds, "ticks", "switches", "claims lost", "clock jumps", "torn"):
         assert seen[what] > SEEDS / 4, (what, seen)
     assert seen["fenced"] > SEEDS
     assert seen["outputs resent"] > SEEDS

@@ -2,8 +2,9 @@
 
 Everything that a real broker and real processes may do to the protocol happens here by a seeded generator: crashes before
 and after every effect and in the middle of an append, replies that never come, records that arrive twice or much later or
-in another order where no barrier stands between them, owners that go on working after they were replaced, several
-replacements at once, compaction. The owners and stages are the product's.
+in another order where no barrier stands between them, records of a dying writer that are torn, owners that go on working
+after they were replaced, several replacements at once, compaction, clocks of producers and brokers that jump by a leap
+second, an hour or days and back. The owners and stages are the product's.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stream.merging import PaneRecord
@@ -30,6 +31,7 @@ from stream.protocol import (
     ReadLog,
     ReadMetadata,
 )
+from stream.snapshot_format import parse_key
 from stream.stage import Output, StageWaits
 
 Slot = tuple[str, int]
@@ -37,6 +39,8 @@ COLLECTOR, MONITOR = "collector", "monitor"
 IDLE_AFTER = 3  # rounds without traffic until a partition counts as idle
 IDLE_WALL_MS = 4_000
 GHOSTS_MAX = 60
+JUMPS_MS = (1_000, 3_600_000, 3 * 86_400_000)
+TORN = 0.2  # share of the state records of a dying writer that land cut short
 COMPACTION_LAG_MS = 20_000  # min.compaction.lag.ms: longer than a claim takes to be read back, as in production
 
 
@@ -159,13 +163,26 @@ class Actor:
         """The process is gone: what was under way arrives now, later or never."""
         for entry in self.sendable():
             fate = self.world.random.random()
-            if fate < 0.3:
+            if self.may_tear(entry.output) and self.world.random.random() < TORN:
+                self.world.tear(entry.output)
+            elif fate < 0.3:
                 self.world.append(entry.output)
             elif fate < 0.6:
                 self.world.ghost(entry.output)
         self.entries.clear()
         if self.steps is not None:
             self.steps.close()
+
+    def may_tear(self, output: Output) -> bool:
+        """Whether an older state can stand for this record if it is damaged. Not for a manifest that holds new decisions:
+        it may have been committed before it was damaged, and what left under them could not be repeated (StateCorrupt).
+        """
+        if not output.topic.startswith("state.") or output.value is None:
+            return False
+        key = parse_key(output.key or b"")
+        assert key is not None
+        log = self.owner._log
+        return key.kind == "b" or (key.kind == "m" and log is not None and key.decided == log.saved.decided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +204,8 @@ class World:
         self.random = random.Random(seed)
         self.rules = rules
         self.kit = make_kit(self.random, rules)
-        self.now_ms = 1_000_000
+        self.now_ms = 1_000_000  # true time: compaction, order
+        self.clocks = {"producer": 0, "broker": 0}  # what each is ahead, ms
         self.logs: dict[tuple[str, int], Log] = {}
         self.sources: list[list[Any]] = [[] for _ in range(self.kit.partitions)]
         self.quiet = [0] * self.kit.partitions
@@ -233,6 +251,17 @@ class World:
             if seen is None or body.edge_ms > seen.edge_ms:
                 self.markers[body.partition] = body
             self.largest_ms = max(self.largest_ms, body.largest_ms)
+
+    def tear(self, output: Output) -> None:
+        """It arrives without its end, or with a bit turned."""
+        assert output.value is not None
+        value = bytearray(output.value)
+        if self.random.random() < 0.5:
+            del value[self.random.randrange(len(value)) :]
+        else:
+            value[self.random.randrange(len(value))] ^= 1 << self.random.randrange(8)
+        self.append(replace(output, value=bytes(value)))
+        self.counts["torn"] += 1
 
     def ghost(self, output: Output) -> None:
         if len(self.ghosts) < GHOSTS_MAX:
@@ -402,7 +431,7 @@ class World:
     def pane_record(self, log: Log, place: int) -> PaneRecord:
         offset, output, at = log.records[place]
         assert output.value is not None
-        return PaneRecord(offset, at, epoch_of(output.headers), self.kit.body(output.value))
+        return PaneRecord(offset, at + self.clocks["broker"], epoch_of(output.headers), self.kit.body(output.value))
 
     def tick(self, actor: Actor) -> None:
         """By the rule of contracts.md, Time: T = the smallest edge of the others that are not idle; all idle: the clock."""
@@ -437,7 +466,8 @@ class World:
         if partition == self.kit.partitions - 1 and self.random.random() < 0.85:
             burst = 0
         for _ in range(burst):
-            self.sources[partition].append(self.kit.event(self.random, self.now_ms, self.sources[partition]))
+            clocks = [self.now_ms + self.clocks[name] for name in ("producer", "broker")]
+            self.sources[partition].append(self.kit.event(self.random, *clocks, self.sources[partition]))
         self.quiet[partition] = 0 if burst else self.quiet[partition] + 1
         self.now_ms += self.random.choice((0, 100, 400, 1_500))
 
@@ -454,6 +484,7 @@ class World:
             "race": fault / 4,
             "rebalance": fault / 10,
             "compact": 0.01,
+            "jump": 0.004,
             "end_zombie": fault / 2,
         } | dict(emphasis or {})
         for thing in self.random.choices(list(chances), list(chances.values()), k=steps):
@@ -516,6 +547,13 @@ class World:
         stage, partition = self.random.choice(self.slots)
         log = self.log(f"state.{stage}", partition)
         log.compact(self.now_ms, tombstones=self.random.random() < 0.3)
+
+    def jump(self) -> None:
+        """A clock is set: forwards, backwards, or right again."""
+        name = self.random.choice(sorted(self.clocks))
+        wrong = self.random.choice((-1, 1)) * self.random.choice(JUMPS_MS)
+        self.clocks[name] = wrong if self.clocks[name] == 0 else 0
+        self.counts["clock jumps"] += 1
 
     def land_ghost(self) -> None:
         if self.ghosts:
