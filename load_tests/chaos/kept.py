@@ -14,6 +14,7 @@ from typing import Any
 
 from load_tests.chaos import wire
 from load_tests.chaos.recount import LOWEST, Cell, Counted, Finding, PaneKey
+from load_tests.chaos.wire import text_hash
 
 CLOSE = 1e-9  # of derived floats
 
@@ -98,10 +99,11 @@ def compare_panes(all_kept: Sequence[Kept], counted: Iterable[Counted], monitors
         else:
             if len(found) > 1:
                 findings.append(("double", f"pane {key} counts {len(found)} times"))
-            for monitor, blocks in found[:1]:
-                if monitor != wire.text_hash(key[2]) % monitors:
-                    findings.append(("wrong", f"pane {key} in panes-{monitor}"))
-                findings += [(kind, f"pane {key}: {what}") for kind, what in differences(blocks, cell)]
+            own = [(monitor, list(differences(blocks, cell))) for monitor, blocks in found]
+            monitor, differing = min(own, key=lambda each: (len(each[1]), each[0] != text_hash(key[2]) % monitors))
+            if monitor != text_hash(key[2]) % monitors:
+                findings.append(("wrong", f"pane {key} in panes-{monitor}"))
+            findings += [(kind, f"pane {key}: {what}") for kind, what in differing]
     return findings
 
 
