@@ -182,7 +182,7 @@ class Series:
     def _remember(self, whole: Tally, verdicts: Sequence[Verdict], start_ms: int) -> None:
         if len(self.first_starts) < SKEW_WINDOWS:
             self.first_starts.append(start_ms)
-        self.recent = [*self.recent[1 - RECENT_WINDOWS :], whole]
+        self.recent = [*self.recent[1 - RECENT_WINDOWS :], whole.remembered()]
         keep = slice(1 - HISTORY_WINDOWS, None)
         shifts = np.array([[verdict.shift for verdict in verdicts]])
         self.starts = np.append(self.starts[keep], start_ms)
@@ -246,7 +246,8 @@ class Series:
         if header["carried"] is not None:
             self.carried = Tally.from_sections(header["carried"], sections, "carried.")
         places = range(header["recent"])
-        self.recent = [Tally.from_sections(header[f"recent.{i}"], sections, f"recent.{i}.") for i in places]
+        read = (Tally.from_sections(header[f"recent.{i}"], sections, f"recent.{i}.") for i in places)
+        self.recent = [tally.remembered() for tally in read]
         for blob in detectors:
             states = container.decode(blob).expect("detectors", (VERSION,))
             for index, head in enumerate(states.header["states"], states.header["first"]):

@@ -44,8 +44,9 @@ class Exit(IntEnum):
 
 FINAL = frozenset({Exit.REFUSED, Exit.USAGE})
 
-#: glibc keeps an arena for each of a worker's threads otherwise, and what one has freed the others cannot use.
-ARENAS = {"MALLOC_ARENA_MAX": "2"}
+#: glibc keeps an arena for each of a worker's threads otherwise, and what one has freed the others cannot use; and once a
+#: large block was freed, the next ones come from the heap, which grows by what lies between them.
+ARENAS = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "1048576"}
 
 Command = Callable[[int], Sequence[str]]
 

@@ -7,7 +7,7 @@ same panes give the same bits, however they arrived. Memory: 8 bytes a bin, abou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,10 +94,15 @@ class Tally:
         places = np.arange(int(start[-1])) + np.repeat(self.start[targets] - start[:-1], width)
         names = tuple(self.names[target] for target in targets)
         distinct = self.distinct[targets]
+        counts = self.counts[places].astype(np.int64, copy=False)
         return Tally(
-            names, self.events, start, self.counts[places], self.sums[targets], self.extremes[targets],
+            names, self.events, start, counts, self.sums[targets], self.extremes[targets],
             self.out_of_range[targets], distinct,
         )  # fmt: skip
+
+    def remembered(self) -> Tally:
+        """For `select` later, nothing else: without distinct counts, and with counts of 32 bits where they fit."""
+        return replace(self, counts=smallest(self.counts), distinct=self.distinct[:, :0].copy(), sample=None)
 
     def counts_of(self, target: int) -> I64:
         """I64[bins + 2]: bins, missing, invalid. A view."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import orjson
+from numba.np import linalg
 
 from detectors.binning import Kind
 from detectors.reference import ReferenceProfile
@@ -74,9 +76,16 @@ def warm_up(
     profiles: Iterable[ReferenceProfile] = (),
 ) -> None:
     """Run a handful of events through empty stages, which are thrown away. Seconds the first time, then cached on disk."""
-    frame(
-        ONE_RECORD, base_offset=0, count=1, first_timestamp_ms=0, max_timestamp_ms=0, log_append=False, start_offset=0
-    )
+    with _without_blas():
+        frame(
+            ONE_RECORD,
+            base_offset=0,
+            count=1,
+            first_timestamp_ms=0,
+            max_timestamp_ms=0,
+            log_append=False,
+            start_offset=0,
+        )
     columns = decode(records_from_lines(sample_lines(plan)), layout)
     collector.apply(TopicRole.PREDICTIONS.value, replace(columns, record_time_ms=columns.event_time_ms))
     collector.decide(Decision(1, "tick", {TopicRole.PREDICTIONS.value: columns.next_offset}, {"until_ms": EDGE_END}))
@@ -86,6 +95,21 @@ def warm_up(
     monitor.apply(TopicRole.PANES.value, records)
     for profile in islice(profiles, PROFILES):
         _judge(profile)
+
+
+@contextmanager
+def _without_blas() -> Iterator[None]:
+    """Numba's first call imports scipy's linear algebra, for np.dot inside kernels: 16 MB that no kernel here uses."""
+    kept = linalg.ensure_blas
+
+    def refuse() -> None:
+        raise ImportError("linear algebra is not used in kernels")
+
+    linalg.ensure_blas = refuse
+    try:
+        yield
+    finally:
+        linalg.ensure_blas = kept
 
 
 def _judge(profile: ReferenceProfile) -> None:

@@ -251,7 +251,8 @@ def _largest_changes(prepared: Prepared, counts: I64) -> tuple[Change, ...]:
     now = fold(prepared.target.binning, counts)
     before, share = prepared.masses, now / max(int(now.sum()), 1)
     largest = np.abs(share - before).argsort(kind="stable")[: -CHANGES_MAX - 1 : -1]
-    return tuple(Change(prepared.labels[i], float(before[i]), float(share[i])) for i in largest.tolist())
+    labels = prepared.labels
+    return tuple(Change(labels[i], float(before[i]), float(share[i])) for i in largest.tolist())
 
 
 def describe(prepared: Prepared, counts: I64) -> Effect:

@@ -59,8 +59,12 @@ class Prepared:
     ]  # threshold, log_h, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi, weight
     size_range: tuple[int, int]
     threshold_log10: float
-    labels: tuple[str, ...]  # of the core bins, missing, invalid
-    masses: F64  # of the same
+    masses: F64  # of the core bins, missing, invalid
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the core bins, missing, invalid: made when an alert asks, 2 KB a target are better not kept."""
+        return (*bin_labels(self.target.binning), MISSING, INVALID)
 
 
 @lru_cache(maxsize=64)
@@ -132,7 +136,6 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
         tube=_tube_tables(settings, masses, share_masses(binning, core_counts)),
         size_range=(target.size_min, target.size_max),
         threshold_log10=math.log10(settings.budget_ms),
-        labels=(*bin_labels(binning), MISSING, INVALID),
         masses=target.masses,
     )
 
