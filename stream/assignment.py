@@ -226,9 +226,8 @@ class Owners:
             log.error("%s %d: %d damaged or foreign records passed over", slot.stage, slot.partition, restored.corrupt)
             labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
             self._metrics.add("state_corruptions_total", restored.corrupt, **labels)
-        for missing in restored.gap.values():
-            log.error("%s %d: retention took %d events before they were read", slot.stage, slot.partition, missing)
-            self._metrics.add("input_gap_events_total", missing, partition=slot.partition)
+        for source, missing in restored.gap.items():
+            log.error("%s %d: retention took %d records of %s before they were read", slot.stage, slot.partition, missing, source)
         for loss in restored.losses:
             log.error("%s %d: %s. on_data_loss: reset, going on there", slot.stage, slot.partition, loss)
             self._metrics.add("input_resets_total", stage=slot.stage, partition=slot.partition)

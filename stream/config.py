@@ -61,6 +61,7 @@ TopicName = Annotated[str, BeforeValidator(lambda value: _topic(value) if isinst
 PathText = Annotated[str, Field(max_length=NAME_MAX)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=5)]
+Share = Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)]
 SegmentValue = Annotated[str, BeforeValidator(_scalar_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 
 
@@ -119,6 +120,10 @@ class PredictionsTopic(Section):
         BeforeValidator(lambda value: {} if value == NATIVE else value),
     ] = Field(
         default=MappingSettings(), description="how an event is read: native, or the paths of this topic's own shape"
+    )
+    damaged_batches: Literal["wait", "skip"] = Field(
+        default="wait",
+        description="a batch with a wrong checksum or unknown compression: its partition waits, or goes on after some tries",
     )
     lateness: Duration = Field(
         default=Duration(60_000), description="how far behind the newest event another may be and still count"
@@ -292,6 +297,21 @@ class DeadLetters(Section):
     )
 
 
+class JobAlerts(Section):
+    """When the predictions topic itself raises an alert: fixed limits on shares of its events, over stretches of event time."""
+
+    dead_letter_share: Share = Field(default=0.05, description="more than this share that cannot be read")
+    future_share: Share = Field(default=0.01, description="more than this share further ahead than max_future_skew")
+    late_share: Share = Field(default=0.01, description="more than this share too late to be counted")
+    min_events: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        default=1000, description="a stretch goes on until it has as many events"
+    )
+    every: Duration = Field(default=Duration(60_000), description="shortest length of a stretch, in event time")
+    resolve_after: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=3, description="stretches in a row within the limit that end an alert"
+    )
+
+
 class Config(Section):
     """The whole file."""
 
@@ -320,6 +340,7 @@ class Config(Section):
     dead_letters: DeadLetters = Field(
         default=DeadLetters(), description="how much of a refused event goes to the dead letters"
     )
+    job_alerts: JobAlerts = Field(default=JobAlerts(), description="when the topic itself raises an alert")
     metrics: Metrics = Field(default=Metrics(), description="Prometheus metrics and health")
     memory_budget: Size = Field(
         default=Size(10**9), description="check-config refuses above this estimate of a worker's memory"

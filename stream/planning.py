@@ -22,9 +22,10 @@ from stream.config_checks import mapping_of
 from stream.config_errors import unknown_name
 from stream.deadletter import Policy
 from stream.mapping import Layout
-from stream.monitor_settings import ModelSettings, MonitorSettings, Threshold
+from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings, Threshold
 from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
 from stream.plan_codec import sealed
+from stream.topics import TopicRole
 
 SAMPLE_ROWS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
 SAMPLE_ROWS_MAX = 20_000  # bounds a learning pane; more rows move a cut by less than its own sampling error
@@ -273,7 +274,17 @@ def monitor_settings(
     """What the monitors are told of every model."""
     found = discovered or {}
     models = {name: _model_settings(config, name, found.get(name, ())) for name in config.models}
-    return MonitorSettings(models=models, resolution_ms=config.resolution.ms)
+    own = config.job_alerts
+    job = JobSettings(
+        dead_letter_share=own.dead_letter_share,
+        future_share=own.future_share,
+        late_share=own.late_share,
+        min_events=own.min_events,
+        every_ms=own.every.ms,
+        resolve_after=own.resolve_after,
+    )
+    topic = config.topic(TopicRole.PREDICTIONS)
+    return MonitorSettings(models, config.resolution.ms, topic, config.monitors, job)
 
 
 def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarget]) -> ModelSettings:

@@ -201,7 +201,7 @@ class Pipeline:
             app_version=program,
         )
         self.profiles = {profile.id: profile for profile in self.active.values()}
-        settings = monitor_settings(config, discovered)
+        settings = replace(monitor_settings(config, discovered), partitions=1)
         self.monitor = Monitor(PARTITION, sources=1, settings=settings, profiles=self.profiles, app_version=program)
         self.alerts: list[dict[str, Any]] = []
         self.windows: list[dict[str, Any]] = []

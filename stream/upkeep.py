@@ -322,6 +322,7 @@ class Upkeep:
         self.metrics.set("dead_letter_events_total", counters.dead_letters, partition=partition)
         self.metrics.set("duplicate_events_total", counters.duplicates, partition=partition)
         self.metrics.set("late_events_total", counters.late, partition=partition)
+        self.metrics.set("input_gap_events_total", counters.gap, partition=partition)
         self.metrics.set("tombstone_events_total", counters.tombstones, partition=partition)
         self.metrics.set("unknown_model_events_total", counters.unknown_model, partition=partition)
         for reason, number in counters.reasons.items():
