@@ -12,6 +12,7 @@ The partition that the topic's name falls on also watches the job (job_alerts.py
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import xxhash
 
@@ -141,7 +142,9 @@ class Monitor:
         return self.models[name]
 
     def _emit(self, output: Output) -> None:
-        self.outbox.append(output)  # looked up each time: the owner takes the list away
+        """What is keyed by the model lies where the model's panes do, whichever partitioner the client has."""
+        placed = replace(output, partition=self.partition) if output.partition is None else output
+        self.outbox.append(placed)  # looked up each time: the owner takes the list away
 
     def _holes_in(self, start_ms: int, end_ms: int) -> list[Hole]:
         return self.merger.holes_in(start_ms, end_ms)
@@ -157,7 +160,8 @@ class Monitor:
             self.models[name].log_ms = log_ms
             self.models[name].close(self.merger.low_ms)
         if self.job is not None:
-            self.outbox.extend(self.job.advance(self.merger, log_ms))
+            for output in self.job.advance(self.merger, log_ms):
+                self._emit(output)
         starts = (model.windows.start_ms for model in self.models.values())
         self.merger.forget_holes(min([self.merger.low_ms, *(start for start in starts if start is not None)]))
         self.merger.release()
