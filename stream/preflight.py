@@ -172,4 +172,5 @@ def _estimate(
         plan, _ = collector_plan(config, nothing, known)
     except UnknownTargetsError:
         return None
-    return estimate(plan, partitions, events_per_s=events_per_s)
+    learning = {name for name, model in config.models.items() if model.reference.first is not None}
+    return estimate(plan, partitions, events_per_s=events_per_s, learning=learning)

@@ -6,54 +6,98 @@ are taken to be on one worker, so that the figure holds when the others are down
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
 from stream.alignment import ahead_edges_max
 from stream.plan import CollectorPlan, ModelPlan, Role
 
-OPEN_EDGES = 3  # the current pane, the one that lateness keeps open, and one of skew
 ROW_BYTES = 4  # int32
-IMPORTS_BYTES = 225_000_000  # interpreter, numpy, numba, the client: measured 200-250 MB
+IMPORTS_BYTES = 225_000_000  # interpreter, numpy, the client, numba with LLVM and the kernels
 REGISTERS_BYTES = 1 << 11  # of one distinct counter
-ID_BYTES = 36  # 12 bytes of hash in a table that is at most a third empty, and its segment for the snapshot
+ID_BYTES = 48  # 12 in a log and 8 in a table that is half empty at best; both grow by doubling
 NUMERIC_BINS = 38 + 20 * 2  # before a reference is known
 CATEGORICAL_BINS = 100
-MONITOR_TARGET_BYTES = 20_000  # detector state, rank counts, window tallies of one target
+REFERENCE_TARGET_BYTES = 15_000  # the profile, and its record as it stands in the references topic
+DETECTOR_TARGET_BYTES = 31_000  # tables 20 kB, state 8 kB, what the statistics of its windows need 3 kB
+WINDOW_TARGET_BYTES = 6_000  # the last 8 windows, and starts and shifts of the last 256
+OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
 PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
+BUFFERED_FETCHES = 2  # of each source partition: one on its way, one as chunks
+FETCH_BYTES = 1 << 20
+STEP_EVENTS = 4_000
+STEP_CELL_BYTES = 27  # cell, tag, category and a working copy while a step is decoded and counted
 EVENTS_PER_S = 10_000
 SNAPSHOT_EVERY_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions."""
+    """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions; it is in `panes_bytes`, not in the total.
+
+    panes, ids, sample   what the collectors hold open: statistics, ids of `dedup`, rows of models that learn
+    references           profiles, and their records
+    detectors, windows   what the monitors hold: tables and states of the detectors; open and remembered windows
+    buffers, encoding    fetched and being decoded; snapshot blobs until the broker has acknowledged them
+    imports              the programs themselves
+    """
 
     edge_bytes: int
     panes_bytes: int
     ids_bytes: int
     sample_bytes: int
-    monitor_bytes: int
+    references_bytes: int
+    detectors_bytes: int
+    windows_bytes: int
+    buffers_bytes: int
+    encoding_bytes: int
     imports_bytes: int
     snapshot_bytes_per_s: int
 
     @property
+    def terms(self) -> dict[str, int]:
+        """What adds up to the total, by name."""
+        apart = {"edge_bytes", "snapshot_bytes_per_s"}
+        return {name.removesuffix("_bytes"): size for name, size in asdict(self).items() if name not in apart}
+
+    @property
     def total_bytes(self) -> int:
-        return self.panes_bytes + self.ids_bytes + self.sample_bytes + self.monitor_bytes + self.imports_bytes
+        return sum(self.terms.values())
 
     def as_json(self) -> dict[str, int]:
         return asdict(self) | {"total_bytes": self.total_bytes}
 
 
-def estimate(plan: CollectorPlan, partitions: int, *, events_per_s: int = EVENTS_PER_S) -> Estimate:
-    """Cost of `plan` with P source partitions at a rate of events (all partitions together)."""
+def estimate(
+    plan: CollectorPlan, partitions: int, *, events_per_s: int = EVENTS_PER_S, learning: Collection[str] | None = None
+) -> Estimate:
+    """Cost of `plan` with P source partitions at a rate of events (all partitions together).
+
+    `learning`: models that learn from the stream, where the plan was made before their references were looked for.
+    """
+    if learning is None:
+        learning = {model.model for model in plan.models if model.learning}
+    open_edges = 1 + -(-plan.lateness_ms // plan.resolution_ms)
+    targets = sum(len(model.targets) for model in plan.models)
     edge = partitions * sum(_edge_bytes(model) for model in plan.models)
-    held_s = plan.resolution_ms * OPEN_EDGES / 1000
-    ids = round(events_per_s * held_s * ID_BYTES) if plan.dedup else 0
-    sample = partitions * OPEN_EDGES * sum(m.sample_rows * len(m.targets) * SAMPLE_CELL_BYTES for m in plan.models)
-    monitor = sum(len(model.targets) for model in plan.models) * MONITOR_TARGET_BYTES
+    ids_edge = round(events_per_s * plan.resolution_ms / 1000 * ID_BYTES) if plan.dedup else 0
+    sample = sum(m.sample_rows * len(m.targets) for m in plan.models if m.model in learning)
+    columns = {target.column for model in plan.models for target in model.targets}
     changed = edge + (events_per_s * SNAPSHOT_EVERY_S * 12 if plan.dedup else 0)
-    return Estimate(edge, edge * OPEN_EDGES, ids, sample, monitor, IMPORTS_BYTES, round(changed / SNAPSHOT_EVERY_S))
+    return Estimate(
+        edge_bytes=edge,
+        panes_bytes=edge * open_edges,
+        ids_bytes=ids_edge * open_edges,
+        sample_bytes=partitions * open_edges * sample * SAMPLE_CELL_BYTES,
+        references_bytes=targets * REFERENCE_TARGET_BYTES,
+        detectors_bytes=targets * DETECTOR_TARGET_BYTES,
+        windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),
+        buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
+        encoding_bytes=edge // 2 + changed // max(partitions, 1),
+        imports_bytes=IMPORTS_BYTES,
+        snapshot_bytes_per_s=round(changed / SNAPSHOT_EVERY_S),
+    )
 
 
 def ahead_ms_max(plan: CollectorPlan, sources: int) -> int:
@@ -63,13 +107,29 @@ def ahead_ms_max(plan: CollectorPlan, sources: int) -> int:
     return ahead_edges_max(sources, edge_bytes, panes) * plan.resolution_ms
 
 
+def _window_bytes(model: ModelPlan) -> int:
+    """The open window in the monitor: a tally of each segment, all partitions merged."""
+    bins, categorical = _bins(model)
+    registers = REGISTERS_BYTES * len(model.targets) if categorical else 0
+    return _segments(model) * (bins * 8 + OPEN_WINDOW_TARGET_BYTES * len(model.targets)) + registers
+
+
 def _edge_bytes(model: ModelPlan) -> int:
-    bins = distinct = 0
+    bins, categorical = _bins(model)
+    about = 8 * 7 * len(model.targets)  # sums, extremes and the three counts
+    return _segments(model) * (bins * ROW_BYTES + about) + categorical * REGISTERS_BYTES
+
+
+def _segments(model: ModelPlan) -> int:
+    return 1 + sum(len(segment.values) + 1 for segment in model.segments)
+
+
+def _bins(model: ModelPlan) -> tuple[int, int]:
+    """(bins of all targets, targets with distinct registers)."""
+    bins = tracked = 0
     for target in model.targets:
         categorical = target.binning.kind.value == "categorical"
         known = target.binning.bins if len(target.binning.cuts) or target.binning.labels else 0
         bins += known or (CATEGORICAL_BINS if categorical else NUMERIC_BINS)
-        distinct += REGISTERS_BYTES if categorical and target.role is not Role.SCORE else 0
-    segments = 1 + sum(len(segment.values) + 1 for segment in model.segments)
-    about = 8 * 7 * len(model.targets)  # sums, extremes and the three counts
-    return segments * (bins * ROW_BYTES + about) + distinct
+        tracked += categorical and target.role is not Role.SCORE
+    return bins, tracked

@@ -60,10 +60,10 @@ def _report(problems: list[Problem], estimate: Estimate | None, output: Output) 
         print(problem.render(), file=sys.stderr)
     if estimate is None:
         return
+    terms = ", ".join(f"{name} {size / MB:.1f}" for name, size in estimate.terms.items())
     print(
-        f"about {estimate.total_bytes / MB:.0f} MB for one worker with all partitions: panes {estimate.panes_bytes / MB:.1f}, "
-        f"ids {estimate.ids_bytes / MB:.1f}, learning {estimate.sample_bytes / MB:.1f}, monitor {estimate.monitor_bytes / MB:.1f}, "
-        f"programs {estimate.imports_bytes / MB:.0f}; snapshots {estimate.snapshot_bytes_per_s / MB:.2f} MB/s"
+        f"about {estimate.total_bytes / MB:.0f} MB for one worker with all partitions: {terms}; "
+        f"snapshots {estimate.snapshot_bytes_per_s / MB:.2f} MB/s"
     )
     if not problems:
         print("ok")
@@ -96,10 +96,14 @@ def explain(
 ) -> None:
     """Print every setting in force: its value, where it comes from, what it means."""
     from stream.explain import explain as settings_of
+    from stream.explain import warnings
     from stream.preflight import built_references
 
     loaded = loaded_config(config)
-    settings = [item for item in settings_of(loaded, built_references(loaded)) if path in item.path]
+    references = built_references(loaded)
+    settings = [item for item in settings_of(loaded, references) if path in item.path]
+    for warning in warnings(loaded, references):
+        print(f"warning: {warning}", file=sys.stderr)
     if not settings:
         stop(f"no setting's path contains {path!r}")
     if output is Output.JSON:

@@ -237,13 +237,23 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
     plain, _ = collector_plan(config(), references)
     eight = estimate(plain, 8)
     assert eight.edge_bytes == 8 * 100 * (4 * 4 + 56)
-    assert eight.panes_bytes == 3 * eight.edge_bytes
-    assert eight.ids_bytes == 10_000 * 180 * 36
+    assert (
+        eight.panes_bytes == 2 * eight.edge_bytes
+    )  # the current one, and the one that a lateness of a minute keeps open
+    assert eight.ids_bytes == 10_000 * 120 * 48
+    assert eight.sample_bytes == 0
+    assert eight.detectors_bytes == 100 * 31_000
     assert estimate(plain, 16).edge_bytes == 2 * eight.edge_bytes
     segments = {"segments": {"country": [f"c{n}" for n in range(9)]}}
     assert estimate(collector_plan(config(segments), references)[0], 8).edge_bytes == 11 * eight.edge_bytes
     assert estimate(collector_plan(config(dedup=False), references)[0], 8).ids_bytes == 0
-    assert eight.as_json()["total_bytes"] == eight.total_bytes
+    assert eight.as_json()["total_bytes"] == eight.total_bytes == sum(eight.terms.values())
+    learning, _ = collector_plan(
+        config(), dict.fromkeys(references), {"fraud": (DeclaredTarget("f0", Role.FEATURE, Kind.NUMERIC),)}
+    )
+    rows = learning.models[0].sample_rows
+    assert estimate(learning, 8).sample_bytes == 8 * 2 * rows * 9
+    assert estimate(learning, 8, learning=()).sample_bytes == 0  # its reference is in a file that was not built yet
 
 
 def test_targets_are_proposed_from_a_sample() -> None:
