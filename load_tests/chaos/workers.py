@@ -145,16 +145,19 @@ class Place:
 
     async def ended(self, seconds: float) -> int | None:
         """The exit code once it is there; a process that takes longer is killed: None."""
-        assert self.process is not None
+        process = self.process  # the next one may start meanwhile
+        assert process is not None
         deadline = time.monotonic() + seconds
-        while self.process.poll() is None:
+        while process.poll() is None:
             if time.monotonic() > deadline:
-                self.tally.refused.append(f"worker {self.index} did not end within {seconds:.0f} s")
-                self.process.kill()
-                self.process.wait()
+                self.tally.refused.append(
+                    f"worker {self.index}, start {self.starts}, did not end within {seconds:.0f} s"
+                )
+                process.kill()
+                process.wait()
                 return None
             await asyncio.sleep(POLL_S)
-        return self.process.returncode
+        return process.returncode
 
     # -- one after the other
 
