@@ -26,7 +26,7 @@ DRIFT_SIZE = 30.0
 JITTER_MS = 800
 LATE_MS = 60_000
 AGAIN = 400  # a second copy may follow so many records later
-ACTIVE_S, SILENT_S = (6.0, 25.0), (IDLE_TIMEOUT_S + 2.0, IDLE_TIMEOUT_S + 12.0)
+ACTIVE_S, SILENT_S = (5.0, 20.0), (IDLE_TIMEOUT_S + 5.0, IDLE_TIMEOUT_S + 22.0)
 
 Record = tuple[int, bytes | None]  # partition, value
 
