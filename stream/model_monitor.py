@@ -240,7 +240,7 @@ class ModelMonitor(ModelState):
         judged = state in (State.JUDGED, State.INSUFFICIENT_DATA)
         if profile is None:
             judgement = Judgement(tally, None, verdicts=None)
-        elif not tally.names or not judged or not self._pages(key):
+        elif not tally.names or not judged or not self._pages(key) or not self.follows(key):
             judgement = Judgement(tally, self._lens(profile, tally.names).statistics(tally), verdicts=None)
             state = State.RECORDED if state is State.JUDGED else state
         else:

@@ -10,6 +10,7 @@ from detectors.reference import ReferenceProfile
 from stream import container
 from stream.alerts import AlertBook
 from stream.learning import Learner
+from stream.limits import limit
 from stream.merging import Group
 from stream.monitor_settings import ModelSettings, MonitorSettings, digest
 from stream.reference_records import decode_reference, encode_reference
@@ -17,6 +18,9 @@ from stream.series import Series, SeriesKey
 from stream.tally import Sections, Tally
 from stream.windows import WindowList
 
+VERSIONS_FOLLOWED_MAX = limit(
+    "versions_followed_max", 100, "versions of a model whose outputs are judged at a time; the others are recorded"
+)
 VERSION = 1
 GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 12
 SERIES_NAME_SLASHES = 3  # model/<digest>/series/<digest>; detectors follow after another one
@@ -56,6 +60,16 @@ class ModelState:
     def knows(self, reference: str) -> bool:
         """Whether this reference was learnt here, so that nobody else need have it."""
         return self.learnt is not None and self.learnt.id == reference
+
+    def follows(self, key: SeriesKey) -> bool:
+        """Whether this series may be judged: of output series a model has those of so many versions, the first that came.
+
+        The windows of the others are recorded. A version that is silent for 30 days makes room.
+        """
+        if not key.outputs or key in self.series:
+            return True
+        versions = {known.version for known in self.series if known.outputs}
+        return key.version in versions or len(versions) < VERSIONS_FOLLOWED_MAX
 
     @property
     def _name(self) -> str:
