@@ -211,7 +211,7 @@ class Recount:
         self.rules, self.shape, self.plans = rules, shape, plans
         self.out = Counted(partition)
         self.floor = self.marked = LOWEST
-        self.next_offset = self.skip_until = 0
+        self.skip_until = 0
         self.schedule: dict[str, list[tuple[int, str]]] = {}
         self.open: dict[int, Edge] = {}
 
@@ -223,14 +223,12 @@ class Recount:
         findings: list[Finding] = []
         due = iter(decisions)
         decision = next(due, None)
-        self.next_offset = records[0][1] if records else 0
         for record in records:
             while decision is not None and decision.position <= record[1]:
                 findings += self._decide(decision)
                 decision = next(due, None)
             if record[1] >= self.skip_until:
                 self._take(record[1], record[2], record[4])
-                self.next_offset = record[1] + 1
         while decision is not None:
             findings += self._decide(decision)
             decision = next(due, None)
@@ -246,7 +244,7 @@ class Recount:
             self.floor = max(self.floor, body["until_ms"])
             edge = END if self.floor >= END else self._watermark // resolution * resolution
             if edge > self.marked:
-                self._close(edge, max(self.next_offset, decision.position), self.out.largest_ms, idle=edge < END)
+                self._close(edge, decision.position, self.out.largest_ms, idle=edge < END)
         elif decision.kind == "plan":
             first = max([self.marked, *(edge + resolution for edge in self.open)])
             earlier = [entry for entry in self.schedule.get(body["model"], []) if entry[0] < first]
@@ -257,7 +255,7 @@ class Recount:
                 return [("wrong", f"journal: plan {body['plan']} of {body['model']} follows from no stored reference")]
         elif decision.kind == "gap":
             start, stop = body["predictions"]
-            self.skip_until = self.next_offset = stop
+            self.skip_until = stop
             self.out.counters["gap"] += stop - start
         else:
             return [("wrong", f"journal: a decision of kind {decision.kind!r}")]

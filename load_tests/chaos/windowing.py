@@ -263,8 +263,8 @@ def _of(body: Mapping[str, Any], each: Expected) -> Iterable[tuple[str, Any, Any
         yield "versions", body["versions"], each.versions
     if (body["state"] == "transition") != each.transition:
         yield "transition", body["state"], each.transition
-    if list(body["targets"]) != sorted(each.names):
-        yield "targets", list(body["targets"]), sorted(each.names)
+    if sorted(body["targets"]) != sorted(each.names):
+        yield "targets", sorted(body["targets"]), sorted(each.names)
         return
     places = {target.name: place for place, target in enumerate(each.whole.plan.targets)}
     for name in each.names:

@@ -57,24 +57,25 @@ def reference_file(path: Path, seed: int) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-def config_of(folder: Path, file: str = "first.parquet") -> Config:
-    return config_from(
-        {
-            "kafka": {"bootstrap_servers": "unused:9092"},
-            "topics": {"predictions": {"name": "predictions", "lateness": "2s"}},
-            "resolution": "1s",
-            "monitors": MONITORS,
-            "defaults": {"false_alarms": "1 per 1h", "window": {"every": "3s", "min_events": 100}},
-            "models": {
-                "m": {
-                    "reference": {"file": file, "time": "timestamp"},
-                    "segments": {"country": ["de", "fr"]},
-                    "targets": {"amount": {"range": [20.0, 80.0]}},
-                }
-            },
+def settings_of(file: str = "first.parquet") -> dict:
+    return {
+        "kafka": {"bootstrap_servers": "unused:9092"},
+        "topics": {"predictions": {"name": "predictions", "lateness": "2s"}},
+        "resolution": "1s",
+        "monitors": MONITORS,
+        "defaults": {"false_alarms": "1 per 1h", "window": {"every": "3s", "min_events": 100}},
+        "models": {
+            "m": {
+                "reference": {"file": file, "time": "timestamp"},
+                "segments": {"country": ["de", "fr"]},
+                "targets": {"amount": {"range": [20.0, 80.0]}},
+            }
         },
-        base=folder,
-    )
+    }
+
+
+def config_of(folder: Path, file: str = "first.parquet") -> Config:
+    return config_from(settings_of(file), base=folder)
 
 
 def value_of(number: int, r: random.Random) -> bytes | None:
@@ -113,6 +114,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.whole = Evidence()  # once everything is written
+        self.folder = folder
         self.config = config_of(folder)
         first, second = (build_from_file(config_of(folder, file), "m") for file in ("first.parquet", "second.parquet"))
         self.profiles = {profile.id: profile for profile in (first, second)}
@@ -484,6 +486,22 @@ def test_an_event_that_nobody_counted_and_one_that_nobody_sent(world: World) -> 
     twin = whole[500]._replace(offset=whole[500].offset + 0.5, value=orjson.dumps(event | {"prediction_id": "another"}))
     assert "lost" in kinds(judged(world, "predictions", lambda rs: [*rs[:501], twin, *rs[501:]]))
     assert "double" in kinds(judged(world, "predictions", lambda rs: [*rs[:500], *rs[501:]]))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"topics": {"predictions": {"name": "predictions", "lateness": "1990ms"}}},
+        {"max_future_skew": "2h"},
+        {"dedup": False},
+        {"defaults": {"false_alarms": "1 per 1h", "window": {"every": "4s", "min_events": 100}}},
+    ],
+    ids=["lateness", "future", "dedup", "window"],
+)
+def test_what_was_counted_by_other_rules_is_found(world: World, rule: dict) -> None:
+    """As if the product had applied a rule wrongly: each rule of time, identity and windows decides about the verdict."""
+    config = config_from(settings_of() | rule, base=world.folder)
+    assert kinds(judge_config(world.whole, config))
 
 
 # ---- independence
