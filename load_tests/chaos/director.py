@@ -21,7 +21,7 @@ from stream.topics import TopicRole
 T = TypeVar("T")
 EMPTY_S = 30.0  # until the group has forgotten its members
 DRAIN_S = 300.0
-PREPARE_S = 300.0
+PREPARE_S = 900.0
 OVERTIME = 1.3  # a long run goes on with so many times its kills while a failpoint is short of hits
 JOIN_READY_S = 10.0
 RESTORED_S = 35.0  # after a hide, until the restores have met it
