@@ -119,6 +119,7 @@ class Session:
 
         app.positions = positions
         app.held_back = lambda: {TP(self.engine.topic_of(s.source), s.partition) for s in self.worker.held_back()}
+        app.damage.on_fault = lambda place, tries, error: self._damaged(stages[place[0]], place, tries, error)
         app.before_revocation = lambda _revoked: self._give_up()
         app.on_rebalance_complete.connect(restore)
         agents = [
@@ -134,6 +135,14 @@ class Session:
             if partition >= counts[stage]:
                 topic = self.engine.topic_of(SOURCES[stage])
                 raise Refused(growth_refusal(topic, counts[stage], partition + 1))
+
+    def _damaged(self, stage: str, place: tuple[str, int], tries: int, error: Exception) -> None:
+        """A batch cannot be opened; its partition waits between the tries, and that is no stall."""
+        log.error("%s-%d: %s (%s), try %d", *place, error, type(error).__name__, tries)
+        self.metrics.add("damaged_batches_total", stage=stage, partition=place[1])
+        slot = self.owners.get(stage, place[1])
+        if slot is not None:
+            slot.damaged = True
 
     def _agent(self, stage: str) -> Any:
         async def agent(stream: Any) -> None:

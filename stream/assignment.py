@@ -90,6 +90,7 @@ class Slot:
     closed: bool = False
     error: BaseException | None = None  # why the last snapshot failed
     ahead: bool = False  # held back: too far before the slowest partition
+    damaged: bool = False  # the next batch cannot be opened
     hole: int | None = None  # where the log went on after the last seek, if not at the position
     reloads: int = 0
     reload_at: int = -1
@@ -227,7 +228,13 @@ class Owners:
             labels: dict[str, object] = {"stage": slot.stage, "partition": slot.partition}
             self._metrics.add("state_corruptions_total", restored.corrupt, **labels)
         for source, missing in restored.gap.items():
-            log.error("%s %d: retention took %d records of %s before they were read", slot.stage, slot.partition, missing, source)
+            log.error(
+                "%s %d: retention took %d records of %s before they were read",
+                slot.stage,
+                slot.partition,
+                missing,
+                source,
+            )
         for loss in restored.losses:
             log.error("%s %d: %s. on_data_loss: reset, going on there", slot.stage, slot.partition, loss)
             self._metrics.add("input_resets_total", stage=slot.stage, partition=slot.partition)

@@ -44,7 +44,7 @@ ROWS: dict[int, tuple[str, str]] = {
     26: ("markup, templates, format strings", "data: nothing evaluates it"),
     27: ("chat markup in names", ""),
     28: ("formulas for spreadsheets", ""),
-    29: ("hostile metric labels", "escaped, cut at 128 characters"),
+    29: ("hostile metric labels", "escaped, cut at 200 characters"),
     30: ("a very long text", "a category by its hash; above event_bytes_max: `too_large`"),
     31: (
         "a record above event_bytes_max; a batch that unpacks to more than batch_bytes_max",

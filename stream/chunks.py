@@ -7,7 +7,7 @@ format is not read here, the transport hands it to the client's own reader and i
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from crc32c import crc32c
 from stream.columns import I64, Records
 from stream.kernels.framing import frame, join_log_append
 from stream.original_headers import frame_headers
+from stream.unpack import BATCH_BYTES_MAX, HEAD_BYTES, DamagedError, TooLargeError, Unpack
 
 Buffer = bytes | memoryview
 
@@ -32,7 +33,16 @@ CONTROL = 0x20
 
 
 class CorruptBatchError(ValueError):
-    """A batch whose checksum or structure is wrong; the transport fetches it again."""
+    """A batch whose checksum, structure or compression is wrong; the transport fetches it again.
+
+    next_offset   where the log goes on behind it; 0 = that cannot be known
+    head          its first bytes, as they came
+    """
+
+    def __init__(self, message: str, base_offset: int, next_offset: int = 0, data: Buffer = b"") -> None:
+        super().__init__(f"batch at offset {base_offset}: {message}")
+        self.base_offset, self.next_offset = base_offset, next_offset
+        self.head = bytes(data[:HEAD_BYTES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ class Plain:
     start_offset: int
     next_offset: int
     log_append: bool = False
+    refused: tuple[str, str] | None = None
 
     count = 1
 
@@ -99,7 +110,7 @@ class Chunk:
         return sum(piece.count for piece in self.pieces)
 
 
-Decompress = Mapping[int, Callable[[bytes], bytes]]
+Decompress = Mapping[int, Unpack]
 
 
 def is_current_format(message_set: Buffer) -> bool:
@@ -112,21 +123,22 @@ def is_current_format(message_set: Buffer) -> bool:
     return True
 
 
-def read_batches(message_set: Buffer, position: int, decompress: Decompress, *, check_crc: bool) -> Iterator[RawBatch]:
+def read_batches(message_set: Buffer, position: int, decompress: Decompress, *, check_crc: bool) -> Iterator[Piece]:
     """Every complete batch of a v2 message set, from `position` on. A last batch that the fetch cut short is left out.
 
-    Raises CorruptBatchError; KeyError for an unknown compression. Cost: a checksum (23 GB/s) and the decompression.
+    A batch that unpacks to more than batch_bytes_max is one refused record. Raises CorruptBatchError. Cost: a checksum
+    (23 GB/s) and the decompression.
     """
     view, at = memoryview(message_set), 0
     while len(view) - at >= HEADER.size:
         base, length, _, _, crc, attributes, last_delta, first, latest, _, _, _, count = HEADER.unpack_from(view, at)
         end = at + LOG_OVERHEAD + length
         if length < HEADER.size - LOG_OVERHEAD or count < 0 or last_delta < 0:
-            raise CorruptBatchError(f"batch at offset {base}: length {length}, count {count}, last delta {last_delta}")
+            raise CorruptBatchError(f"length {length}, count {count}, last delta {last_delta}", base)
         if end > len(view):
             return
         if check_crc and crc32c(view[at + CRC_START : end]) != crc:
-            raise CorruptBatchError(f"batch at offset {base}: wrong checksum")
+            raise CorruptBatchError("wrong checksum", base, base + last_delta + 1, view[at:end])
         body, next_offset = view[at + HEADER.size : end], base + last_delta + 1
         at = end
         if next_offset <= position:
@@ -135,15 +147,34 @@ def read_batches(message_set: Buffer, position: int, decompress: Decompress, *, 
             yield hole(position, next_offset)
         else:
             codec = attributes & CODEC_MASK
-            payload: Buffer = decompress[codec](bytes(body)) if codec else body
             append = bool(attributes & LOG_APPEND_TIME)
-            yield RawBatch(payload, base, next_offset, count, first, latest, append, position)
+            try:
+                payload: Buffer = decompress[codec](bytes(body), BATCH_BYTES_MAX) if codec else body
+            except TooLargeError as error:
+                why = f"a batch of {count} records and {len(body)} bytes {error}"
+                yield refused_batch(position, (base, next_offset, latest), error.head, ("too_large", why))
+            except KeyError:
+                raise CorruptBatchError(f"unknown compression {codec}", base, next_offset, body) from None
+            except DamagedError as error:
+                raise CorruptBatchError(str(error), base, next_offset, body) from None
+            else:
+                yield RawBatch(payload, base, next_offset, count, first, latest, append, position)
         position = next_offset
 
 
 def hole(position: int, next_offset: int) -> RawBatch:
     """A stretch that holds nothing for the reader."""
     return RawBatch(b"", next_offset, next_offset, 0, 0, 0, False, position)
+
+
+def refused_batch(start: int, batch: tuple[int, int, int], head: bytes, refused: tuple[str, str]) -> Plain:
+    """The one dead letter of a batch that was not opened. batch: its first offset, the next batch's, its time in ms;
+    refused: reason and detail; start: the position before it.
+    """
+    base_offset, next_offset, timestamp_ms = batch
+    reason, detail = refused
+    detail = f"{detail}; offsets {base_offset} to {next_offset - 1}"
+    return Plain(base_offset, timestamp_ms, None, head, (), start, next_offset, refused=(reason, detail))
 
 
 def chunks(topic: str, partition: int, pieces: Sequence[Piece], events_max: int, seek: int) -> Iterator[Chunk]:
@@ -210,6 +241,7 @@ def from_plain(run: Sequence[Plain]) -> Records:
         next_offset=run[-1].next_offset,
         framed=True,
         log_append=np.fromiter((record.log_append for record in run), np.bool_, n),
+        refused={record.offset: record.refused for record in run if record.refused is not None},
     )
 
 
@@ -218,7 +250,7 @@ def merge(parts: Sequence[Records], next_offset: int) -> Records:
     if len(parts) == 1:
         only = parts[0]
         places = (only.offset, only.timestamp_ms, only.key_start, only.key_length, only.value_start, only.value_length)
-        return Records(only.buffer, *places, next_offset, only.framed, only.log_append)
+        return Records(only.buffer, *places, next_offset, only.framed, only.log_append, only.refused)
     if not parts:
         none: I64 = np.empty(0, np.int64)
         return Records(np.empty(0, np.uint8), none, none, none, none, none, none, next_offset)
@@ -235,6 +267,7 @@ def merge(parts: Sequence[Records], next_offset: int) -> Records:
         next_offset=next_offset,
         framed=all(part.framed for part in parts),
         log_append=join_log_append(parts),
+        refused={offset: why for part in parts for offset, why in part.refused.items()},
     )
 
 
@@ -254,4 +287,5 @@ def split(records: Records, events_max: int) -> Iterator[Records]:
             next_offset=records.next_offset if stop == n else int(records.offset[stop]),
             framed=records.framed,
             log_append=None if records.log_append is None else records.log_append[start:stop],
+            refused=records.refused,
         )

@@ -28,7 +28,8 @@ class Records:
     A null value or key has length -1. `timestamp_ms` is Kafka's record time. `next_offset` is the position after the
     chunk; it may lie beyond the last record's offset (control records, compaction). `framed`: each record's headers follow
     its value in the buffer, as Kafka's format has them (original_headers.py). `log_append`: whether the broker set the
-    record's time; None = it set none.
+    record's time; None = it set none. `refused`: offset -> (reason, detail) of batches that were not opened; each is one
+    record whose value is the beginning of what the batch held.
     """
 
     buffer: U8
@@ -41,6 +42,7 @@ class Records:
     next_offset: int
     framed: bool = False
     log_append: NDArray[np.bool_] | None = None
+    refused: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)

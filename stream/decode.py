@@ -80,6 +80,8 @@ def decode(records: Records, layout: Layout) -> Columns:
     names = {xxhash.xxh3_64_intdigest(text): text.decode() for text in texts}
     if tier.version_text and rows.accepted.any():
         names[int(tier.tables.version_constant)] = tier.version_text
+    for offset in records.refused:
+        rows.accepted[records.offset == offset] = 0
     if _leave_to_the_strict_tier(rows, layout):
         left = set(np.unique(rows.version[rows.accepted == 1]).tolist())
         names = {version: text for version, text in names.items() if version in left}
@@ -118,6 +120,10 @@ def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str],
     for record in refused.tolist():
         start, length = int(records.value_start[record]), int(records.value_length[record])
         value = bytes(data[start : start + length])
+        unopened = records.refused.get(int(records.offset[record])) if records.refused else None
+        if unopened is not None:
+            rejects.append(_reject(records, record, value, RefusedError(*unopened)))
+            continue
         try:
             _put(rows, record, decode_event(value, int(records.timestamp_ms[record]), layout), names)
         except RefusedError as why:

@@ -61,6 +61,8 @@ def make_app(config: Config) -> RawApp:
         broker_rebalance_timeout=10.0,
         broker_max_poll_interval=300.0,
     )
+    if config.topics.predictions.damaged_batches == "skip":
+        app.damage.skip = frozenset([config.topic(TopicRole.PREDICTIONS)])
     app._create_directories = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return app
 

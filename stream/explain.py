@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from detectors.reference import ReferenceProfile
 from stream.config_loader import LoadedConfig
+from stream.look_alikes import look_alikes
 from stream.quantities import Duration
 from stream.yaml_places import Key, dotted
 
@@ -38,6 +39,25 @@ def explain(loaded: LoadedConfig, references: dict[str, ReferenceProfile] | None
         if profile is not None:
             settings += _from_reference(loaded, model, profile)
     return settings
+
+
+def warnings(loaded: LoadedConfig, references: dict[str, ReferenceProfile] | None = None) -> list[str]:
+    """Names that look alike and are not the same, in the configuration and the references: one of them is a mistake."""
+    found = _alike("models", loaded.config.models)
+    for name, model in loaded.config.models.items():
+        profile = (references or {}).get(name)
+        targets = [*model.targets, *(target.name for target in (profile.targets if profile is not None else ()))]
+        found += _alike(f"models.{dotted((name,))}.targets", targets)
+        found += _alike(f"models.{dotted((name,))}.segments", model.segments)
+        for key, values in model.segments.items():
+            found += _alike(f"models.{dotted((name,))}.segments.{dotted((key,))}", values)
+    return found
+
+
+def _alike(where: str, names: Iterable[str]) -> list[str]:
+    return [
+        f"{where}: {' and '.join(map(ascii, group))} look alike and are different names" for group in look_alikes(names)
+    ]
 
 
 def _origin(path: Key, loaded: LoadedConfig) -> str:

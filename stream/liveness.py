@@ -104,7 +104,7 @@ class Liveness:
         if loss:
             await self._worker.reload(slot, LogReplaced(loss))
             return
-        excused = end <= slot.position or slot.lane.blocked or slot.ahead
+        excused = end <= slot.position or slot.lane.blocked or slot.ahead or slot.damaged
         stood_s = self._stalls.see((slot.stage, slot.partition), slot.position, now_s, excused=excused)
         if stood_s > self._stalled_s and await self._topics.answers():
             self._worker.engine.stop(

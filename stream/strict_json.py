@@ -206,7 +206,9 @@ def type_name(value: object) -> str:
         return "a number"
     if value is BLOCKED:
         return "behind something that is no object"
-    names = {dict: "an object", list: "an array", str: "a text", bool: "a bool", type(None): "null"}
+    if isinstance(value, dict):
+        return "an object"
+    names = {list: "an array", str: "a text", bool: "a bool", type(None): "null"}
     return names[type(value)]
 
 

@@ -15,6 +15,7 @@ in tests/integration/test_transport_hooks.py that fails when an upgrade of Faust
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from types import FunctionType, MethodType
@@ -22,8 +23,13 @@ from typing import Any
 
 import aiokafka.consumer.fetcher as aiokafka_fetcher
 import faust
-from aiokafka import codec
-from aiokafka.errors import CommitFailedError, CorruptRecordException, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    CorruptRecordException,
+    IllegalStateError,
+    KafkaError,
+    UnsupportedCodecError,
+)
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -31,7 +37,9 @@ from faust.types import TP, ConsumerMessage
 
 from stream import chunks
 from stream.chunks import Chunk, Piece, Plain
+from stream.damage import Damage
 from stream.snapshots import patient
+from stream.unpack import UNPACK
 
 EVENTS_PER_CHUNK = 4000  # a step of some 10-20 ms; events
 FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; Faust's 1500 costs latency
@@ -39,13 +47,7 @@ POLL_S = 0.2
 FULL_SLEEP_S = 0.01  # all buffers full: Faust would sleep a whole second
 READ_COMMITTED = "read_committed"
 LOG_APPEND_TIME = 1  # a record's timestamp type
-
-DECOMPRESS: chunks.Decompress = {
-    1: codec.gzip_decode,
-    2: codec.snappy_decode,
-    3: codec.lz4_decode,
-    4: codec.zstd_decode,
-}
+NO_TIME_MS = -1
 
 
 class MessageSet:
@@ -65,8 +67,12 @@ class MessageSet:
 class RawPartitionRecords:
     """Stands for aiokafka's PartitionRecords: iterates over pieces, keeps `next_fetch_offset` as the fetcher expects."""
 
-    def __init__(self, raw: bool, tp: Any, records: MessageSet, aborted: Any, position: int, *rest: Any) -> None:
+    def __init__(
+        self, rules: tuple[bool, Damage], tp: Any, records: MessageSet, aborted: Any, position: int, *rest: Any
+    ) -> None:
+        """`rules`: whether the topic's batches stay bytes, and who is told of damage; the rest is aiokafka's."""
         _, _, check_crc, isolation = rest
+        raw, self._damage = rules
         self.next_fetch_offset = position
         if raw and not aborted and chunks.is_current_format(records.data):
             self._pieces = self._raw(tp, records.data, check_crc)
@@ -74,7 +80,7 @@ class RawPartitionRecords:
             reader = aiokafka_fetcher.PartitionRecords(
                 tp, MemoryRecords(records.data), aborted, position, None, None, check_crc, isolation
             )
-            self._pieces = self._plain(reader)
+            self._pieces = self._plain(tp, reader)
 
     def __iter__(self) -> Iterator[Piece]:
         return self
@@ -85,12 +91,23 @@ class RawPartitionRecords:
         return piece
 
     def _raw(self, tp: Any, data: bytes, check_crc: bool) -> Iterator[Piece]:
+        """Ends at a batch that cannot be opened, with the position before it: the fetcher asks for it again."""
         try:
-            yield from chunks.read_batches(data, self.next_fetch_offset, DECOMPRESS, check_crc=check_crc)
+            yield from chunks.read_batches(data, self.next_fetch_offset, UNPACK, check_crc=check_crc)
         except chunks.CorruptBatchError as error:
-            raise CorruptRecordException(f"{tp}: {error}") from error
+            position, following = self.next_fetch_offset, error.next_offset
+            give_up = self._damage.note((tp.topic, tp.partition), error.base_offset, error, time.monotonic())
+            if give_up and following > position:
+                batch = (error.base_offset, following, NO_TIME_MS)
+                yield chunks.refused_batch(position, batch, error.head, ("damaged_batch", str(error)))
 
-    def _plain(self, reader: Any) -> Iterator[Piece]:
+    def _plain(self, tp: Any, reader: Any) -> Iterator[Piece]:
+        try:
+            yield from self._records(reader)
+        except (CorruptRecordException, UnsupportedCodecError, ValueError) as error:
+            self._damage.note((tp.topic, tp.partition), self.next_fetch_offset, error, time.monotonic())
+
+    def _records(self, reader: Any) -> Iterator[Piece]:
         position = reader.next_fetch_offset
         for record in reader:
             append = record.timestamp_type == LOG_APPEND_TIME
@@ -102,7 +119,7 @@ class RawPartitionRecords:
             yield chunks.hole(position, reader.next_fetch_offset)
 
 
-def install_raw_fetch(fetcher: Any, raw_topics: frozenset[str]) -> None:
+def install_raw_fetch(fetcher: Any, raw_topics: frozenset[str], damage: Damage) -> None:
     """Make one aiokafka fetcher deliver pieces: its response handler, with two names of its module bound to ours.
 
     Nothing outside this instance changes. Raises RuntimeError when the handler no longer uses those names.
@@ -113,7 +130,7 @@ def install_raw_fetch(fetcher: Any, raw_topics: frozenset[str]) -> None:
         raise RuntimeError("this aiokafka reads fetch responses in another way; driftline needs aiokafka 0.14")
 
     def partition_records(tp: Any, *rest: Any) -> RawPartitionRecords:
-        return RawPartitionRecords(tp.topic in raw_topics, tp, *rest)
+        return RawPartitionRecords((tp.topic in raw_topics, damage), tp, *rest)
 
     names = vars(aiokafka_fetcher) | {"MemoryRecords": MessageSet, "PartitionRecords": partition_records}
     rebound = FunctionType(handler.__code__, names, handler.__name__, handler.__defaults__)
@@ -132,7 +149,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def on_start(self) -> None:
         await super().on_start()
-        install_raw_fetch(self._consumer._fetcher, self.app.raw_topics)  # noqa: SLF001
+        install_raw_fetch(self._consumer._fetcher, self.app.raw_topics, self.app.damage)  # noqa: SLF001
 
     async def _beside(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run in the thread's loop without queueing behind fetches: Faust's method queue has two places."""
@@ -201,7 +218,7 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
         """One round of fetched chunks, partitions in turn. After a rebalance the rest is dropped: positions are sought anew."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
-        active = self._get_active_partitions() - self.app.held_back()  # a copy: Faust changes the set that it gives
+        active = self._get_active_partitions() - self._held_back()  # a copy: Faust changes the set that it gives
         if not active:
             await asyncio.sleep(FULL_SLEEP_S)
             return
@@ -219,6 +236,10 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
                     return
                 tp = TP(chunk.topic, chunk.partition)
                 yield tp, _message(tp, chunk, generation)
+
+    def _held_back(self) -> set[TP]:
+        damaged = {TP(*place) for place in self.app.damage.waiting(time.monotonic())}
+        return set(self.app.held_back()) | damaged
 
     def _chunks_of(self, tp: Any, pieces: list[Piece], seeks: Mapping[TP, int]) -> Iterator[Chunk]:
         seek = seeks.get(TP(tp.topic, tp.partition), 0)
@@ -290,6 +311,7 @@ class RawApp(faust.App):  # type: ignore[misc]
         self.raw_topics = frozenset(raw_topics)
         self.seeks: Counter[TP] = Counter()
         self.held_back: Callable[[], set[TP]] = set
+        self.damage = Damage()
         super().__init__(*args, **kwargs)
 
     def _new_transport(self) -> RawTransport:

@@ -158,6 +158,7 @@ class Worker:
             return
         try:
             if await self._follows(slot, chunk):
+                slot.damaged = False
                 await (self._collect if stage == COLLECTOR else self._monitor)(slot, chunk)
                 if stage != COLLECTOR:  # a collector's is held back alone: all partitions of a stage share this task
                     await slot.lane.room()

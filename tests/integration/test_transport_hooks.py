@@ -24,6 +24,7 @@ from faust.types import TP
 
 from stream import snapshots
 from stream.chunks import Plain, RawBatch, records_of
+from stream.damage import Damage
 from stream.transport import MessageSet, RawApp, RawPartitionRecords, install_raw_fetch
 
 READ_COMMITTED = 1
@@ -61,7 +62,7 @@ def test_another_fetcher_is_refused_loudly():
         def _proc_fetch_request(self) -> None: ...
 
     with pytest.raises(RuntimeError, match=r"aiokafka 0\.14"):
-        install_raw_fetch(Other(), frozenset())
+        install_raw_fetch(Other(), frozenset(), Damage())
 
 
 def test_fausts_drain_takes_read_offsets_from_the_mapping_that_we_replace():
@@ -119,8 +120,13 @@ async def test_a_client_without_a_broker_pauses_between_attempts(monkeypatch):
 # -- hooks, by what they do
 
 
-def partition_records(data: bytes, *, raw: bool = True, aborted=None, position: int = 0, check: bool = True):
-    return RawPartitionRecords(raw, TP("t", 0), MessageSet(data), aborted, position, None, None, check, READ_COMMITTED)
+def partition_records(
+    data: bytes, *, raw: bool = True, aborted=None, position: int = 0, check: bool = True, damage=None
+):
+    rules = (raw, damage or Damage())
+    return RawPartitionRecords(
+        rules, TP("t", 0), MessageSet(data), aborted, position, None, None, check, READ_COMMITTED
+    )
 
 
 def test_an_old_format_goes_through_the_clients_own_reader():
@@ -131,13 +137,18 @@ def test_an_old_format_goes_through_the_clients_own_reader():
     assert (piece.offset, piece.timestamp_ms, piece.key, piece.value) == (0, 1234, b"k", b"v")
 
 
-def test_a_wrong_checksum_is_the_clients_own_error():
+def test_b33_a_wrong_checksum_in_an_old_format_ends_the_fetch_before_it():
     builder = LegacyRecordBatchBuilder(1, 0, 1 << 16)
     builder.append(0, 1234, b"k", b"v")
     data = bytearray(builder.build())
     data[-1] ^= 1
-    with pytest.raises(CorruptRecordException):
-        list(partition_records(bytes(data)))
+    damage = Damage()
+    faults = []
+    damage.on_fault = lambda *fault: faults.append(fault)
+    assert list(partition_records(bytes(data), damage=damage)) == []
+    ((place, tries, error),) = faults
+    assert (place, tries) == (("t", 0), 1)
+    assert isinstance(error, CorruptRecordException)
 
 
 class Session:

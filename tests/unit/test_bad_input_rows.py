@@ -112,6 +112,15 @@ def test_strict_duplicate_keys(value: bytes, path: str | None) -> None:
         assert found == ([] if path is None else [("duplicate_key", path)])
 
 
+def test_b18_an_object_with_a_key_twice_is_named_like_any_object() -> None:
+    """Found by load_tests.fuzz."""
+    records = records_from_lines(
+        [with_raw(name, '{"a": 1, "a": 2}') for name in ("version", "score", "prediction_id")], 0, GOOD_MS
+    )
+    for tier in (decode, decode_strict):
+        assert [reject.code for reject in tier(records, STRICT_KEYS).rejects] == ["type", "type", "bad_id"]
+
+
 def test_b40_unknown_models_may_be_dead_letters() -> None:
     layout = Layout.compile(Mapping(unknown_models="dlq"), ["fraud"], PATHS)
     records = records_from_lines([GOOD_LINE, with_raw("model", '"nobody"'), amount("NaN")], 0, GOOD_MS)

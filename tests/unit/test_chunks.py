@@ -20,7 +20,7 @@ from stream.chunks import (
     records_of,
     split,
 )
-from stream.transport import DECOMPRESS
+from stream.unpack import UNPACK
 
 
 def batch(base: int, rows: list[tuple[bytes | None, bytes | None]], *, codec: int = 0, first_ms: int = 1_000) -> bytes:
@@ -55,7 +55,7 @@ def oracle(data: bytes, position: int) -> list[tuple[int, int, bytes | None, byt
 
 
 def raw(data: bytes, position: int = 0) -> Chunk:
-    pieces = list(read_batches(data, position, DECOMPRESS, check_crc=True))
+    pieces = list(read_batches(data, position, UNPACK, check_crc=True))
     (chunk,) = chunks("t", 0, pieces, 1_000_000, 0)
     return chunk
 
@@ -96,27 +96,27 @@ def test_a_flipped_bit_is_found(at):
     data = bytearray(batch(0, [(b"key", b"value")]))
     data[at] ^= 1
     with pytest.raises(CorruptBatchError):
-        list(read_batches(bytes(data), 0, DECOMPRESS, check_crc=True))
+        list(read_batches(bytes(data), 0, UNPACK, check_crc=True))
 
 
 def test_hostile_lengths_are_refused():
     data = bytearray(batch(0, [(b"key", b"value")]))
     data[8:12] = (3).to_bytes(4, "big")
     with pytest.raises(CorruptBatchError):
-        list(read_batches(bytes(data), 0, DECOMPRESS, check_crc=True))
+        list(read_batches(bytes(data), 0, UNPACK, check_crc=True))
 
 
 def test_a_control_batch_only_moves_the_position():
     control = bytearray(batch(5, [(b"\0\0\0\1", b"")]))
     control[21:23] = (0x20).to_bytes(2, "big")
-    (hole,) = read_batches(bytes(control), 5, DECOMPRESS, check_crc=False)
+    (hole,) = read_batches(bytes(control), 5, UNPACK, check_crc=False)
     assert (hole.start_offset, hole.next_offset, hole.count) == (5, 6, 0)
 
 
 def test_log_append_time_is_the_batchs_latest():
     data = bytearray(batch(0, [(None, b"a"), (None, b"b")], first_ms=10))
     data[21:23] = (0x08).to_bytes(2, "big")
-    (piece,) = read_batches(bytes(data), 0, DECOMPRESS, check_crc=False)
+    (piece,) = read_batches(bytes(data), 0, UNPACK, check_crc=False)
     records = records_of(Chunk("t", 0, (piece,), 0), 0)
     assert records.timestamp_ms.tolist() == [11, 11]
 
@@ -129,16 +129,14 @@ def test_old_formats_are_told_apart():
 
 
 def test_chunks_hold_whole_batches_up_to_a_limit():
-    pieces = list(
-        read_batches(b"".join(batch(3 * i, [(None, b"x")] * 3) for i in range(5)), 0, DECOMPRESS, check_crc=True)
-    )
+    pieces = list(read_batches(b"".join(batch(3 * i, [(None, b"x")] * 3) for i in range(5)), 0, UNPACK, check_crc=True))
     found = list(chunks("t", 0, pieces, 7, 0))
     assert [(c.first_offset, c.next_offset, c.count) for c in found] == [(0, 6, 6), (6, 12, 6), (12, 15, 3)]
 
 
 def test_plain_records_and_batches_mix_in_order():
     plain = tuple(Plain(i, 7, None if i else b"k", b"p%d" % i, (), i, i + 1) for i in range(2))
-    (after,) = read_batches(batch(2, [(b"q", None)]), 2, DECOMPRESS, check_crc=True)
+    (after,) = read_batches(batch(2, [(b"q", None)]), 2, UNPACK, check_crc=True)
     records = records_of(Chunk("t", 0, (*plain, after), 0), 0)
     assert texts(records) == [(0, 7, b"k", b"p0"), (1, 7, None, b"p1"), (2, 1000, b"q", None)]
 
