@@ -282,7 +282,7 @@ class Upkeep:
         await self._read_markers()
         if any(slot.position < self._goal[slot.partition] for slot in self.owners.of(COLLECTOR)):
             return  # an earlier drain has ended the markers already
-        if not self.watch.ended or self.worker.engine.rebalancing:
+        if not self.watch.ended or self.worker.engine.rebalancing or not self.worker.engine.generation:
             return
         ends = await self.logs.ends(TopicRole.PANES.value, self.worker.setup.config.monitors)
         if any(slot.position < ends[slot.partition] for slot in self.owners.of(MONITOR)):
