@@ -1,0 +1,1 @@
+"""Faults that take minutes, as seeded commands: python -m load_tests.faults ROW --seed S --json."""

@@ -1,0 +1,119 @@
+"""What the tests of faults share: whole workers with environments of their own, their metrics, waiting with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+
+_path = Path(__file__).parents[1] / "integration" / "worker_bench.py"
+_spec = spec_from_file_location("worker_bench", _path)
+bench_module: Any = sys.modules.setdefault("worker_bench", module_from_spec(_spec))
+if not hasattr(bench_module, "Bench"):
+    _spec.loader.exec_module(bench_module)
+until = bench_module.until
+
+
+class FaultBench(bench_module.Bench):
+    """A Bench whose workers have an environment and a metrics port of their own."""
+
+    @contextlib.contextmanager
+    def worker(self, port: int = 0, *, under: tuple[str, ...] = (), **environment: str) -> Iterator[Worker]:
+        """One worker; `under`: a command that runs it (prlimit, ...)."""
+        config = self.folder / f"worker-{port}.yaml"
+        config.write_text(self.config_path.read_text() + f"metrics: {{port: {port}}}\n")
+        settings = [f"{name}={value}" for name, value in environment.items()]
+        command = self.command()
+        command[command.index(str(self.config_path))] = str(config)
+        with self.running(command=["env", *settings, *under, *command]) as process:
+            yield Worker(process, port)
+
+    def committed(self) -> dict[int, int]:
+        """The group's committed offset of every predictions partition."""
+        group = f"{self.prefix}workers"
+        with contextlib.closing(
+            KafkaConsumer(bootstrap_servers=self.servers, group_id=group, enable_auto_commit=False)
+        ) as consumer:
+            return {p: consumer.committed(TopicPartition(self.topic, p)) or 0 for p in range(self.partitions)}
+
+    def ends(self) -> dict[int, int]:
+        places = [TopicPartition(self.topic, p) for p in range(self.partitions)]
+        with contextlib.closing(KafkaConsumer(bootstrap_servers=self.servers)) as consumer:
+            return {place.partition: end for place, end in consumer.end_offsets(places).items()}
+
+    def settle(self, *workers: Worker, seconds: float = 60.0) -> float:
+        """Wait until everything produced so far is committed; seconds that it took."""
+        started, ends = time.monotonic(), self.ends()
+        until(
+            lambda: self.committed() == ends,
+            seconds,
+            why=lambda: (self.committed(), ends, *(w.log()[-2500:] for w in workers)),
+        )
+        return time.monotonic() - started
+
+    def shifted(self, n: int, by: float) -> list[tuple[int, bytes | None]]:
+        """Events whose amounts are `by` larger: drift."""
+        records = []
+        for partition, value in self.events(n):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                body = json.loads(value or b"")
+                body["features"]["amount"] += by
+                value = json.dumps(body).encode()  # noqa: PLW2901
+            records.append((partition, value))
+        return records
+
+    def alerts(self) -> dict[str, list[bytes]]:
+        """Bodies of every alert event by id, each as often as it was written."""
+        found: dict[str, list[bytes]] = {}
+        for record in self.read(f"{self.prefix}alerts"):
+            found.setdefault(json.loads(record.value)["id"], []).append(record.value)
+        return found
+
+
+class Worker:
+    """A running worker, asked from outside."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def log(self) -> str:
+        return self.process.log.read_text()  # type: ignore[attr-defined]
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body; (0, "") if nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def metric(self, name: str, **labels: object) -> float:
+        """Sum of the metric's series that have these labels."""
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        lines = self.get("/metrics")[1].splitlines()
+        found = [line for line in lines if line.startswith((f"driftline_{name}{{", f"driftline_{name} "))]
+        return sum(float(line.split()[-1]) for line in found if all(part in line for part in wanted))
+
+    def until_ready(self, seconds: float = 150.0) -> Worker:
+        until(lambda: self.get("/ready")[0] == 200, seconds, why=lambda: self.log()[-3000:])
+        return self
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        return self.process.wait(seconds)
