@@ -610,6 +610,14 @@ def test_what_a_claim_decided_reaches_the_stage_once_however_often_its_owner_die
     broker.drive(owner.snapshot())
     owner = restored(broker)
     assert owner.stage.told == [1, 2]  # type: ignore[attr-defined]
+    owner.vector["panes"] = 50
+    owner.decide("tick", {})
+    steps = owner.snapshot()  # dies between the manifest, whose blobs hold the decision, and the journal
+    effect = next(steps)
+    while effect.step != "snapshot.7-journal":
+        effect = steps.send(broker.execute(effect))
+    steps.close()
+    assert restored(broker).stage.told == [1, 2, 3]  # type: ignore[attr-defined]
 
 
 def test_the_commit_names_where_a_restore_may_begin_and_a_wrong_hint_is_noticed() -> None:
