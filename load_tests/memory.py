@@ -3,9 +3,9 @@
     python -m load_tests.memory [--models 50 --features 100 --partitions 8 --rate 10000 --segments 0|10 --minutes 6] [--json]
 
 A real Kafka, one worker with all defaults (deduplication on, resolution 60 s, lateness 60 s). First HISTORY_MINUTES of event
-time, thinner, so that every window that a series keeps is there; then `rate` events a second by the wall clock, so that the ids held per open
-pane are those of production: rate x 60 s, two to three panes. Strata are not built, so no figure has them. RSS is read each second;
-`slope_mb_per_min` is fitted over the second half. Exit code 1 when a condition fails.
+time, thinner, so that every window that a series keeps is there; then `rate` events a second by the wall clock, so that the
+ids held are those of production: rate x 60 s in each open pane, and two panes open. Strata are not built, so no figure has
+them. RSS is read each second; `slope_mb_per_min` is fitted over the second half. Exit code 1 when a condition fails.
 """
 
 from __future__ import annotations
