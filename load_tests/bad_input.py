@@ -123,7 +123,7 @@ def drained(folder: Path, bootstrap: str, name: str, events: int, every: int) ->
         last = (last[0], last[1], harness.cpu_s(worker))
         seen = harness.metrics(PORT)
     assert first is not None
-    return {
+    row = {
         "name": name,
         "events": int(last[0] - first[0]),
         "wall_s": last[1] - first[1],
@@ -133,6 +133,8 @@ def drained(folder: Path, bootstrap: str, name: str, events: int, every: int) ->
         "applied": int(seen["driftline_applied_events_total"]),
         "good": events - bad,
     }
+    print(orjson.dumps(row).decode(), file=sys.stderr)  # the rest takes a while
+    return row
 
 
 def written(bootstrap: str, topic: str) -> int:
@@ -216,7 +218,6 @@ def main() -> int:
             drained(folder, bootstrap, name, int(arguments.events * sizes[name]), every)
             for name, every in SHARES.items()
         ]
-        print(orjson.dumps(rows).decode(), file=sys.stderr)  # the rest takes a while
         latency = next_good(folder, bootstrap, arguments.pairs)
     result = summary(rows, latency)
     print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() if arguments.json else table(result))

@@ -18,7 +18,10 @@ class _Fault:
 
 
 class Damage:
-    """`skip`: topics in which a batch is given up after `TRIES`. `on_fault(place, tries, error)` is told of each try, in the thread that fetches."""
+    """`skip`: topics in which a batch is given up after `TRIES`.
+
+    `on_fault(place, tries, error)` is told of each try, in the thread that fetches.
+    """
 
     def __init__(self, skip: frozenset[str] = frozenset()) -> None:
         self.skip = skip
