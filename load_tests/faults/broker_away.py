@@ -1,0 +1,62 @@
+"""F4: the broker is killed under load and stays away for 1, 30 or 600 seconds; the worker waits, quietly, and goes on."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from functools import partial
+from typing import Any
+
+from load_tests.faults.stage import Row, Stage, verdict
+from stream.broker import free_port
+
+LINES_PER_S_MAX = 1.0
+BACK_S_MAX = 5.0
+SLACK_LINES = 2  # those of the second in which it dies and of the one in which it is back
+EVENTS = 4_000
+
+
+def away(stage: Stage, seconds: float) -> dict[str, Any]:
+    """One worker, the broker killed (-9) at a seeded moment of its work."""
+    b = stage.bench()
+    b.produce(b.events(EVENTS))
+    with b.worker(free_port()) as worker:
+        worker.until_ready(150)
+        b.settle(worker)
+        b.produce(b.shifted(EVENTS, 40.0))
+        time.sleep(stage.random.uniform(0, 2))
+        stage.broker.kill()
+        before, began, states = len(worker.log()), time.monotonic(), Counter()
+        while time.monotonic() - began < seconds:
+            states[worker.get("/ready")[0], worker.get("/live")[0]] += 1
+            time.sleep(0.5)
+        lines = len(worker.log()[before:].splitlines())
+        stage.broker.start()
+        back, ends = time.monotonic(), sum(b.ends().values())
+        while worker.metric("position", stage="collector") < ends and time.monotonic() - back < 60:
+            time.sleep(0.1)
+        drained_s = time.monotonic() - back
+        b.produce(b.events(EVENTS))
+        b.settle(worker)
+        worker.send(signal.SIGTERM)
+        code = worker.wait(15)
+    seen = {
+        "away s": seconds,
+        "log lines": lines,
+        "drained after s": round(drained_s, 1),
+        "ready and live": {f"{ready} {live}": n for (ready, live), n in states.items()},
+        "exit code": code,
+    }
+    assert code == 0, seen
+    assert lines <= seconds * LINES_PER_S_MAX + SLACK_LINES, seen
+    assert drained_s <= BACK_S_MAX, seen
+    assert all(live == 200 for _, live in states), seen
+    return seen | verdict(b)
+
+
+ROWS: dict[str, Row] = {
+    "F4-1": partial(away, seconds=1.0),
+    "F4-30": partial(away, seconds=30.0),
+    "F4": partial(away, seconds=600.0),
+}
