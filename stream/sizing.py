@@ -18,7 +18,7 @@ REGISTERS_BYTES = 1 << 11  # of one distinct counter
 ID_BYTES = 48  # 12 in a log and 8 in a table that is half empty at best; both grow by doubling
 NUMERIC_BINS = 38 + 20 * 2  # before a reference is known
 CATEGORICAL_BINS = 100
-REFERENCE_TARGET_BYTES = 15_000  # the profile, and its record as it stands in the references topic
+REFERENCE_TARGET_BYTES = 8_500  # the profile as the detectors and plans read it
 DETECTOR_TARGET_BYTES = 31_000  # tables 20 kB, state 8 kB, what the statistics of its windows need 3 kB
 WINDOW_TARGET_BYTES = 6_000  # the last 8 windows, and starts and shifts of the last 256
 OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
@@ -37,7 +37,7 @@ class Estimate:
     """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions; it is in `panes_bytes`, not in the total.
 
     panes, ids, sample   what the collectors hold open: statistics, ids of `dedup`, rows of models that learn
-    references           profiles, and their records
+    references           profiles
     detectors, windows   what the monitors hold: tables and states of the detectors; open and remembered windows
     buffers, encoding    fetched and being decoded; snapshot blobs until the broker has acknowledged them
     imports              the programs themselves

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 WATCH_TAIL = 4_000  # records of one panes partition that are looked at for the markers at the start
 REFERENCE_WAIT_S = 60.0
+REFERENCE_PAUSE_S = 0.5
 STOP_S = 2.0
 SAVE_PATIENCE_S = 5.0  # a snapshot takes a tenth of a second; longer, the broker does not take the partition's outputs
 PULSE_S = 0.25
@@ -76,7 +77,6 @@ class Upkeep:
         self.drain = drain
         setup = worker.setup
         self.control = ControlLog()
-        self.stored = ReferenceLog()
         self.watch = worker.watch
         self.idle = IdleRule(
             self.watch, setup.config.idle_timeout.ms / 1000, setup.plan.lateness_ms, setup.plan.resolution_ms
@@ -206,8 +206,7 @@ class Upkeep:
     # -- references and plans
 
     async def follow(self) -> None:
-        """Read on in the control and references topics; switch the collectors to the active references."""
-        await self._read_on(TopicRole.REFERENCES, self.stored.add)
+        """Read on in the control topic; switch the collectors to the active references."""
         await self._read_on(TopicRole.CONTROL, self.control.add)
         setup = self.worker.setup
         self._require_owner()
@@ -215,7 +214,7 @@ class Upkeep:
             record = self.control.active.get(model)
             if record is None or record.reference == self._wanted[model].reference:
                 continue
-            profile = self.stored.get(record.reference)
+            profile = await self._stored(record.reference)
             if profile is None:
                 log.warning("models.%s: reference %s is active and not stored", model, record.reference)
                 continue
@@ -261,14 +260,20 @@ class Upkeep:
         """A stored profile, waiting for it: panes may arrive before the records that this worker follows."""
         deadline = time.monotonic() + REFERENCE_WAIT_S
         while True:
-            profile = self.stored.get(name)
+            profile = await self._stored(name)
             if profile is not None:
                 return profile
-            await self._read_on(TopicRole.REFERENCES, self.stored.add)
-            if self.stored.get(name) is None:
-                if time.monotonic() > deadline:
-                    raise ReferencesError(f"reference {name} is in use and not in the references topic")
-                await asyncio.sleep(0.2)
+            if time.monotonic() > deadline:
+                raise ReferencesError(f"reference {name} is in use and not in the references topic")
+            await asyncio.sleep(REFERENCE_PAUSE_S)
+
+    async def _stored(self, name: str) -> ReferenceProfile | None:
+        """Read the references topic for one profile. It is seldom asked for, and its records cost 6 KB a target to keep."""
+        stored = ReferenceLog()
+        for record in (await self.logs.stretch(TopicRole.REFERENCES.value, 0, None)).records:
+            if record.key is not None and record.key.startswith(f"{name}/".encode()):
+                stored.add(record.key, record.value)
+        return stored.get(name)
 
     # -- the end of a bounded input
 
