@@ -30,10 +30,11 @@ from stream.model_state import SERIES_NAME_SLASHES, ModelState, Previous
 from stream.monitor_settings import SPLIT, MonitorSettings
 from stream.plan import ALL
 from stream.reference_records import reference_outputs
-from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey, feeding_version, split_targets
+from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey, split_targets
 from stream.stage import Output
-from stream.tally import Tally
+from stream.tally import Tally, pooled
 from stream.topics import TopicRole
+from stream.traffic import Traffic
 from stream.window_records import Recorded, State, window_outputs
 from stream.window_statistics import Lens
 from stream.windows import Lengths, Window
@@ -41,24 +42,6 @@ from stream.windows import Lengths, Window
 RETIRED_MS = 30 * 86_400_000  # a version silent for so long is gone
 
 Profiles = Callable[[str], ReferenceProfile]
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Events of each version in the window before, and in this one; time since the one before began."""
-
-    elapsed_ms: int
-    before: dict[str, int]
-    now: dict[str, int]
-
-    @property
-    def main_version(self) -> str:
-        return feeding_version(self.before, self.now)
-
-    def weight(self, version: str) -> float:
-        """w_t of a version's series: fixed before the window's content is seen."""
-        total = sum(self.before.values())
-        return self.elapsed_ms * self.before.get(version, 0) / total if total else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +185,7 @@ class ModelMonitor(ModelState):
             ]
             if features is None or (not fed and segment != ALL):
                 continue
-            whole = _pooled(fed) if fed else everything.empty()
+            whole = pooled(fed) if fed else everything.empty()
             key = SeriesKey(reference, INPUTS_VERSION, segment)
             self._window(key, context, tuple(feeding), whole.select(features), float(traffic.elapsed_ms))
         for version in versions:
@@ -364,7 +347,7 @@ class ModelMonitor(ModelState):
             max_duration_ms=lengths.longest_ms or 0,
             resolution_ms=self.all_settings.resolution_ms,
         )
-        complete = self.learner.count(window, _pooled(fed), rule)
+        complete = self.learner.count(window, pooled(fed), rule)
         if complete is not None:
             self.learner, self.learnt = None, complete
             self._drop(set(self.series))
@@ -391,13 +374,3 @@ class ModelMonitor(ModelState):
             assert profile is not None
             series = self._series(key, profile, names, 0)
             series.load(blobs[name], [data for other, data in blobs.items() if other.startswith(f"{name}/")])
-
-
-def _pooled(tallies: Sequence[Tally]) -> Tally:
-    """The sum, in this order; a single one as it is."""
-    if len(tallies) == 1:
-        return tallies[0]
-    whole = tallies[0].copy()
-    for tally in tallies[1:]:
-        whole.add(tally)
-    return whole

@@ -162,6 +162,16 @@ class Tally:
         return np.maximum(self.distinct, other.distinct)
 
 
+def pooled(tallies: Sequence[Tally]) -> Tally:
+    """The sum, in this order; a single one as it is."""
+    if len(tallies) == 1:
+        return tallies[0]
+    whole = tallies[0].copy()
+    for tally in tallies[1:]:
+        whole.add(tally)
+    return whole
+
+
 def merged_sample(left: Sample, right: Sample, rows: int) -> Sample:
     """The `rows` rows with the smallest hashes of both (0 = all); `left` first where hashes are equal."""
     hashes = np.concatenate((left.hash, right.hash))
