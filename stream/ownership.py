@@ -17,14 +17,14 @@ Invariants (join-and-state: snapshots, fencing, decisions)
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from stream.claims import REFUSE_LOSS, Claimant, Claimed, require_sources
 from stream.container import ContainerError, UnknownVersion
+from stream.epochs import stamp
 from stream.journal import encode_decision
-from stream.panes import EPOCH_HEADER
 from stream.protocol import (
     Acknowledged,
     Append,
@@ -44,20 +44,6 @@ from stream.snapshot_format import HELD, Manifest, decode_outputs, encode_output
 from stream.stage import Decision, Output, Stage, StageWaits
 from stream.state_log import StateLog
 from stream.state_writer import StateWriter
-from stream.topics import TopicRole
-
-
-def stamp(output: Output, epoch: int) -> Output:
-    """The output as it is sent: panes and markers carry the epoch of the owner that sends them."""
-    if output.topic != TopicRole.PANES:
-        return output
-    kept = tuple(header for header in output.headers if header[0] != EPOCH_HEADER)
-    return replace(output, headers=(*kept, (EPOCH_HEADER, str(epoch).encode())))
-
-
-def epoch_of(headers: Iterable[tuple[str, bytes]]) -> int:
-    """Inverse of stamp; 0 = not stamped."""
-    return next((int(value) for name, value in headers if name == EPOCH_HEADER), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +97,7 @@ class PartitionOwner:
         self._decided = 0
         self._pending: list[Decision] = []  # not journalled yet
         self._catch_up: dict[str, int] = {}
+        self._empty = False  # no blob was ever saved, and nothing is applied yet
         self._claimant = Claimant(stage_name, partition, writer, sources, home=home, on_data_loss=on_data_loss)
         self._log: StateWriter | None = None
         self._busy = False
@@ -159,6 +146,7 @@ class PartitionOwner:
         the stage kills the owner.
         """
         self._require_ready()
+        self._empty = False
         try:
             self.stage.apply(source, batch)
         except StageWaits as waits:
@@ -174,6 +162,20 @@ class PartitionOwner:
         self._require_ready()
         if not self.may_decide():
             raise NotReady(f"{self._name}: at {self.vector}, a predecessor may have been at {self._catch_up}")
+        return self._decide(kind, body)
+
+    def begin(self, kind: str, body: dict[str, Any]) -> Decision:
+        """Take one of the first decisions of an empty state, before anything is applied; else NotReady.
+
+        Unlike others it need not wait until the position has reached what a predecessor can have read: provided that every
+        owner of the stage begins so, such a predecessor has held all its outputs, for it saved no manifest.
+        """
+        self._require_ready()
+        if not self._empty:
+            raise NotReady(f"{self._name}: at {self.vector} the state is not empty any more")
+        return self._decide(kind, body)
+
+    def _decide(self, kind: str, body: dict[str, Any]) -> Decision:
         decision = Decision(self._decided + 1, kind, dict(self.vector), body)
         try:
             self.stage.decide(decision)
@@ -266,6 +268,7 @@ class PartitionOwner:
         self._pending = list(start.decisions)
         self._hold = True
         self._log = StateWriter(claimed)
+        self._empty = not start.refs
         for decision in start.decisions:
             if decision.number > start.applied:  # taken by a claim: no blob holds it yet
                 self.stage.decide(decision)

@@ -50,6 +50,7 @@ SNAPSHOT_STEPS = (
     "snapshot.1-read-far",
     "snapshot.3-acknowledged",  # 2 is the cut, without an effect
     "snapshot.3-sources",
+    "snapshot.4-claim",  # only when the claim lies far back
     "snapshot.4-blobs",
     "snapshot.5-manifest",
     "snapshot.6-commit",

@@ -22,7 +22,7 @@ from stream.snapshot_format import (
 from stream.stage import Decision, Output
 from stream.state_log import lowest_offset
 
-FAR_FACTOR = 2  # a blob further back than this many live sizes is written again
+FAR_FACTOR = 2  # a blob or claim further back than this many live sizes is written again
 FAR_FLOOR_BYTES = 1 << 20  # small states need not move: reading a MiB takes milliseconds
 
 
@@ -34,9 +34,11 @@ class StateWriter:
     def __init__(self, claimed: Claimed) -> None:
         self.saved = claimed.start
         self._topic = f"state.{claimed.start.stage}"
+        self._claim = claimed.start
         self._claim_offset = claimed.offset
         self._manifest_offset = claimed.offset
         self._log_bytes = claimed.start.log_bytes + claimed.log.bytes_since(claimed.choice.manifest_offset - 1)
+        self._claim_log_bytes = self._log_bytes
         self._retired = claimed.log.garbage(claimed.start, (claimed.start.key,))
         self._given_up: tuple[bytes, ...] = ()
 
@@ -48,15 +50,17 @@ class StateWriter:
     def read_far(self) -> Steps[dict[str, bytes]]:
         """Step 1: blobs so far back that they would keep the start of the log from moving."""
         saved = self.saved
-        reach = max(FAR_FACTOR * saved.live_bytes, FAR_FLOOR_BYTES)
         again: dict[str, bytes] = {}
         for name, ref in saved.refs.items():
-            if name != HELD and self._log_bytes - ref.log_bytes > reach:
+            if name != HELD and self._is_far(ref.log_bytes):
                 pieces = yield ReadAt("snapshot.1-read-far", self._topic, saved.partition, ref.offsets)
                 blob = join_chunks(ref, pieces)
                 if blob is not None:  # else it stays where it is: a restore will judge it
                     again[name] = blob
         return again
+
+    def _is_far(self, log_bytes: int) -> bool:
+        return self._log_bytes - log_bytes > max(FAR_FACTOR * self.saved.live_bytes, FAR_FLOOR_BYTES)
 
     def write(
         self,
@@ -68,6 +72,8 @@ class StateWriter:
     ) -> Steps[Manifest]:
         """Steps 4 and 5: the blobs, then the manifest that names them and all that stay. Raises ManifestTooLarge."""
         sequence = self.saved.sequence + 1
+        if self._is_far(self._claim_log_bytes):
+            yield from self._claim_again()
         fresh = yield from self._write_blobs(blobs, sequence)
         old = self.saved.refs
         kept = {name: ref for name, ref in old.items() if name not in gone and name not in fresh}
@@ -89,6 +95,14 @@ class StateWriter:
         self.saved = manifest
         self._given_up = tuple(given_up)
         return manifest
+
+    def _claim_again(self) -> Steps[None]:
+        """The claim itself must not hold the start of the log either. A second copy changes nothing: a restore that begins
+        behind the first one finds a manifest with it, and whose manifest counts has won (state_log, rule 1).
+        """
+        claim = self._claim
+        (self._claim_offset,) = yield from self._append("snapshot.4-claim", ((claim.key, encoded(claim)),))
+        self._claim_log_bytes = self._log_bytes
 
     def _write_blobs(self, blobs: Mapping[str, bytes], sequence: int) -> Steps[dict[str, BlobRef]]:
         saved = self.saved

@@ -16,12 +16,12 @@ from detectors.reference import ReferenceProfile
 from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
 from stream.container import ContainerError
+from stream.epochs import epoch_of
 from stream.failpoints import reach
 from stream.liveness import Liveness, Topics
 from stream.metrics import Metrics
 from stream.monitor import Monitor
 from stream.owner_record import OwnerRecord, refusal
-from stream.ownership import epoch_of
 from stream.panes import EDGE_END, decode_record
 from stream.plan import ModelPlan
 from stream.planning import PlanningError, model_plan

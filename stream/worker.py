@@ -24,6 +24,7 @@ from stream.chunks import Chunk, Plain, records_of, split
 from stream.collector import Collector
 from stream.config import Config
 from stream.decode import decode
+from stream.epochs import epoch_of
 from stream.failpoints import reach
 from stream.mapping import Layout
 from stream.merging import PaneRecord
@@ -31,7 +32,6 @@ from stream.metrics import Metrics
 from stream.monitor import MissingReference, Monitor
 from stream.monitor_settings import MonitorSettings
 from stream.owner_record import OwnerRecord
-from stream.ownership import epoch_of
 from stream.panes import decode_record
 from stream.plan import CollectorPlan
 from stream.planning import DeclaredTarget, collector_hash, collector_plan, monitor_settings, policy_of
@@ -101,9 +101,9 @@ class Setup:
 
     def begin(self, slot: Slot) -> None:
         """What a new collector counts with is not in its log: decisions, so that its journal and successors know it."""
-        if slot.stage == COLLECTOR and slot.owner.may_decide():
+        if slot.stage == COLLECTOR:
             for plan in self.plan.models:
-                slot.owner.decide("plan", {"model": plan.model, "plan": plan.hash})
+                slot.owner.begin("plan", {"model": plan.model, "plan": plan.hash})
 
     def make_stage(self, stage: str, partition: int) -> Stage:
         """An empty stage; a restore loads it."""

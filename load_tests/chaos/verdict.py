@@ -25,9 +25,9 @@ from load_tests.chaos.reading import Shape
 from load_tests.chaos.recount import Compiled, Counted, Finding, ModelRules, Recount, Rules
 from stream.config import Config
 from stream.config_loader import load as load_config
+from stream.epochs import epoch_of
 from stream.merging import PaneRecord
 from stream.monitor import Monitor
-from stream.ownership import epoch_of
 from stream.panes import decode_record
 from stream.planning import monitor_settings
 from stream.reference_records import ReferenceLog

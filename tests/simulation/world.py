@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stream.epochs import epoch_of
 from stream.merging import PaneRecord
-from stream.ownership import PartitionOwner, epoch_of
+from stream.ownership import PartitionOwner
 from stream.panes import Marker, decode_record
 from stream.protocol import (
     Acknowledged,

@@ -31,7 +31,7 @@ from stream.decode import decode
 from stream.journal import encode_decision
 from stream.merging import PaneRecord
 from stream.monitor import Monitor
-from stream.ownership import epoch_of, stamp
+from stream.epochs import epoch_of, stamp
 from stream.panes import EDGE_END, Announcement, decode_record, encode_announcement
 from stream.planning import collector_hash, collector_plan, model_plan, monitor_settings
 from stream.preflight import build_from_file

@@ -12,8 +12,9 @@ import pytest
 
 from stream import snapshot_format
 from stream.container import UnknownVersion, encode
+from stream.epochs import epoch_of
 from stream.journal import decode_decision
-from stream.ownership import PartitionOwner, epoch_of
+from stream.ownership import PartitionOwner
 from stream.protocol import (
     Acknowledged,
     Append,
@@ -651,6 +652,60 @@ def test_a_blob_that_lies_far_back_is_written_again() -> None:
     assert again[0] == first[0]
     assert 2 <= len(again) <= 4
     assert words(broker.restored()[0])["old"] == b"x"
+
+
+def test_a_long_epoch_is_restored_from_near_its_end() -> None:
+    """Else the claim would hold the start of the log, and a restore would read all that its owner ever wrote."""
+    broker = Broker()
+    broker.bounds["panes"] = (0, 500)
+    owner, _ = broker.restored()
+    size = FAR_FLOOR_BYTES // 5
+    for _ in range(40):
+        say(broker, owner, ("big", bytes(size)))
+    claims = [record.offset for record in broker.logs[STATE] if parse_key(record.key)[1] == "c"]  # type: ignore[index]
+    assert len(claims) > 3
+    second, restored = broker.restored()
+    assert (words(second), restored.whole, restored.corrupt) == ({"big": bytes(size)}, False, 0)
+    assert second.epoch == owner.epoch + 1
+    assert restored.read_bytes <= max(2 * restored.live_bytes, FAR_FLOOR_BYTES) + 2 * restored.interval_bytes
+    assert restored.read_bytes < 40 * size / 4
+
+
+def test_a_rival_of_a_long_epoch_loses_also_where_only_the_second_claim_is_left() -> None:
+    broker = Broker()
+    broker.bounds["panes"] = (0, 500)
+    broker.restored()
+    rival = broker.owner()
+    steps = rival.restore()
+    effect = next(steps)
+    while effect.step != "restore.4-claim":  # it has read the log before the first claim of this epoch
+        effect = steps.send(broker.execute(effect))
+    second, _ = broker.restored()
+    steps.send(broker.execute(effect))  # a claim of the same epoch, behind the winner's
+    for _ in range(12):
+        say(broker, second, ("big", bytes(FAR_FLOOR_BYTES // 5)))
+    last = {record.key: record.offset for record in broker.logs[STATE]}
+    broker.logs[STATE] = [record for record in broker.logs[STATE] if last[record.key] == record.offset]
+    third, _ = broker.restored()
+    assert third.epoch == second.epoch + 1
+    assert words(third) == words(second)
+
+
+def test_first_decisions_need_no_catching_up_and_a_state_that_is_not_empty_has_none() -> None:
+    broker = Broker()
+    owner, _ = broker.restored()
+    owner.begin("plan", {"plan": "first"})
+    assert owner.take_outputs() == ()  # held: the manifest that would show the decision is never written
+    second, restored = broker.restored()
+    assert (restored.blobs, second.may_decide()) == (0, False)
+    assert second.begin("plan", {"plan": "other"}).number == 1
+    say(broker, second, ("a", b"1"))
+    assert [decode_decision(record.value or b"").decision.body for record in broker.logs["journal"]] == [
+        {"plan": "other"}
+    ]
+    for late in (second, broker.restored()[0]):
+        with pytest.raises(NotReady, match="not empty"):
+            late.begin("plan", {"plan": "again"})
 
 
 def test_large_blobs_lie_in_chunks_and_come_back_whole() -> None:
