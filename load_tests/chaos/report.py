@@ -16,7 +16,7 @@ from load_tests.chaos.verdict import Verdict
 from stream.failpoints import FAILPOINTS
 from stream.journal import fold
 from stream.panes import EDGE_END
-from stream.state_writer import FAR_FACTOR, FAR_FLOOR_BYTES
+from stream.state_writer import FAR_FACTOR
 from stream.supervisor import Exit
 from stream.topics import TopicRole
 
@@ -126,7 +126,7 @@ RESTORED = re.compile(
 
 
 def allowed_bytes(live: int, interval: int) -> int:
-    """What a restore may read: twice the live state (small ones need not move, state_writer.py) and one snapshot's records."""
+    """What a restore may read: twice the live state (small ones need not move, FAR_FLOOR_BYTES) and one snapshot's records."""
     return max(FAR_FACTOR * live, FAR_FLOOR_BYTES) + interval
 
 

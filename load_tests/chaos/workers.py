@@ -27,11 +27,14 @@ PROBE_S = 0.25
 START_S = 60.0  # with an arm, until it is ready
 STOP_S = 25.0
 
+#: As large states have it, though these are small: what lies further back than twice the live size is written again.
+FAR_FLOOR_BYTES = 40_000
 # The entry of a worker without the one comparison that refuses topics whose compaction is as quick as here.
 ENTRY = (
     "import os, sys\n"
-    "import stream.admin\n"
+    "import stream.admin, stream.state_writer\n"
     "stream.admin.AT_LEAST = ()\n"
+    f"stream.state_writer.FAR_FLOOR_BYTES = {FAR_FLOOR_BYTES}\n"
     "from stream.worker_main import main\n"
     "code = main()\n"
     "import logging\n"
