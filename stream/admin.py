@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from stream.connection import KafkaUnreachableError, client_log, kafka_python_settings, why_refused, why_unreachable
+from stream.connection import (
+    KafkaRefusedError,
+    KafkaUnreachableError,
+    client_log,
+    kafka_python_settings,
+    why_refused,
+)
+from stream.probe import why_unreachable
 from stream.topics import GROWTH_REMEDY, TOPICS, TopicRole, topic_config, topic_name
 
 if TYPE_CHECKING:
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
 REPLICATION_MAX = 3  # the default where there are brokers enough
 CONNECT_S = 10.0
-TOPIC_EXISTS = 36  # Kafka's error code
+TOPIC_DENIED, TOPIC_EXISTS = 29, 36  # Kafka's error codes
 EXACT = ("cleanup.policy", "message.timestamp.type")  # a wrong one breaks results; retention is the operator's business
 AT_LEAST = ("min.compaction.lag.ms",)  # below it a snapshot could lose a blob while it is being read
 Difference = Literal["missing", "partitions", "policy"]
@@ -63,17 +70,20 @@ class TopicState:
 
 @contextlib.contextmanager
 def admin_client(kafka: Kafka, connect_s: float = CONNECT_S) -> Iterator[Any]:
-    """A connected kafka.admin.KafkaAdminClient. Raises KafkaUnreachableError with the cause, AdminError when refused."""
+    """A connected kafka.admin.KafkaAdminClient.
+
+    Raises KafkaUnreachableError with the cause (KafkaRefusedError where it lasts), AdminError when a request is refused.
+    """
     from kafka.admin import KafkaAdminClient
     from kafka.errors import KafkaError
 
     settings = kafka_python_settings(kafka)
     timeouts = {"bootstrap_timeout_ms": int(connect_s * 1000), "request_timeout_ms": 30_000}
     servers = ", ".join(kafka.bootstrap_servers)
-    if (
-        cause := why_unreachable(kafka)
-    ) is not None:  # at once, and without the client, which would retry until its time is up
-        raise KafkaUnreachableError(f"cannot use Kafka at {servers}: {cause}")
+    cause = why_unreachable(kafka)  # at once, and without the client, which would retry until its time is up
+    if cause is not None:
+        kind = KafkaRefusedError if cause.lasting else KafkaUnreachableError
+        raise kind(f"cannot use Kafka at {servers}: {cause.text}")
     with client_log("kafka") as lines:
         client = KafkaAdminClient.__new__(KafkaAdminClient)
         try:
@@ -81,8 +91,8 @@ def admin_client(kafka: Kafka, connect_s: float = CONNECT_S) -> Iterator[Any]:
         except (KafkaError, OSError) as error:
             client._closed = False  # noqa: SLF001 - a constructor that fails leaves a thread and its sockets behind
             client.close()
-            cause = why_refused(kafka, [*lines, str(error)])
-            raise KafkaUnreachableError(f"cannot use Kafka at {servers}: {cause}") from error
+            said = why_refused([*lines, str(error)])
+            raise KafkaUnreachableError(f"cannot use Kafka at {servers}: {said}") from error
     with contextlib.closing(client):
         try:
             yield client
@@ -149,7 +159,7 @@ def _create(client: Any, needed: Sequence[NeededTopic], replication: int) -> Ite
     }
     answers = {entry["name"]: entry for entry in client.create_topics(wanted, raise_errors=False)["topics"]}
     refused = [
-        f"{name}: {entry['error_message'] or entry['error_code']}"
+        f"{name}: {'no right to Create it' if entry['error_code'] == TOPIC_DENIED else entry['error_message'] or entry['error_code']}"
         for name, entry in answers.items()
         if entry["error_code"] not in (0, TOPIC_EXISTS)
     ]
@@ -168,7 +178,7 @@ def compare_topics(config: Config) -> tuple[TopicState, ...]:
     with admin_client(config.kafka) as client:
         names = [predictions, *(topic.name for topic in needed_topics(config, 1))]
         counts = _partition_counts(client, names)
-        settings = _topic_settings(client, [name for name in names if counts[name] is not None])
+        settings = _topic_settings(client, [name for name in names[1:] if counts[name] is not None])
     source = counts[predictions]
     first = TopicState(TopicRole.PREDICTIONS, predictions, source, "what the models write")
     if source is None:

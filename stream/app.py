@@ -28,14 +28,16 @@ from stream.admin import AdminError, TopicState, compare_topics
 from stream.assignment import COLLECTOR, MONITOR, SOURCES, Owners, Refused
 from stream.cluster import Cluster
 from stream.config import Config
-from stream.connection import KafkaUnreachableError, aiokafka_settings
-from stream.engine import FaustEngine, RoleLogs, group_id, make_app
+from stream.connection import KafkaRefusedError, KafkaUnreachableError, aiokafka_settings
+from stream.engine import FaustEngine, RoleLogs, make_app
 from stream.failpoints import reach
 from stream.metrics import Endpoint, Metrics
 from stream.output_counts import count_output
 from stream.owner_record import OwnerError, take_ownership
 from stream.planning import PlanningError
 from stream.references import SAMPLE_RECORDS_MAX, ReferencesError, ensure_references, read_control
+from stream.rights import Use, group_id
+from stream.rights_check import require_rights
 from stream.snapshots import Executor, Lane, LogReader, first_values, is_transient, open_producer, sender_of
 from stream.supervisor import Exit
 from stream.tables import TableError
@@ -251,11 +253,13 @@ def _prepared(config: Config) -> Setup | Exit:
         TableError,
     ) as error:
         log.error("%s", error)  # noqa: TRY400  the text says it all
-        return Exit.UNREACHABLE if isinstance(error, KafkaUnreachableError) else Exit.REFUSED
+        lasting = isinstance(error, KafkaRefusedError) or not isinstance(error, KafkaUnreachableError)
+        return Exit.REFUSED if lasting else Exit.UNREACHABLE
 
 
 def _prepare(config: Config) -> Setup:
     """Everything that can be refused before anything runs."""
+    require_rights(config, Use.RUN)
     states = _with_predictions(config)
     wrong = [f"topic {state.name}: {state.detail}" for state in states if state.difference is not None]
     if wrong:

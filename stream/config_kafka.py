@@ -13,6 +13,8 @@ from stream.quantities import Secret, refusal, shown
 NAME_MAX = 200
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
 
+_FUNCTION = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
+
 
 def _server(value: str) -> str:
     match = _SERVER.fullmatch(value)
@@ -31,8 +33,17 @@ def _path(value: Any, info: ValidationInfo) -> Any:
     return (info.context or {}).get("base", Path()) / value
 
 
+def _function(value: Any) -> Any:
+    """The value is not shown: somebody may have put a token there."""
+    if isinstance(value, str) and _FUNCTION.fullmatch(value) is None:
+        expected = "the name of a function, package.module:function; a file with a token: token_file"
+        raise refusal("DL-C014", "no name of a function", expected)
+    return value
+
+
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
 Server = Annotated[str, BeforeValidator(lambda value: _server(value) if isinstance(value, str) else value)]
+TokenFunction = Annotated[str, Field(max_length=NAME_MAX), BeforeValidator(_function)]
 File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string"})]
 
 
@@ -50,11 +61,18 @@ class Security(Section):
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         default="PLAINTEXT", description="security protocol of the listener"
     )
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         default=None, description="SASL mechanism, with SASL_* protocols"
     )
     username: Name | None = Field(default=None, description="SASL user")
     password: Secret | None = Field(default=None, description="SASL password: ${NAME} or ${file:PATH}")
+    token: TokenFunction | None = Field(
+        default=None,
+        description="for OAUTHBEARER: package.module:function, called without arguments for each new connection",
+    )
+    token_file: File | None = Field(
+        default=None, description="for OAUTHBEARER: file with the token, read anew for each new connection"
+    )
     ca_file: File | None = Field(
         default=None, description="PEM file with the authorities to trust; without it the system's"
     )
@@ -65,17 +83,7 @@ class Security(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        sasl = self.protocol.startswith("SASL")
-        given = [name for name in ("mechanism", "username", "password") if getattr(self, name) is not None]
-        if sasl and len(given) < 3:
-            lacking = [name for name in ("mechanism", "username", "password") if name not in given]
-            raise refusal("DL-C010", f"{self.protocol} lacks {', '.join(lacking)}", "mechanism, username and password")
-        if given and not sasl:
-            raise refusal(
-                "DL-C020",
-                f"{given[0]} has no effect with protocol {self.protocol}",
-                "protocol SASL_SSL or SASL_PLAINTEXT",
-            )
+        self._credentials()
         tls = [
             name
             for name in ("ca_file", "certificate_file", "key_file", "key_password")
@@ -88,6 +96,27 @@ class Security(Section):
         if (self.certificate_file is None) != (self.key_file is None):
             raise refusal("DL-C010", "certificate_file and key_file go together", "both or none")
         return self
+
+    def _credentials(self) -> None:
+        """Raises a coded error unless exactly what the mechanism needs is given."""
+        names = ("mechanism", "username", "password", "token", "token_file")
+        given = [name for name in names if getattr(self, name) is not None]
+        if not self.protocol.startswith("SASL"):
+            if given:
+                raise refusal(
+                    "DL-C020",
+                    f"{given[0]} has no effect with protocol {self.protocol}",
+                    "protocol SASL_SSL or SASL_PLAINTEXT",
+                )
+            return
+        if self.mechanism == "OAUTHBEARER":
+            if len(given) != 2 or given[1] not in ("token", "token_file"):
+                raise refusal("DL-C020", f"OAUTHBEARER with {', '.join(given[1:]) or 'nothing'}", "token or token_file")
+            return
+        if lacking := [name for name in names[:3] if name not in given]:
+            raise refusal("DL-C010", f"{self.protocol} lacks {', '.join(lacking)}", "mechanism, username and password")
+        if given[3:]:
+            raise refusal("DL-C020", f"{given[3]} has no effect with {self.mechanism}", "mechanism: OAUTHBEARER")
 
 
 class Kafka(Section):

@@ -18,6 +18,7 @@ from stream.deadletter import REASONS
 from stream.events import DeadLetterHeaders
 from stream.limits import LIMITS
 from stream.metrics import metrics_table
+from stream.rights import table as rights_table
 from stream.topics import TOPICS
 
 BLOCK = re.compile(r"(<!-- table: ([a-z_]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
@@ -87,6 +88,10 @@ def detectors() -> str:
     return _markdown(("detector", "kind", "`false_alarms`", "what it is"), rows)
 
 
+def rights() -> str:
+    return _markdown(("command", "on", "operations"), rights_table())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "topics": topics,
     "reasons": reasons,
@@ -94,6 +99,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bad_input": bad_input,
     "limits": limits,
     "errors": errors,
+    "rights": rights,
     "metrics": metrics,
     "detectors": detectors,
 }

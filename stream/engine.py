@@ -15,8 +15,9 @@ from faust.types import TP
 from stream.cluster import Cluster, TopicView
 from stream.config import Config
 from stream.config_kafka import Kafka
-from stream.connection import tls_context
+from stream.connection import aiokafka_settings
 from stream.protocol import Extent
+from stream.rights import group_id
 from stream.snapshots import LogReader
 from stream.supervisor import Exit
 from stream.topics import TopicRole
@@ -26,11 +27,6 @@ log = logging.getLogger(__name__)
 
 BUFFER_CHUNKS = 4
 FETCH_BYTES = 1 << 20  # per partition; with the queued chunks some 30 MB at 8 partitions
-
-
-def group_id(config: Config) -> str:
-    """One consumer group per prefix: who shares the prefix shares the work."""
-    return f"{config.prefix}workers"
 
 
 def make_app(config: Config) -> RawApp:
@@ -68,14 +64,17 @@ def make_app(config: Config) -> RawApp:
 
 
 def _credentials(kafka: Kafka) -> Any:
-    security, context = kafka.security, tls_context(kafka.security)
-    if security.protocol.startswith("SASL"):
-        assert security.password is not None
+    """Faust's kinds of credentials, made of what every other client gets."""
+    settings = aiokafka_settings(kafka)
+    context = settings.get("ssl_context")
+    if (provider := settings.get("sasl_oauth_token_provider")) is not None:
+        return faust.auth.OAuthCredentials(oauth_cb=provider, ssl_context=context)
+    if (mechanism := settings.get("sasl_mechanism")) is not None:
         return faust.SASLCredentials(
-            username=security.username,
-            password=security.password.reveal(),
+            username=settings["sasl_plain_username"],
+            password=settings["sasl_plain_password"],
             ssl_context=context,
-            mechanism=security.mechanism,
+            mechanism=mechanism,
         )
     return faust.SSLCredentials(context) if context is not None else None
 

@@ -19,6 +19,7 @@ from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, collector_plan, window_rule
+from stream.rights import Use
 from stream.sizing import Estimate, estimate
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
 from stream.yaml_places import Key, dotted
@@ -111,11 +112,16 @@ def _problem(loaded: LoadedConfig, code: str, path: Key, read: str, expected: st
     return Problem(code, dotted(path), read, expected, loaded.file, 1, 1, Severity.ERROR)
 
 
-def topic_problems(loaded: LoadedConfig) -> list[Problem]:
-    """The configuration's topics against those of the cluster, nothing changed. Raises KafkaUnreachableError, AdminError."""
+def topic_problems(loaded: LoadedConfig, use: Use = Use.TOPICS_LIST) -> list[Problem]:
+    """The configuration's topics against those of the cluster, nothing changed.
+
+    Raises KafkaUnreachableError, AdminError, the latter also where a right that `use` needs is missing.
+    """
     from stream.admin import admin_client, compare_topics
+    from stream.rights_check import require_rights
 
     config = loaded.config
+    require_rights(config, use)
     states = compare_topics(config)
     wrong = [state for state in states if state.difference]
     problems = []

@@ -18,7 +18,7 @@ from stream.commands.shared import (
     Output,
     OutputOption,
     exits,
-    loaded_config,
+    permitted_config,
     print_json,
     print_table,
     stop,
@@ -48,8 +48,9 @@ def ls(
     """Count the dead letters by reason, topic and partition."""
     from stream.letter_desk import read_book
     from stream.letters import escaped
+    from stream.rights import Use
 
-    book = read_book(loaded_config(config).config, _wanted(reason, since, partition))
+    book = read_book(permitted_config(config, Use.DLQ_READ), _wanted(reason, since, partition))
     rows = book.counted()
     if output is Output.JSON:
         print_json({
@@ -85,8 +86,9 @@ def show(
     """Print one dead letter: headers, key and payload, with everything that a terminal would obey escaped."""
     from stream.letter_desk import read_book, read_whole
     from stream.letters import shown
+    from stream.rights import Use
 
-    settings = loaded_config(config).config
+    settings = permitted_config(config, Use.DLQ_READ)
     book = read_book(settings, _one(letter))
     for found in read_whole(settings, book.letters.values()):
         mark = book.marks.get(found.id)
@@ -115,11 +117,12 @@ def retry(
     from stream.letter_desk import read_book
     from stream.letter_desk import retry as publish
     from stream.letters import escaped
+    from stream.rights import Use
 
     chosen = reason or since is not None or partition is not None
     if (letter is not None) + bool(all_letters) + bool(chosen) != 1:
         stop("name one letter, or --all, or some of --reason, --since, --partition", ExitCode.USAGE)
-    settings = loaded_config(config).config
+    settings = permitted_config(config, Use.DLQ_RETRY)
     book = read_book(settings, _wanted(reason, since, partition) if letter is None else _one(letter))
     if letter is not None and not book.letters:
         stop(f"there is no dead letter {letter}")

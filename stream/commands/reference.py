@@ -15,6 +15,7 @@ from stream.commands.shared import (
     OutputOption,
     exits,
     loaded_config,
+    permitted_config,
     print_json,
     print_table,
     stop,
@@ -53,7 +54,10 @@ def build(
     built = {name: build_from_file(settings, name) for name in named}
     if not dry_run:
         from stream.references import store
+        from stream.rights import Use
+        from stream.rights_check import require_rights
 
+        require_rights(settings, Use.REFERENCE_WRITE)
         for profile in built.values():
             store(settings, profile)
     if output is Output.JSON:
@@ -76,8 +80,9 @@ def build(
 def list_references(config: ConfigOption = Path(CONFIG_FILE), output: OutputOption = Output.TEXT) -> None:
     """All stored references, and which one is active for each model."""
     from stream.references import active_references, stored_references
+    from stream.rights import Use
 
-    settings = loaded_config(config).config
+    settings = permitted_config(config, Use.REFERENCE_LIST)
     stored, active = stored_references(settings), active_references(settings)
     if output is Output.JSON:
         print_json([_described(profile) | _state(profile, active) for profile in stored.values()])
@@ -106,8 +111,9 @@ def promote(
 ) -> None:
     """Make a stored reference the active one; running workers follow at their next pane."""
     from stream import references
+    from stream.rights import Use
 
-    settings = loaded_config(config).config
+    settings = permitted_config(config, Use.REFERENCE_WRITE)
     stored = references.stored_references(settings)
     wanted = reference if ":" in reference else f"sha256:{reference}"
     found = [name for name in stored if name.startswith(wanted)]
@@ -124,8 +130,9 @@ def rollback(
 ) -> None:
     """Make the reference that was active before the active one again."""
     from stream import references
+    from stream.rights import Use
 
-    _report(references.rollback(loaded_config(config).config, model), output)
+    _report(references.rollback(permitted_config(config, Use.REFERENCE_WRITE), model), output)
 
 
 def _report(active: ActiveReference, output: Output) -> None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from stream.config import Config
     from stream.config_loader import LoadedConfig
+    from stream.rights import Use
 
 CONFIG_FILE = "monitor.yaml"
 
@@ -23,7 +25,7 @@ class ExitCode(IntEnum):
     """What the shell sees."""
 
     OK = 0
-    PROBLEMS = 1  # the command ran and found something wrong
+    PROBLEMS = 1  # the command ran and found something wrong, or the broker does not let it in
     USAGE = 2  # the command line or the configuration
     UNREACHABLE = 3  # the broker does not answer
 
@@ -86,6 +88,7 @@ _CODES = {
     "detectors.reference.BadReference": ExitCode.PROBLEMS,
     "stream.broker.BrokerUnavailableError": ExitCode.UNREACHABLE,
     "stream.connection.KafkaUnreachableError": ExitCode.UNREACHABLE,
+    "stream.connection.KafkaRefusedError": ExitCode.PROBLEMS,
     "stream.admin.AdminError": ExitCode.PROBLEMS,
     "stream.references.ReferencesError": ExitCode.PROBLEMS,
     "stream.letter_desk.DeskError": ExitCode.PROBLEMS,
@@ -109,6 +112,15 @@ def loaded_config(path: Path) -> LoadedConfig:
     for warning in loaded.warnings:
         print(warning.render(), file=sys.stderr)
     return loaded
+
+
+def permitted_config(path: Path, use: Use) -> Config:
+    """The configuration, once the cluster grants what the command needs. Raises AdminError, KafkaUnreachableError."""
+    from stream.rights_check import require_rights
+
+    config = loaded_config(path).config
+    require_rights(config, use)
+    return config
 
 
 def print_json(data: Any) -> None:

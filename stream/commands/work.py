@@ -31,13 +31,16 @@ def run(
 ) -> None:
     """Watch the predictions topic until told to stop; more machines that run the same share the work."""
     from stream.config_errors import ConfigError
-    from stream.connection import KafkaUnreachableError
+    from stream.connection import KafkaRefusedError, KafkaUnreachableError
     from stream.preflight import topic_problems
+    from stream.rights import Use
     from stream.supervisor import run_supervisor
 
     loaded = loaded_config(config)  # what is wrong with it is said once, before any process starts
     try:
-        problems = topic_problems(loaded)
+        problems = topic_problems(loaded, Use.RUN)
+    except KafkaRefusedError:
+        raise
     except KafkaUnreachableError as error:
         print(error, file=sys.stderr)  # the workers go on trying: a broker may start after them
         problems = []

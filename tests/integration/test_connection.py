@@ -124,7 +124,7 @@ def test_each_cause_is_named(secured: Secured) -> None:
     assert "its certificate is not trusted" in refusal(s.sasl("PLAIN", ca_file=s.other_ca_file))
     assert "it wants a client certificate" in refusal(s.kafka("SSL", protocol="SSL", ca_file=s.ca_file))
     assert "it speaks TLS" in refusal(s.kafka("SSL", protocol="PLAINTEXT"))
-    assert "no TLS there" in refusal(s.kafka("PLAINTEXT", protocol="SSL", ca_file=s.ca_file))
+    assert "it speaks no TLS" in refusal(s.kafka("PLAINTEXT", protocol="SSL", ca_file=s.ca_file))
 
 
 def test_the_secret_is_not_in_the_text(secured: Secured) -> None:

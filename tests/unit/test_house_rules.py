@@ -14,12 +14,13 @@ CORE = [p for p in SOURCES if p.is_relative_to(ROOT / "detectors")]
 
 #: Modules of `stream` that may do I/O, read clocks or import the client stack. Everything else of `stream` is the pure core.
 SHELL = {
-    "admin", "app", "assignment", "broker", "broker_files", "broker_guard", "cli", "cluster", "config_loader",
-    "connection", "demo", "engine", "failpoints", "letter_desk", "lifeline", "liveness", "metrics", "owner_record", "references", "sender", "simulated_model", "snapshots",
-    "supervisor", "tables", "transport", "upkeep", "worker", "worker_main",
+    "admin", "app", "assignment", "broker", "broker_files", "broker_guard", "certificates", "cli", "cluster", "config_loader",
+    "connection", "demo", "engine", "failpoints", "letter_desk", "lifeline", "liveness", "metrics", "owner_record",
+    "probe", "references", "rights_check", "sender", "simulated_model", "snapshots",
+    "supervisor", "tables", "tokens", "transport", "upkeep", "worker", "worker_main",
 }  # fmt: skip
 #: The only ones that may import Faust or its driver.
-ENGINE = {"app", "cluster", "engine", "transport", "snapshots"}
+ENGINE = {"app", "cluster", "engine", "tokens", "transport", "snapshots"}
 LINES_MAX = 400
 FUNCTION_LINES_MAX = 75
 

@@ -58,9 +58,13 @@ def test_the_two_commands_stand_at_the_top() -> None:
 
 def test_the_configurations_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_PASSWORD", "secret")
-    least, secured = (YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
+    least, *secured = (YAML(typ="safe").load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL))
     config_from(least)
-    config_from(least | secured)
+    for section in secured:
+        config_from(least | section)
+    shown = [section["kafka"]["security"] for section in secured]
+    assert {"SCRAM-SHA-512", "OAUTHBEARER"} <= {security.get("mechanism") for security in shown}
+    assert any("key_password" in security for security in shown)
     (mapping,) = re.findall(r"`(topics: \{.*?\}\}\})`", README)
     config_from(least | YAML(typ="safe").load(mapping))
     (event,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
