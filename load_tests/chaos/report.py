@@ -13,6 +13,7 @@ from load_tests.chaos.cluster import Cluster
 from load_tests.chaos.director import Director
 from load_tests.chaos.faults import HITS_MIN, IDLES_MIN, LONG, SWITCHES_MIN
 from load_tests.chaos.verdict import Verdict
+from load_tests.chaos.workers import FAR_FLOOR_BYTES
 from stream.failpoints import FAILPOINTS
 from stream.journal import fold
 from stream.panes import EDGE_END
