@@ -8,6 +8,7 @@ restore) does not stand still. While no broker answers nothing is judged, and no
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from stream.protocol import Extent
 from stream.supervisor import Exit
 from stream.topics import TopicRole, growth_refusal
 from stream.worker import Worker
+
+log = logging.getLogger(__name__)
 
 ABSENT_S = 60.0  # a topic that is gone for so long is not being made anew just now
 
@@ -94,7 +97,10 @@ class Liveness:
             raise Refused(
                 f"there is no topic {', '.join(missing)} any more; driftline topics create makes driftline's own"
             )
-        raise LogReplaced(f"there is no topic {', '.join(missing)} just now")
+        said = f"there is no topic {', '.join(missing)} just now"
+        if not set(SOURCES.values()) <= set(views):
+            raise LogReplaced(said)
+        log.warning("%s; outputs to it wait", said)
 
     async def _judge(self, slot: Slot, views: Mapping[str, Any], position: int, end: int, now_s: float) -> None:
         self._metrics.set("lag_events", max(end - slot.position, 0), stage=slot.stage, partition=slot.partition)

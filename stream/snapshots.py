@@ -48,6 +48,7 @@ T = TypeVar("T")
 
 READERS_MAX = 4
 NO_BROKER_PAUSE_S = 0.5
+METADATA_PAUSE_S = 0.1  # between two answers
 REQUEST_TIMEOUT_MS = 10_000  # of a reader: a connection that has died silently is opened anew
 RESTORE_STEP_S = 60.0  # any step of a restore but reading, which has READ_STALL_S
 READ_STALL_S = 60.0  # a reader that gets nowhere for so long gives up: never hang in a restore
@@ -69,13 +70,21 @@ class GroupPort(Protocol):
 
 
 def patient(client: Any) -> None:
-    """Make one aiokafka client pause when no broker answers: its own loop asks again at once, 4,000 times a second."""
+    """Keep one aiokafka client from asking for metadata without a pause: 4,000 times a second while no broker answers,
+    400 times while a topic is missing that it writes to.
+    """
     update = client._metadata_update  # noqa: SLF001
+    asked_s = float("-inf")
 
     async def with_pause(cluster: Any, topics: Any) -> bool:
+        nonlocal asked_s
         updated: bool = await update(cluster, topics)
+        now_s = asyncio.get_running_loop().time()
         if not updated:
             await asyncio.sleep(NO_BROKER_PAUSE_S)
+        elif now_s - asked_s < METADATA_PAUSE_S:
+            await asyncio.sleep(METADATA_PAUSE_S)
+        asked_s = asyncio.get_running_loop().time()
         return updated
 
     client._metadata_update = with_pause  # noqa: SLF001

@@ -27,7 +27,6 @@ from aiokafka.errors import (
     CommitFailedError,
     CorruptRecordException,
     IllegalStateError,
-    KafkaError,
     UnsupportedCodecError,
 )
 from aiokafka.record.memory_records import MemoryRecords
@@ -156,7 +155,11 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
 
     async def commit_fenced(self, offsets: Mapping[TP, int], metadata: str, generation: int) -> bool:
-        """Commit in the group generation `generation`; False when this member does not own the partitions (any more)."""
+        """Commit in the group generation `generation`; False when this member does not own the partitions (any more).
+
+        Raises KafkaError for whatever else the broker refuses: an owner that took that for its end would leave the
+        partition to nobody until the next rebalance.
+        """
         return bool(await self._beside(self._commit_fenced(offsets, metadata, generation)))
 
     async def _commit_fenced(self, offsets: Mapping[TP, int], metadata: str, generation: int) -> bool:
@@ -168,9 +171,6 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         try:
             await consumer.commit(wanted)
         except (CommitFailedError, IllegalStateError):
-            return False
-        except KafkaError as error:
-            self.log.warning("offset commit failed: %r", error)
             return False
         # generations only grow: unchanged before and after means that the request carried this one
         return bool(coordinator.generation == generation)

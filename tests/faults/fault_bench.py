@@ -15,12 +15,15 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 
+from stream.metrics import METRICS
+
 _path = Path(__file__).parents[1] / "integration" / "worker_bench.py"
 _spec = spec_from_file_location("worker_bench", _path)
 bench_module: Any = sys.modules.setdefault("worker_bench", module_from_spec(_spec))
 if not hasattr(bench_module, "Bench"):
     _spec.loader.exec_module(bench_module)
 until = bench_module.until
+METRIC_NAMES = {metric.name for metric in METRICS}
 
 
 class FaultBench(bench_module.Bench):
@@ -102,7 +105,8 @@ class Worker:
             connection.close()
 
     def metric(self, name: str, **labels: object) -> float:
-        """Sum of the metric's series that have these labels."""
+        """Sum of the metric's series that have these labels; a name that no worker has must not look like a zero."""
+        assert f"driftline_{name}" in METRIC_NAMES, name
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         lines = self.get("/metrics")[1].splitlines()
         found = [line for line in lines if line.startswith((f"driftline_{name}{{", f"driftline_{name} "))]
