@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from stream.lifeline import end_with_parent
 from stream.supervisor import Exit
@@ -64,6 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prepare", action="store_true", help="build references and compile, then end")
     parser.add_argument("--snapshot-seconds", type=float, default=10.0)
     given = parser.parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_at_once)
     if given.parent:
         end_with_parent(given.parent)
     logging.basicConfig(
@@ -76,6 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     return _run(given)
+
+
+def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+    """Until the loop listens (app.py) nothing is owned that would have to be given up."""
+    os._exit(Exit.OK)
 
 
 def _run(given: argparse.Namespace) -> int:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 from stream.worker_main import Seldom
 
@@ -51,3 +55,20 @@ def test_the_inside_of_a_library_is_one_line() -> None:
     assert Seldom().filter(line)
     text = logging.Formatter("%(message)s").format(line)
     assert text == "failed: ValueError('two\\nlines')"
+
+
+def test_a_signal_before_anything_is_owned_ends_the_worker_in_order(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, never answers: the worker asks for metadata
+        config = tmp_path / "monitor.yaml"
+        config.write_text(
+            f"kafka: {{bootstrap_servers: '127.0.0.1:{silent.getsockname()[1]}'}}\n"
+            "topics: {predictions: p}\nmodels: {m: {reference: {first: 10000}}}\n"
+        )
+        worker = subprocess.Popen([sys.executable, "-m", "stream.worker_main", str(config)])
+        try:
+            silent.accept()[0].close()
+            worker.terminate()
+            assert worker.wait(10) == 0
+        finally:
+            worker.kill()
+            worker.wait()
