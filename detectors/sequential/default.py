@@ -6,7 +6,7 @@ layer): an alarm needs both layers, each of which crosses at most that often. Bo
 
 Input     counts I64[binning.bins + 2] of a window: bins, missing, invalid; its weight (time since the previous window began
           x the series' share of the model's events)
-State     explicit arrays, about 8 KB a numeric target, 700 bytes a category         Cost  about 10 us a window
+State     explicit arrays, about 8 KB a numeric target, 700 bytes a category         Cost  about 90 us a window
 Refuses   BadCounts, BadWeight; the state is as before
 Differs   from detectors that watch one event after the other: those break their bound under autocorrelation
 Source    Shin, Ramdas, Rinaldo 2023, "E-detectors"; each layer's module names its own
@@ -28,6 +28,7 @@ from detectors.sequential.categories import RANK_BETS
 from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY
 from detectors.sequential.thinning import thin
+from detectors.sequential.tube import core_edges
 from detectors.sequential.uniforms import window_seed
 from detectors.verdict import BadCounts, BadState, BadWeight, Change, Level, Verdict
 
@@ -260,7 +261,11 @@ def describe(prepared: Prepared, counts: I64) -> Effect:
     _checked(prepared, counts)
     core, shares = _core_counts(prepared, counts)
     filled = np.empty(kernel.EFFECT_FIELDS)
-    _, _, _, lo, hi, _, _, masses, share_lo, share_hi, _ = prepared.tube
+    _, tolerance, reference, _, _, masses, share_lo, share_hi, _ = prepared.tube
+    lo, hi = np.empty(prepared.core), np.empty(prepared.core)
+    if prepared.core:
+        bins = prepared.target.binning.bins
+        core_edges(kernel.core_masses(reference, prepared.first, prepared.core, bins), tolerance, lo, hi)
     kernel.effect(core, shares, prepared.scores[0], prepared.score_mean, lo, hi, masses, share_lo, share_hi, filled)
     effect: list[float] = filled.tolist()
     names = prepared.statistics[len(prepared.statistics) - len(shares) :]

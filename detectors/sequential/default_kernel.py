@@ -12,8 +12,8 @@ from detectors.compiled import compiled
 from detectors.normal import ppf
 from detectors.sequential.categories import count_score, plug_in_shares
 from detectors.sequential.rank_layer import bet, bet_adaptively, rank_bin
-from detectors.sequential.scores import window_statistics
-from detectors.sequential.tube import grow, plug_in
+from detectors.sequential.scores import nominal_ranks, window_statistics
+from detectors.sequential.tube import LAWS, core_edges, grow, plug_in, tube_bets
 from detectors.sequential.uniforms import uniform
 
 F32 = NDArray[np.float32]
@@ -53,6 +53,17 @@ def fold_core(counts: I64, first: int, core: int, bins: int, out: I64) -> None:
     out[:] = 0
     for k in range(bins):
         out[min(max(k - first, 0), core - 1)] += counts[k]
+
+
+@compiled
+def core_masses(counts: I64, first: int, core: int, bins: int) -> F64:
+    """`scores.smoothed` of the core bins of numeric counts I64[bins + 2]."""
+    folded, masses = np.empty(core, np.int64), np.empty(core)
+    fold_core(counts, first, core, bins, folded)
+    total = folded.sum() + 0.5 * core
+    for k in range(core):
+        masses[k] = (folded[k] + 0.5) / total
+    return masses
 
 
 @compiled
@@ -140,17 +151,20 @@ def excursion(clock: I64, gain: float, gain_start: int) -> None:
 
 @compiled
 def tube_layer(
-    core: I64, shares: I64, weight: float, start_ms: int, threshold: float, log_h: F64, masses: F64, lo: F64, hi: F64,
+    core: I64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
     evidence: F64, gain: F64, gain_start: I64, recent: F64, recent_total: F64, clock: I64, out: F64,
 ) -> None:  # fmt: skip
     """Move the tube's bets on by one window: fixed value targets, share targets, plug-in, in this order."""
-    fixed, per_share = log_h.shape[1], share_in.shape[1]
+    fixed, per_share = 0, share_in.shape[1]
     exponents = np.zeros(len(evidence))
-    for k in range(len(core)):
-        if core[k] > 0:
-            for i in range(fixed):
-                exponents[i] += core[k] * log_h[k, i]
+    if len(core) > 0:
+        fixed = LAWS
+        log_h = tube_bets(masses, lo, hi)
+        for i in range(fixed):
+            for k in range(len(core)):
+                if core[k] > 0:
+                    exponents[i] += core[k] * log_h[i, k]
     total = 0
     for c in core:
         total += c
@@ -280,19 +294,25 @@ def effect(
 @compiled
 def judge(
     counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, core_bins: int,
-    score: F64, nominal: F64, shape_scale: F64, score_mean: F64, share_p: F64,
+    score: F64, chose: I64, score_mean: F64, share_p: F64,
     order: F64, order_tie: F64, alpha: F64, bets: F64, bet_start: I64, share_bets: F32, decay: F64, adaptive_share: float,
     thresholds: F64,
-    threshold: float, log_h: F64, masses: F64, lo: F64, hi: F64, share_in: F64, share_out: F64, share_masses: F64,
+    threshold: float, tolerance: float, reference: I64, share_in: F64, share_out: F64, share_masses: F64,
     share_lo: F64, share_hi: F64, bet_weight: F64,
     clock: I64, evidence: F64, adaptive: F64, share_evidence: F64, seen: F64, recent: F64, recent_total: F64,
     tube: F64, gain: F64, gain_start: I64, plug: F64, plug_total: F64, out: F64, told: F64,
 ) -> None:  # fmt: skip
     """Both layers, the latches, and the effect of one window."""
     shares = counts[len(counts) - len(share_p) :]
-    core = np.empty(core_bins, np.int64)
+    core, masses = np.empty(core_bins, np.int64), np.empty(core_bins)
+    lo, hi = np.empty(core_bins), np.empty(core_bins)
+    nominal, shape_scale = np.empty(max(core_bins - 1, 0)), np.empty(max(core_bins - 1, 0))
     if core_bins > 0:
-        fold_core(counts, first, core_bins, len(counts) - len(share_p), core)
+        bins = len(counts) - len(share_p)
+        fold_core(counts, first, core_bins, bins, core)
+        nominal_ranks(core_masses(chose, first, core_bins, bins), nominal, shape_scale)
+        masses[:] = core_masses(reference, first, core_bins, bins)
+        core_edges(masses, tolerance, lo, hi)
     count = len(thresholds)
     values, ties, scratch = np.empty(count), np.empty(count), np.empty(64)
     statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)
@@ -301,7 +321,7 @@ def judge(
         evidence, adaptive, share_evidence, seen, recent, recent_total, scratch, out,
     )  # fmt: skip
     tube_layer(
-        core, shares, weight, start_ms, threshold, log_h, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi,
+        core, shares, weight, start_ms, threshold, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi,
         bet_weight, tube, gain, gain_start, plug, plug_total, clock, out,
     )  # fmt: skip
     latch(clock, expiry, out)

@@ -1,11 +1,17 @@
-"""Tables of the default detector: everything that does not change while a reference and its settings are in force."""
+"""Tables of the default detector: everything that does not change while a reference and its settings are in force.
+
+What equals another target's table is kept once in the process, and what a window's arithmetic can make anew from the
+reference's counts in some 60 us (the tube's edges and bets, 9 KB a numeric target) is not kept at all.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +21,7 @@ from detectors.reference import TargetReference, fold
 from detectors.sequential.categories import TUBE_SHIFTS, share_rank_bets, share_tube_bets
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
-from detectors.sequential.tube import SHARE_PLUG_IN, share_edges, tube_bets, tube_edges
+from detectors.sequential.tube import LAW_WEIGHTS, SHARE_PLUG_IN, core_edges, share_edges, tube_bets
 from detectors.sequential.uniforms import seed_prefix
 from detectors.verdict import BadSettings, IncompleteReference
 
@@ -23,6 +29,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 MISSING, INVALID = "missing", "invalid"
+NUMERIC_STATISTICS = (*STATISTICS, MISSING, INVALID)
 # How a numeric target's false alarms are shared out: its values (location, scale, both tails, shape), missing, invalid.
 VALUE_SHARE, MISSING_SHARE, INVALID_SHARE = 0.85, 0.10, 0.05
 STATISTIC_SHARES = (0.35, 0.22, 0.14, 0.14, 0.15)
@@ -50,21 +57,35 @@ class Prepared:
     prefix: bytes
     first: int
     core: int
-    scores: tuple[F64, F64, F64]  # score, nominal, shape_scale
+    scores: tuple[F64, I64]  # score; counts of the rows that chose the cuts
     score_mean: F64
     share_p: F64
     rank: tuple[Any, ...]  # order, tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds
-    tube: tuple[
-        Any, ...
-    ]  # threshold, log_h, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi, weight
+    tube: tuple[Any, ...]  # threshold, tolerance, counts, share_in, share_out, share_masses, share_lo, share_hi, weight
     size_range: tuple[int, int]
     threshold_log10: float
-    masses: F64  # of the core bins, missing, invalid
+
+    @property
+    def masses(self) -> F64:
+        """Of the core bins, missing, invalid."""
+        return self.target.masses
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Of the core bins, missing, invalid: made when an alert asks, 2 KB a target are better not kept."""
         return (*bin_labels(self.target.binning), MISSING, INVALID)
+
+
+_SHARED: WeakValueDictionary[bytes, NDArray[Any]] = WeakValueDictionary()
+
+
+def shared(array: NDArray[Any]) -> NDArray[Any]:
+    """An equal array that is in use already, else this one, read-only from now on."""
+    array = np.ascontiguousarray(array)
+    name = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode() + array.tobytes(), digest_size=16).digest()
+    kept = _SHARED.setdefault(name, array)
+    kept.flags.writeable = False
+    return kept
 
 
 @lru_cache(maxsize=64)
@@ -88,7 +109,7 @@ def statistic_names(target: TargetReference) -> tuple[str, ...]:
     """Order of the statistics in `order`, `tie`, and in the state."""
     if target.binning.kind is Kind.CATEGORICAL:
         return (*target.binning.labels, MISSING, INVALID)
-    return (*STATISTICS, MISSING, INVALID)
+    return NUMERIC_STATISTICS
 
 
 def statistic_shares(target: TargetReference) -> F64:
@@ -111,16 +132,15 @@ def _check(target: TargetReference, settings: DetectionSettings) -> None:
 
 
 def prepare(target: TargetReference, settings: DetectionSettings, reference_id: str) -> Prepared:
-    """Tables of one target. Raises IncompleteReference, BadSettings. Some ms; about 30 KB a numeric target, 3 KB a category."""
+    """Tables of one target. Raises IncompleteReference, BadSettings. A ms; about 4 KB a numeric target, 3 KB a category."""
     _check(target, settings)
     binning = target.binning
     numeric = binning.kind is Kind.NUMERIC
     first_core, core_counts = fold(binning, target.first), fold(binning, target.counts)
     core = len(core_counts) - 2 if numeric else 0
-    table = score_table(first_core[:core]) if numeric else None
-    scores = (table.score, table.nominal, table.shape_scale) if table else (np.zeros((0, 4)), np.zeros(0), np.zeros(0))
     masses = smoothed(core_counts[:core]) if numeric else np.zeros(0)
-    share_p = share_masses(binning, first_core)
+    score = shared(score_table(first_core[:core]).score if numeric else np.zeros((0, 4)))
+    share_p = shared(share_masses(binning, first_core))
     return Prepared(
         target=target,
         settings=settings,
@@ -129,46 +149,52 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
         prefix=seed_prefix(target.name, reference_id),
         first=binning.core[0] if numeric else 0,
         core=core,
-        scores=scores,
-        score_mean=masses @ scores[0] if numeric else np.zeros(4),
+        scores=(score, target.first),
+        score_mean=shared(masses @ score if numeric else np.zeros(4)),
         share_p=share_p,
         rank=_rank_tables(target, settings, share_p),
-        tube=_tube_tables(settings, masses, share_masses(binning, core_counts)),
+        tube=_tube_tables(target, settings, masses, share_masses(binning, core_counts)),
         size_range=(target.size_min, target.size_max),
         threshold_log10=math.log10(settings.budget_ms),
-        masses=target.masses,
     )
 
 
+@lru_cache(maxsize=256)
+def _share_bets(p: float, size: int, rank: bytes, windows: int) -> NDArray[np.float32]:
+    """Bets of one share; most numeric targets have the same two, of a few missing values and no invalid one."""
+    return share_rank_bets(p, size, np.frombuffer(rank, np.int64), windows)
+
+
 def _rank_tables(target: TargetReference, settings: DetectionSettings, share_p: F64) -> tuple[Any, ...]:
-    bets, bet_start = _value_bets(target.rank.tobytes(), target.windows)
+    ranks = target.rank.tobytes()
+    bets, bet_start = _value_bets(ranks, target.windows)
     if target.binning.kind is Kind.CATEGORICAL:
         bets = bets[:0]
     size = max(target.size_median, 1)
-    share_bets = np.stack([share_rank_bets(float(p), size, target.rank, target.windows) for p in share_p])
-    alpha = rank_counts(target.rank, target.windows)
-    thresholds = settings.budget_ms * settings.cells / statistic_shares(target)
+    share_bets = shared(np.stack([_share_bets(float(p), size, ranks, target.windows) for p in share_p]))
+    alpha = shared(rank_counts(target.rank, target.windows))
+    thresholds = shared(settings.budget_ms * settings.cells / statistic_shares(target))
     return target.order, target.tie, alpha, bets, bet_start, share_bets, ADAPTIVE_DECAY, ADAPTIVE_SHARE, thresholds
 
 
-def _tube_tables(settings: DetectionSettings, masses: F64, shares: F64) -> tuple[Any, ...]:
+def _tube_tables(target: TargetReference, settings: DetectionSettings, masses: F64, shares: F64) -> tuple[Any, ...]:
     tolerance = settings.tolerance
     if len(masses):
-        lo, hi = tube_edges(np.cumsum(masses)[:-1], tolerance)
-        log_h, weights = tube_bets(masses, lo, hi)
-        share_weight, weights = np.array([MISSING_SHARE, INVALID_SHARE]), VALUE_SHARE * weights
-        plug_weight = VALUE_SHARE * SHARE_PLUG_IN
+        lo, hi = np.empty(len(masses)), np.empty(len(masses))
+        core_edges(masses, tolerance, lo, hi)
+        log_h, weights = tube_bets(masses, lo, hi), VALUE_SHARE * LAW_WEIGHTS
+        share_weight, plug_weight = np.array([MISSING_SHARE, INVALID_SHARE]), VALUE_SHARE * SHARE_PLUG_IN
     else:
-        lo, hi, log_h, weights = np.zeros(0), np.zeros(0), np.zeros((0, 0)), np.zeros(0)
+        log_h, weights = np.zeros((0, 0)), np.zeros(0)
         share_weight, plug_weight = np.full(len(shares), (1.0 - SHARE_PLUG_IN) / len(shares)), SHARE_PLUG_IN
     edges = np.array([share_edges(float(p), tolerance) for p in shares])
     tables = [share_tube_bets(float(p), tolerance) for p in shares]
     share_in, share_out = np.array([t[0] for t in tables]), np.array([t[1] for t in tables])
     weight = np.concatenate([weights, np.repeat(share_weight / len(TUBE_SHIFTS), len(TUBE_SHIFTS)), [plug_weight]])
     # A target inside the tube has h = 1: its evidence is the mere passing of time. Its weight goes to the others.
-    idle = np.concatenate([np.abs(log_h).max(axis=0, initial=0.0) < 1e-9, (np.abs(share_in) < 1e-12).ravel(), [False]])
+    idle = np.concatenate([np.abs(log_h).max(axis=1, initial=0.0) < 1e-9, (np.abs(share_in) < 1e-12).ravel(), [False]])
     weight[idle] = 0.0
     weight /= weight.sum()
     threshold = settings.budget_ms * settings.cells
-    share_lo, share_hi = np.ascontiguousarray(edges[:, 0]), np.ascontiguousarray(edges[:, 1])
-    return threshold, log_h, masses, lo, hi, share_in, share_out, shares, share_lo, share_hi, weight
+    arrays = (share_in, share_out, shares, edges[:, 0], edges[:, 1], weight)
+    return threshold, tolerance, target.counts, *(shared(array) for array in arrays)

@@ -52,10 +52,22 @@ def smoothed(counts: I64) -> F64:
     return masses
 
 
+@compiled
+def nominal_ranks(p: F64, nominal: F64, shape_scale: F64) -> None:
+    """Fill nominal, shape_scale F64[K - 1] of `ScoreTable` from masses p F64[K]. O(K)."""
+    below = 0.0
+    for k in range(len(p) - 1):
+        below += p[k]
+        nominal[k] = below
+        inside = SHAPE_RANGE[0] <= below <= SHAPE_RANGE[1]
+        shape_scale[k] = 1.0 / np.sqrt(below * (1.0 - below)) if inside else 0.0
+
+
 def score_table(first: I64) -> ScoreTable:
     """Scores of K >= 1 core bins from the counts I64[K] of the rows that chose the cuts."""
     p = smoothed(first)
-    nominal = np.cumsum(p)[:-1]
+    nominal, shape_scale = np.empty(len(p) - 1), np.empty(len(p) - 1)
+    nominal_ranks(p, nominal, shape_scale)
     edges = np.concatenate([[0.0], nominal, [1.0]])
     probit = np.concatenate([[0.0], ppf_all(nominal), [0.0]])  # the outer edges only ever meet a density of 0
     density = np.concatenate([[0.0], pdf_all(probit[1:-1]), [0.0]])
@@ -68,8 +80,6 @@ def score_table(first: I64) -> ScoreTable:
         for upper in (True, False)
     ]
     score = np.column_stack([location, scale, *tails])
-    inside = (nominal >= SHAPE_RANGE[0]) & (nominal <= SHAPE_RANGE[1])
-    shape_scale = np.where(inside, 1.0 / np.sqrt(nominal * (1.0 - nominal)), 0.0)
     return ScoreTable(np.round(score * ROUNDING) / ROUNDING, nominal, shape_scale)
 
 

@@ -19,7 +19,7 @@ from detectors.sequential.categories import project_shares, share_tube_bets
 from detectors.sequential.default_tables import Prepared
 from detectors.sequential.rank_layer import SHIFTS
 from detectors.sequential.taut_string import taut_string
-from detectors.sequential.tube import target_laws
+from detectors.sequential.tube import LAW_WEIGHTS, laws
 from detectors.sequential.uniforms import uniform, window_seed
 
 V = (0.35, 0.22, 0.14, 0.14, 0.15)
@@ -77,7 +77,7 @@ class Twin:
             self.p0 = (rest[: self.k] + 0.5) / (rest[: self.k] + 0.5).sum()
             probit = norm.ppf(np.cumsum(self.p0)[:-1])
             self.lo, self.hi = (np.append(norm.cdf(probit + s * tau), 1.0) for s in (-1, 1))
-            for law, weight in target_laws(self.p0):
+            for law, weight in zip(laws(self.p0), LAW_WEIGHTS, strict=True):
                 self.laws.append(self._nearest(np.maximum(law, 1e-15)))
                 weights.append(0.85 * weight)
             masses = (rest[-2:] + 0.5) / (rest.sum() + 1)
