@@ -42,6 +42,7 @@ from stream.unpack import UNPACK
 
 EVENTS_PER_CHUNK = 4000  # a step of some 10-20 ms; events
 FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; Faust's 1500 costs latency
+METADATA_AGE_MS = 10_000  # a topic that is gone and back is assigned again so soon; aiokafka's 5 min are idle ones
 POLL_S = 0.2
 FULL_SLEEP_S = 0.01  # all buffers full: Faust would sleep a whole second
 READ_COMMITTED = "read_committed"
@@ -143,6 +144,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = READ_COMMITTED  # noqa: SLF001  predictions of aborted transactions never happened
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        consumer._client._metadata_max_age_ms = METADATA_AGE_MS  # noqa: SLF001
         patient(consumer._client)  # noqa: SLF001
         return consumer
 
