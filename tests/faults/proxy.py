@@ -17,12 +17,17 @@ from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka.protocol.commit import OffsetCommitResponse_v3
-from aiokafka.protocol.produce import ProduceResponse_v8
+from aiokafka.protocol import commit, produce
+from aiokafka.protocol.api import Response
 
 LOOPBACK = "127.0.0.1"
 PRODUCE, OFFSET_COMMIT = 0, 8
-RESPONSES: dict[tuple[int, int], Any] = {(PRODUCE, 8): ProduceResponse_v8, (OFFSET_COMMIT, 3): OffsetCommitResponse_v3}
+RESPONSES: dict[tuple[int, int], Any] = {
+    (kind.API_KEY, kind.API_VERSION): kind
+    for module in (produce, commit)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Response) and kind is not Response
+}
 ERROR_AT = 1  # of a partition's tuple in both
 SLICE_S = 0.05
 BUFFER_BYTES = 64 << 10
@@ -151,7 +156,7 @@ class Proxy:
 
     def _reworded(self, asked: tuple[int, int], body: bytes) -> bytes:
         """The response with the next lie that fits; every topic and partition of it has the error then."""
-        if asked not in RESPONSES or not self.lies:
+        if asked[0] not in {lie.api for lie in self.lies}:
             return body
         response = RESPONSES[asked].decode(body[4:])
         lie = next((lie for lie in self.lies if lie.api == asked[0] and lie.times and _tells(response, lie)), None)

@@ -201,7 +201,7 @@ def test_f7_what_was_deleted_while_we_were_down_is_a_gap_measured_exactly(bench)
         b.settle(worker)
         assert worker.metric("input_gap_events_total", partition=0) == 700
         assert worker.metric("input_gap_events_total", partition=1) == 0
-        assert "retention took 700 events" in worker.log()
+        assert "collector 0: retention took 700 records of predictions" in worker.log()
         ends = b.ends()
         assert worker.metric("consumed_events_total", partition=0) == ends[0] - 700
         assert worker.metric("consumed_events_total", partition=1) == ends[1]
