@@ -2,11 +2,18 @@
 
     python -m load_tests.bad_input [--events N] [--pairs N] [--json]
 
-One run, one machine: a backlog of good events, the same with 1 % and with 50 % bad ones, and nothing but bad ones (far more than
-100,000 in a row, with one good event behind them). Events per CPU second of the worker's process, all threads, fetching and
-producing included; starting and compiling are not in it. Every dead letter must stand in Kafka, and every good event must be
-applied. Then pairs of a bad and a good event on a quiet topic: the time from handing the good one to the producer until a
-marker that counts it can be read from the panes topic. Exit code 1 when a number differs or a target is missed.
+One topic, one worker, one machine. Four backlogs after each other: good events, the same with 1 % and with 50 % bad ones, and
+nothing but bad ones (more than 100,000 in a row, with one good event behind them). Each is published in a transaction, so that
+the worker, which is running, sees all of it at once: what is measured is the CPU time of the worker's process, all threads,
+from the commit until every event is counted and every dead letter stands in Kafka; so fetching, decoding, making,
+producing and acknowledging dead letters is in it, starting and compiling is not.
+
+The bad ones are of nine kinds in turn: JSON that lacks its last byte; no prediction_id; a timestamp with text before it; bytes
+that are not UTF-8; two events joined; an array with one event; a text as score; no bytes; an HTML page of an error. The first
+seven are as long as a good event (650 bytes).
+
+Then pairs of a bad and a good event on a quiet topic: the time from handing the good one to the producer until a marker that
+counts it can be read from the panes topic. Exit code 1 when a number differs or a target is missed.
 """
 
 from __future__ import annotations
@@ -17,8 +24,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -32,8 +40,16 @@ from stream.panes import Marker, decode_record
 
 PARTITIONS = 4
 PORT = 19_564
+TOPIC = "mixed"
 STEP_MS = 1.0
-SHARES = {"clean": 0, "one per cent bad": 100, "half bad": 2, "nothing but bad": 1}  # every n-th event is bad; 0 = none
+BACKLOGS = {  # every n-th event is bad, 0 = none; events per --events
+    "warm-up": (7, 0.1),
+    "clean": (0, 1.0),
+    "one per cent bad": (100, 1.0),
+    "half bad": (2, 0.5),
+    "nothing but bad": (1, 1.0),
+}
+WAIT_S = 60.0
 CLEAN_SHARE_MIN = 0.8  # of the clean rate, with 1 % bad
 ALL_BAD_MIN = 30_000  # events per CPU second
 NEXT_GOOD_MS_MAX = 100.0  # p99
@@ -63,10 +79,10 @@ def spoilt(value: bytes, number: int) -> bytes:
     return kinds[number % len(kinds)](value)
 
 
-def values(events: int, every: int) -> Iterator[tuple[bytes, bytes]]:
+def values(rows: list[tuple[bytes, bytes]], every: int) -> Iterator[tuple[bytes, bytes]]:
     """(key, value): every `every`-th one bad; the very last one is good."""
-    for number, (_, key, value) in enumerate(backlog.events(7, events, STEP_MS)):
-        bad = every and number % every == 0 and number < events - 1
+    for number, (key, value) in enumerate(rows):
+        bad = every and number % every == 0 and number < len(rows) - 1
         yield key, spoilt(value, number // every) if bad else value
 
 
@@ -74,67 +90,81 @@ def bad_of(events: int, every: int) -> int:
     return -(-(events - 1) // every) if every else 0
 
 
-async def publish(bootstrap: str, topic: str, rows: Iterator[tuple[bytes, bytes]]) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, max_batch_size=1 << 19)
+async def publish(bootstrap: str, rows: Iterator[tuple[bytes, bytes]]) -> None:
+    """All rows in one transaction."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id="bad-input", max_batch_size=1 << 19)
     await producer.start()
     try:
-        batches, sent = [producer.create_batch() for _ in range(PARTITIONS)], []
-        for number, (key, value) in enumerate(rows):
-            p = number // 64 % PARTITIONS  # stretches: bad and good ones in every partition, whatever the share
-            if batches[p].append(key=key, value=value, timestamp=None) is None:
-                sent.append(await producer.send_batch(batches[p], topic, partition=p))
-                batches[p] = producer.create_batch()
-                batches[p].append(key=key, value=value, timestamp=None)
-        sent += [await producer.send_batch(batch, topic, partition=p) for p, batch in enumerate(batches)]
-        await asyncio.gather(*sent)
+        async with producer.transaction():
+            batches, sent = [producer.create_batch() for _ in range(PARTITIONS)], []
+            for number, (key, value) in enumerate(rows):
+                p = number // 64 % PARTITIONS  # stretches: bad and good ones in every partition, whatever the share
+                if batches[p].append(key=key, value=value, timestamp=None) is None:
+                    sent.append(await producer.send_batch(batches[p], TOPIC, partition=p))
+                    batches[p] = producer.create_batch()
+                    batches[p].append(key=key, value=value, timestamp=None)
+            sent += [await producer.send_batch(batch, TOPIC, partition=p) for p, batch in enumerate(batches)]
+            await asyncio.gather(*sent)
     finally:
         await producer.stop()
 
 
-def configured(folder: Path, bootstrap: str, name: str, **changes: str) -> Path:
+def configured(folder: Path, bootstrap: str, name: str, partitions: int, **changes: str) -> Path:
     config = folder / f"{name}.yaml"
     settings = {"lateness": "1m", "resolution": "1m"} | changes
     config.write_text(CONFIG.format(bootstrap=bootstrap, name=name, port=PORT, **settings))
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.create_topics([NewTopic(name, partitions, 1)], wait_for_metadata=True)
+    admin.close()
     harness.run("topics", "create", "--config", config, "--replication", "1")
     return config
 
 
-def drained(folder: Path, bootstrap: str, name: str, events: int, every: int) -> dict[str, Any]:
-    """One worker over one backlog; the clock runs from the first look that sees progress to the last event."""
-    topic = name.replace(" ", "-")
-    _topic(bootstrap, topic, PARTITIONS)
-    asyncio.run(publish(bootstrap, topic, values(events, every)))
-    config = configured(folder, bootstrap, topic)
-    first, last, log = None, (0.0, 0.0, 0.0), folder / f"{topic}.log"
+def drained(folder: Path, bootstrap: str, events: int) -> list[dict[str, Any]]:
+    """One worker over all backlogs, one after the other; one row each, the first left out."""
+    config, log = configured(folder, bootstrap, TOPIC, PARTITIONS), folder / "worker.log"
+    sizes = [int(events * share) for _, share in BACKLOGS.values()]
+    source = ((key, value) for _, key, value in backlog.events(7, sum(sizes), STEP_MS))
+    done, rows = Counts(), []
     with harness.running(log, "run", "--config", config, "--workers", "1") as process:
-        while last[0] < events:
-            if process.poll() is not None:
-                raise RuntimeError(log.read_text()[-3000:])
-            consumed = harness.metrics(PORT).get("driftline_consumed_events_total", 0.0)
-            if consumed:
-                worker = harness.workers(process)[0]
-                last = (consumed, time.perf_counter(), harness.cpu_s(worker))
-                first = first or last
-            time.sleep(0.05)
-        bad = bad_of(events, every)
-        harness.wait_until(lambda: written(bootstrap, f"{topic}-dead-letters") >= bad, 60, "dead letters")
-        # what was consumed and not yet written by then is CPU time of these events too
-        worker = harness.workers(process)[0]
-        last = (last[0], last[1], harness.cpu_s(worker))
-        seen = harness.metrics(PORT)
-    assert first is not None
-    row = {
-        "name": name,
-        "events": int(last[0] - first[0]),
-        "wall_s": last[1] - first[1],
-        "cpu_s": last[2] - first[2],
-        "bad": bad,
-        "dead_letters_written": written(bootstrap, f"{topic}-dead-letters"),
-        "applied": int(seen["driftline_applied_events_total"]),
-        "good": events - bad,
-    }
-    print(orjson.dumps(row).decode(), file=sys.stderr)  # the rest takes a while
-    return row
+        try:
+            harness.wait_until(lambda: harness.workers(process) and harness.metrics(PORT), WAIT_S, "a worker")
+            for (name, (every, _)), size in zip(BACKLOGS.items(), sizes, strict=True):
+                bad, mixed = bad_of(size, every), values(list(islice(source, size)), every)
+                asyncio.run(publish(bootstrap, mixed))
+                began, cpu_s = time.perf_counter(), harness.cpu_s(harness.workers(process)[0])
+                wanted = Counts(done.events + size, done.letters + bad)
+                harness.wait_until(lambda wanted=wanted: finished(bootstrap, wanted), WAIT_S, f"{name}: {wanted}")
+                row = {
+                    "name": name,
+                    "events": size,
+                    "bad": bad,
+                    "cpu_s": harness.cpu_s(harness.workers(process)[0]) - cpu_s,
+                    "wall_s": time.perf_counter() - began,
+                }
+                seen = harness.metrics(PORT)
+                now = Counts(size + done.events, written(bootstrap, f"{TOPIC}-dead-letters"))
+                row |= {"dead_letters_written": now.letters - done.letters, "good": size - bad}
+                row["applied"] = int(seen["driftline_applied_events_total"]) - done.applied
+                done = now._replace(applied=done.applied + row["applied"])
+                print(orjson.dumps(row).decode(), file=sys.stderr)  # the rest takes a while
+                rows.append(row)
+        except (TimeoutError, IndexError) as error:
+            raise RuntimeError(f"{error}\n{log.read_text()[-3000:]}") from error
+    return rows[1:]
+
+
+class Counts(NamedTuple):
+    """So far, over all backlogs."""
+
+    events: int = 0
+    letters: int = 0
+    applied: int = 0
+
+
+def finished(bootstrap: str, wanted: Counts) -> bool:
+    consumed = harness.metrics(PORT).get("driftline_consumed_events_total", 0.0)
+    return consumed >= wanted.events and written(bootstrap, f"{TOPIC}-dead-letters") >= wanted.letters
 
 
 def written(bootstrap: str, topic: str) -> int:
@@ -149,18 +179,11 @@ def written(bootstrap: str, topic: str) -> int:
         consumer.close()
 
 
-def _topic(bootstrap: str, name: str, partitions: int) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
-    admin.create_topics([NewTopic(name, partitions, 1)], wait_for_metadata=True)
-    admin.close()
-
-
 def next_good(folder: Path, bootstrap: str, pairs: int) -> list[float]:
     """ms from produce to a readable marker, of the good event right behind each of `pairs` bad ones. Each good event is
     a second of event time later than the one before, so that it closes a pane of a second: its marker tells its offset.
     """
-    _topic(bootstrap, "pairs", 1)
-    config = configured(folder, bootstrap, "pairs", lateness="1ms", resolution="1s")
+    config = configured(folder, bootstrap, "pairs", 1, lateness="1ms", resolution="1s")
     with harness.running(folder / "pairs.log", "run", "--config", config, "--workers", "1") as process:
         try:
             return asyncio.run(_pairs(bootstrap, pairs))
@@ -206,18 +229,14 @@ def quantile(values: list[float], share: float) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=1_000_000, help="of the clean backlog; the others have fewer")
-    parser.add_argument("--pairs", type=int, default=300)
+    parser.add_argument("--events", type=int, default=120_000, help="of a backlog; half of that where half is bad")
+    parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     arguments = parser.parse_args()
-    sizes = dict(zip(SHARES, (1.0, 1.0, 0.3, 0.3), strict=True))
     with tempfile.TemporaryDirectory() as temporary, Broker(tuning="load") as broker:
         folder, bootstrap = Path(temporary), broker.bootstrap_servers
         training(folder)
-        rows = [
-            drained(folder, bootstrap, name, int(arguments.events * sizes[name]), every)
-            for name, every in SHARES.items()
-        ]
+        rows = drained(folder, bootstrap, arguments.events)
         latency = next_good(folder, bootstrap, arguments.pairs)
     result = summary(rows, latency)
     print(orjson.dumps(result, option=orjson.OPT_INDENT_2).decode() if arguments.json else table(result))

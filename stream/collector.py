@@ -19,7 +19,7 @@ tests/laws/test_collector_laws.py goes red when any of 1 to 5 is broken.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ import xxhash
 from stream.accounting import Ledger, future_rejects
 from stream.claims import GAP, RESET
 from stream.collector_state import Saved, encode_blobs, restore
-from stream.columns import I64, U8, Columns, Reject
+from stream.columns import I64, U8, Columns
 from stream.counting import Counting, prepare
-from stream.deadletter import Policy, dead_letter_output
+from stream.deadletter import Policy, letter_writer
 from stream.edge_state import EdgeState
 from stream.kernels import timeline
 from stream.kernels.timeline import FUTURE, STATUSES
@@ -72,8 +72,8 @@ class Collector:
         self._partition = partition
         self._plan = plan
         self._monitors = monitors
-        self._letter: Callable[[Reject], Output] = lambda reject: dead_letter_output(
-            reject, topic=topic, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
+        self._letter = letter_writer(
+            topic=topic, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
         )
         self._columns = layout_columns(plan)
         self._offered: dict[str, ModelPlan] = {}  # what the owner knows, not state: it survives `load`
@@ -245,7 +245,7 @@ class Collector:
         self.ledger.add_rows(counts[-1])
 
     def _dead_letters(self, offset: int, row: int) -> None:
-        self.outbox.extend(self._letter(reject) for reject in self.ledger.pass_to(offset, row))
+        self.outbox.extend(map(self._letter, self.ledger.pass_to(offset, row)))
 
     def _close(self, edge_ms: int, largest_ms: int, next_offset: int, *, idle: bool = False) -> None:
         """Send every open pane before `edge_ms`, then the marker."""

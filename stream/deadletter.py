@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,51 +80,72 @@ def dead_letter_output(
     app_version: str,
     policy: Policy = Policy(),
 ) -> Output:
-    """The dead-letters record of one refused event: value, key and headers as they came, the reason in `dlq.` headers.
+    """The record of one event; see letter_writer."""
+    write = letter_writer(
+        topic=topic, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
+    )
+    return write(reject)
+
+
+def letter_writer(
+    *, topic: str, partition: int, config_hash: str, app_version: str, policy: Policy = Policy()
+) -> Callable[[Reject], Output]:
+    """What makes the dead-letters record of a refused event of one partition: value, key and headers as they came, the
+    reason in `dlq.` headers. 3 us a record.
 
     What the policy or a limit keeps back is there as sha256 and length. The same event gives the same record under the
     same policy, whoever writes it; (dlq.topic, dlq.partition, dlq.offset, dlq.row) identifies it.
     """
-    if reject.code not in REASONS:
-        raise ValueError(f"unknown dead letter reason {reject.code!r}")
-    original = reject.headers or NONE
-    headers: list[Header] = [
-        ("dlq.reason", reject.code.encode()),
-        ("dlq.detail", _header_text(reject.detail, DETAIL_BYTES_MAX)),
-        ("dlq.path", _header_text(reject.path, DETAIL_BYTES_MAX)),
-        ("dlq.topic", topic.encode()),
-        ("dlq.partition", str(partition).encode()),
-        ("dlq.offset", str(reject.offset).encode()),
-        ("dlq.row", str(reject.row).encode()),
-        ("dlq.timestamp", str(reject.timestamp_ms).encode()),
-        ("dlq.timestamp_type", b"LogAppendTime" if reject.log_append else b"CreateTime"),
-        ("dlq.app_version", app_version.encode()),
-        ("dlq.config_hash", config_hash.encode()),
-        ("dlq.attempt", str(original.attempt).encode()),
-    ]
-    value, kind = payload_of(reject.value, policy)
-    headers.append(("dlq.payload", kind.encode()))
-    if kind != "full":
-        headers += _fingerprint("value", reject.value)
-    key, kept, dropped = reject.key, original.kept, original.dropped
-    if kind == "hash":
-        key, kept, dropped = None, (), dropped + len(kept)
-    elif key is not None:
-        key = key[:DEAD_LETTER_KEY_BYTES_MAX]
-    if key != reject.key:
-        headers += _fingerprint("key", reject.key)
-    if dropped:
-        headers.append(("dlq.headers_dropped", str(dropped).encode()))
-    headers += [(f"{ORIGINAL_PREFIX}{name}", content) for name, content in kept]
-    return Output(TopicRole.DEAD_LETTERS, key, value, partition, tuple(headers))
+    reasons = {code: ("dlq.reason", code.encode()) for code in REASONS}
+    source = (("dlq.topic", topic.encode()), ("dlq.partition", str(partition).encode()))
+    clocks = (("dlq.timestamp_type", b"CreateTime"), ("dlq.timestamp_type", b"LogAppendTime"))
+    writer = (("dlq.app_version", app_version.encode()), ("dlq.config_hash", config_hash.encode()))
+    never_retried = ("dlq.attempt", b"0")
+
+    def write(reject: Reject) -> Output:
+        offset, row, code, detail, path, key, value, timestamp_ms, carried, log_append = reject
+        if code not in reasons:
+            raise ValueError(f"unknown dead letter reason {code!r}")
+        original = carried or NONE
+        written, kind = payload_of(value, policy)
+        headers: tuple[Header, ...] = (
+            reasons[code],
+            ("dlq.detail", _header_text(detail, DETAIL_BYTES_MAX)),
+            ("dlq.path", _header_text(path, DETAIL_BYTES_MAX)),
+            *source,
+            ("dlq.offset", b"%d" % offset),
+            ("dlq.row", b"%d" % row),
+            ("dlq.timestamp", b"%d" % timestamp_ms),
+            clocks[log_append],
+            *writer,
+            ("dlq.attempt", b"%d" % original.attempt) if original.attempt else never_retried,
+            ("dlq.payload", kind.encode()),
+        )
+        if kind == "full" and original is NONE and (key is None or len(key) <= DEAD_LETTER_KEY_BYTES_MAX):
+            return Output(TopicRole.DEAD_LETTERS, key, written, partition, headers)
+        if kind != "full":
+            headers += _fingerprint("value", value)
+        kept, dropped = original.kept, original.dropped
+        if kind == "hash":
+            key, kept, dropped = None, (), dropped + len(kept)
+        elif key is not None:
+            key = key[:DEAD_LETTER_KEY_BYTES_MAX]
+        if key != reject.key:
+            headers += _fingerprint("key", reject.key)
+        if dropped:
+            headers += (("dlq.headers_dropped", b"%d" % dropped),)
+        headers += tuple((f"{ORIGINAL_PREFIX}{name}", content) for name, content in kept)
+        return Output(TopicRole.DEAD_LETTERS, key, written, partition, headers)
+
+    return write
 
 
-def _fingerprint(what: str, data: bytes | None) -> list[Header]:
+def _fingerprint(what: str, data: bytes | None) -> tuple[Header, Header]:
     data = data or b""
-    return [
+    return (
         (f"dlq.{what}_sha256", hashlib.sha256(data).hexdigest().encode()),
         (f"dlq.{what}_length", str(len(data)).encode()),
-    ]
+    )
 
 
 def payload_of(value: bytes | None, policy: Policy) -> tuple[bytes | None, str]:

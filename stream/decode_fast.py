@@ -43,6 +43,7 @@ class FastTier:
         settings[fields.RECORD_TIME] = not layout.timestamp.keys
         settings[fields.UNIT_EXPONENT] = UNIT_EXPONENT.get(layout.mapping.timestamp_unit, fields.NO_UNIT)
         settings[fields.FEATURES_NODE] = tree.place.get(layout.features, 0)
+        settings[fields.ID_NODE] = tree.place.get(layout.prediction_id.keys, 0)
         version_text = layout.version.constant or ""
         outputs = [
             (column, SCORE_TAGS if score else OUTPUT_TAGS)

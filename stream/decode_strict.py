@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_FLOOR, Context, Decimal
@@ -66,15 +67,12 @@ def decode_event(value: bytes, record_time_ms: int, layout: Layout) -> Row:
     if layout.mapping.strict_duplicate_keys:
         for source in (layout.prediction_id, layout.model, layout.version, layout.timestamp):
             _check_once(event, source.keys)
-    id_text = _id_text(_lookup(event, layout.prediction_id.keys), layout.prediction_id.keys)
-    model_name = _name(event, layout.model, required=True)
-    model = layout.models.index(model_name) if model_name in layout.models else -1
-    if model < 0 and layout.mapping.unknown_models == "dlq":
-        raise RefusedError("unknown_model", "the configuration names no such model", pointer(layout.model.keys))
-    version = _name(event, layout.version, required=False)
-    time_ms = _event_time(event, layout, record_time_ms)
+    sources = (layout.prediction_id, layout.model, layout.version, layout.timestamp)
+    id_text, model, version, time_ms = envelope(
+        [_lookup(event, source.keys) for source in sources], layout, record_time_ms
+    )
     if model >= 0 and layout.features_of[model]:
-        _check_container(event, layout.features)
+        _check_container(event, layout)
     cells, tags = [], []
     for keys, output, score, coerce in zip(layout.keys, layout.output, layout.score, layout.coerce, strict=True):
         found = _lookup(event, keys)
@@ -82,10 +80,24 @@ def decode_event(value: bytes, record_time_ms: int, layout: Layout) -> Row:
             found = number_in(found)
         cell, tag = _cell(found)
         if output:
-            _check_output(found, tag, keys, number=score)
+            check_output(found, tag, keys, number=score)
         cells.append(cell)
         tags.append(tag)
     return Row(time_ms, xxhash.xxh3_128_intdigest(id_text.encode()) >> 32, model, version, cells, tags)
+
+
+def envelope(fields: Sequence[Any], layout: Layout, record_time_ms: int) -> tuple[str, int, str, int]:
+    """Id, model's index, version and time in ms, of what stands at the paths of the four; a source without keys asks for
+    nothing. Raises RefusedError.
+    """
+    id_value, model_value, version_value, time_value = fields
+    id_text = _id_text(id_value, layout.prediction_id.keys)
+    model_name = _name(model_value, layout.model, required=True)
+    model = layout.models.index(model_name) if model_name in layout.models else -1
+    if model < 0 and layout.mapping.unknown_models == "dlq":
+        raise RefusedError("unknown_model", "the configuration names no such model", pointer(layout.model.keys))
+    version = _name(version_value, layout.version, required=False)
+    return id_text, model, version, _event_time(time_value, layout, record_time_ms)
 
 
 def event_texts(value: bytes, layout: Layout) -> dict[int, str]:
@@ -130,7 +142,7 @@ def _cell(value: Any) -> tuple[int, int]:
     return 0, Tag.INVALID
 
 
-def _check_output(value: Any, tag: int, keys: Keys, *, number: bool) -> None:
+def check_output(value: Any, tag: int, keys: Keys, *, number: bool) -> None:
     """A prediction is a scalar, a score a number; absent is allowed and counted as missing."""
     if tag == Tag.INVALID and value is NON_FINITE:
         raise RefusedError("non_finite", "NaN or Infinity", pointer(keys))
@@ -141,12 +153,16 @@ def _check_output(value: Any, tag: int, keys: Keys, *, number: bool) -> None:
         raise RefusedError("type", f"{type_name(value)}, expected {expected}", pointer(keys))
 
 
-def _check_container(event: dict[str, Any], keys: Keys) -> None:
-    value = _lookup(event, keys)
+def no_features(layout: Layout) -> RefusedError:
+    return RefusedError("missing_field", "the event carries no features", pointer(layout.features))
+
+
+def _check_container(event: dict[str, Any], layout: Layout) -> None:
+    value = _lookup(event, layout.features)
     if value is ABSENT:
-        raise RefusedError("missing_field", "the event carries no features", pointer(keys))
+        raise no_features(layout)
     if value is not None and not isinstance(value, dict):
-        raise RefusedError("type", f"{type_name(value)}, expected an object", pointer(keys))
+        raise RefusedError("type", f"{type_name(value)}, expected an object", pointer(layout.features))
 
 
 def _id_text(value: Any, keys: Keys) -> str:
@@ -164,11 +180,11 @@ def _id_text(value: Any, keys: Keys) -> str:
     return str(value)
 
 
-def _name(event: dict[str, Any], source: Source, *, required: bool) -> str:
+def _name(value: Any, source: Source, *, required: bool) -> str:
     """Text of the model or version; numbers as written; "" where a version is absent."""
     if source.constant is not None:
         return source.constant
-    value, path = _lookup(event, source.keys), pointer(source.keys)
+    path = pointer(source.keys)
     if value is ABSENT or value is None:
         if required:
             raise RefusedError("missing_field", "no model", path)
@@ -183,12 +199,11 @@ def _name(event: dict[str, Any], source: Source, *, required: bool) -> str:
     return str(value)
 
 
-def _event_time(event: dict[str, Any], layout: Layout, record_time_ms: int) -> int:
+def _event_time(value: Any, layout: Layout, record_time_ms: int) -> int:
     keys = layout.timestamp.keys
     path = pointer(keys)
     if not keys:
         return _in_range(record_time_ms, "the record's time", path)
-    value = _lookup(event, keys)
     if value is ABSENT or value is None:
         raise RefusedError("missing_field", "no timestamp", path)
     if value is NON_FINITE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from stream.panes import EPOCH_HEADER
 from stream.stage import Output
@@ -15,7 +14,7 @@ def stamp(output: Output, epoch: int) -> Output:
     if output.topic != TopicRole.PANES:
         return output
     kept = tuple(header for header in output.headers if header[0] != EPOCH_HEADER)
-    return replace(output, headers=(*kept, (EPOCH_HEADER, str(epoch).encode())))
+    return output._replace(headers=(*kept, (EPOCH_HEADER, str(epoch).encode())))
 
 
 def epoch_of(headers: Iterable[tuple[str, bytes]]) -> int:

@@ -12,7 +12,6 @@ The partition that the topic's name falls on also watches the job (job_alerts.py
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import xxhash
 
@@ -143,7 +142,7 @@ class Monitor:
 
     def _emit(self, output: Output) -> None:
         """What is keyed by the model lies where the model's panes do, whichever partitioner the client has."""
-        placed = replace(output, partition=self.partition) if output.partition is None else output
+        placed = output._replace(partition=self.partition) if output.partition is None else output
         self.outbox.append(placed)  # looked up each time: the owner takes the list away
 
     def _holes_in(self, start_ms: int, end_ms: int) -> list[Hole]:

@@ -55,6 +55,8 @@ def read_headers(buffer: memoryview, position: int) -> OriginalHeaders:
     kept: list[Header] = []
     size, attempt, read, count = 0, 0, 0, 0
     try:
+        if buffer[position] == 0:  # none: nearly all of them
+            return NONE
         count, position = _varint(buffer, position)
         while read < count and len(kept) < ORIGINAL_HEADERS_MAX:
             name, position = _bytes(buffer, position)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def count_output(metrics: Metrics, partition: int, output: Output) -> None:
     """Count one record that the broker has acknowledged. `partition` is the owner's."""
+    if output.topic == TopicRole.DEAD_LETTERS:  # as many as events, at worst; the collector counts them
+        return
     model = (output.key or b"").decode("utf-8", "replace")
     if output.topic == TopicRole.WINDOWS:
         metrics.add("windows_total", model=model)

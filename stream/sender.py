@@ -179,8 +179,9 @@ class Sender:
 
     async def _send(self, item: _Item) -> None:
         try:
-            for output in item.outputs:
-                reach(f"send:{output.topic}")
+            place = f"send:{item.topic}"
+            for _ in item.outputs:
+                reach(place)
             sent = await self._hand_over(item.outputs)
         except Exception as error:  # noqa: BLE001  judged where it is repeated
             await self._again(item, error, RESEND_FIRST_S)
@@ -200,8 +201,9 @@ class Sender:
         self._bytes -= item.size
         if self._bytes <= QUEUE_BYTES_MAX // 2:
             self._room.set()
+        place = f"acknowledged:{item.topic}"
         for output in item.outputs:
-            reach(f"acknowledged:{output.topic}")
+            reach(place)
             self._on_sent(output)
         item.done.set_result(item.first if item.sent else future.result().offset)
         self._wake.set()
@@ -269,14 +271,15 @@ def parcels(outputs: Sequence[Output]) -> Iterator[tuple[Parcel, int]]:
     """The outputs in order, each with neighbours that may travel with it, and the bytes of each parcel."""
     parcel: list[Output] = []
     total = 0
+    place: tuple[str, int] | None = None  # of what may join the parcel
     for output in outputs:
         size = _size(output)
-        first = parcel[0] if parcel else output
-        joins = first.partition is not None and not first.barrier and not output.barrier
-        together = joins and (output.topic, output.partition) == (first.topic, first.partition)
-        if parcel and (not together or total + size > PARCEL_BYTES_MAX):
+        if parcel and (place != (output.topic, output.partition) or output.barrier or total + size > PARCEL_BYTES_MAX):
             yield tuple(parcel), total
             parcel, total = [], 0
+        if not parcel:
+            alone = output.partition is None or output.barrier
+            place = None if alone or output.partition is None else (output.topic, output.partition)
         parcel.append(output)
         total += size
     if parcel:
@@ -284,5 +287,8 @@ def parcels(outputs: Sequence[Output]) -> Iterator[tuple[Parcel, int]]:
 
 
 def _size(output: Output) -> int:
-    headers = sum(HEADER_BYTES + len(name.encode()) + len(value or b"") for name, value in output.headers)
-    return len(output.key or b"") + len(output.value or b"") + headers + 64
+    _, key, value, _, headers, _ = output
+    total = len(key or b"") + len(value or b"") + HEADER_BYTES * len(headers) + 64
+    for name, content in headers:
+        total += (len(name) if name.isascii() else len(name.encode())) + (len(content) if content else 0)
+    return total

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One record to be written. `topic` is a role of topics.Role; `partition` None = chosen by the key.
+class Output(NamedTuple):
+    """One record to be written; a tuple, as there are many of them. `topic` is a role of topics.Role; `partition` None = chosen by the key.
 
     `barrier`: everything before it in the outbox must be acknowledged first (markers). The owner's epoch is stamped on
     panes and markers as a Kafka header when they are sent, never earlier: a restored output goes out under the new owner's.

@@ -19,7 +19,6 @@ class RefusedError(Exception):
     """The event is a dead letter: a code of deadletter.REASONS, a detail without payload, a JSON pointer."""
 
     def __init__(self, code: str, detail: str, path: str = "") -> None:
-        super().__init__(code, detail, path)
         self.code, self.detail, self.path = code, detail, path
 
 
@@ -71,6 +70,9 @@ _FORMATS = (
 )
 
 
+_MAGIC = tuple(magic for magic, _ in _FORMATS)
+
+
 class Doubled(dict[str, Any]):
     """An object of an event in which some keys stand more than once; the last ones have won."""
 
@@ -109,37 +111,65 @@ def parse(value: bytes, *, note_doubles: bool = False) -> dict[str, Any]:
 
     `note_doubles`: an object with a key that stands twice is a `Doubled`, at twice the cost.
     """
+    text = readable(value)
+    start = len(text) - len(text.lstrip(" \t\n\r"))
+    try:
+        document, end = (_DOUBLES_DECODER if note_doubles else _DECODER).raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        raise _malformed(error, len(text[: error.pos].encode()), len(value)) from None
+    rest = text[end:].lstrip(" \t\n\r")
+    if rest:
+        place = len(value) - len(rest.encode())
+        if isinstance(document, dict | list):
+            raise trailing(len(value), place)
+        raise RefusedError("malformed_json", f"no JSON at byte {place} of {len(value)}")
+    if not isinstance(document, dict):
+        raise not_an_object(document)
+    if _SURROGATE.search(text):
+        _check_surrogates(document)
+    return document
+
+
+def readable(value: bytes) -> str:
+    """The value as text that the parser may see. Raises RefusedError."""
     _check_bytes(value)
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RefusedError("invalid_utf8", f"byte {error.start} is not UTF-8: {error.reason}") from None
     _check_outline(value)
-    start = len(text) - len(text.lstrip(" \t\n\r"))
+    return text
+
+
+def malformed_in(text: str, shift: int, start: int, length: int) -> None:
+    """Raise RefusedError where `text` is malformed at all; from character `start` on it is a value's last bytes, byte `shift`
+    of the value would be its first one. length: of the value, bytes.
+    """
     try:
-        document, end = (_DOUBLES_DECODER if note_doubles else _DECODER).raw_decode(text, start)
+        _DECODER.raw_decode(text)
     except json.JSONDecodeError as error:
-        place = len(text[: error.pos].encode())
-        what = error.msg.removesuffix(" at")
-        raise RefusedError("malformed_json", f"{what} at byte {place} of {len(value)}") from None
-    rest = text[end:].lstrip(" \t\n\r")
-    if rest:
-        place = len(value) - len(rest.encode())
-        if isinstance(document, dict | list):
-            raise RefusedError(
-                "trailing_data", f"the JSON ends before byte {place} of {len(value)}; one event per record"
-            )
-        raise RefusedError("malformed_json", f"no JSON at byte {place} of {len(value)}")
-    if not isinstance(document, dict):
-        raise RefusedError("not_an_object", f"the event is {type_name(document)}, expected an object")
-    if _SURROGATE.search(text):
-        _check_surrogates(document)
-    return document
+        place = shift + start + len(text[start : error.pos].encode())
+        raise _malformed(error, place, length) from None
+
+
+def _malformed(error: json.JSONDecodeError, place: int, length: int) -> RefusedError:
+    return RefusedError("malformed_json", f"{error.msg.removesuffix(' at')} at byte {place} of {length}")
+
+
+def trailing(length: int, place: int) -> RefusedError:
+    """Something follows the JSON at byte `place`."""
+    return RefusedError("trailing_data", f"the JSON ends before byte {place} of {length}; one event per record")
+
+
+def not_an_object(document: object) -> RefusedError:
+    return RefusedError("not_an_object", f"the event is {type_name(document)}, expected an object")
 
 
 def _check_bytes(value: bytes) -> None:
     if len(value) > EVENT_BYTES_MAX:
         raise RefusedError("too_large", f"{len(value)} bytes; at most {EVENT_BYTES_MAX} are read")
+    if value.startswith((b'{"', b"[{")):  # nearly all of them: none of what follows
+        return
     if not value.strip(_WHITE):
         raise RefusedError("empty_value", f"{len(value)} bytes of white space" if value else "no bytes")
     if value.startswith(b"\xef\xbb\xbf"):
@@ -162,15 +192,15 @@ def _check_bytes(value: bytes) -> None:
 
 def _kind(value: bytes) -> str:
     head = value[:64].lstrip(_WHITE)
-    if head[:1] in b"{[":
+    if not head.startswith(_MAGIC):
         return ""
-    names = [name for magic, name in _FORMATS if head.startswith(magic)]
-    return f"; looks like {names[0]}" if names else ""
+    return f"; looks like {next(name for magic, name in _FORMATS if head.startswith(magic))}"
 
 
 def _check_outline(value: bytes) -> None:
     """Refuse depth and numbers of keys before the recursive scanner sees them; linear, and skipped for plain events."""
-    many_keys, deep = value.count(b":") > KEYS_MAX, value.count(b"{") + value.count(b"[") > DEPTH_MAX
+    many_keys = len(value) > KEYS_MAX and value.count(b":") > KEYS_MAX
+    deep = len(value) > DEPTH_MAX and value.count(b"{") + value.count(b"[") > DEPTH_MAX
     if not many_keys and not deep:
         return
     outside = _STRING.sub(b"", value)

@@ -11,7 +11,7 @@ from stream.columns import I32, I64, U8, U32, U64
 from stream.kernels.jit import kernel
 from stream.kernels.memory import address_of
 from stream.kernels.number import read_decimal
-from stream.kernels.scan import KIND, NUMBER, SEEN, START, STOP, TEXT, scan_event
+from stream.kernels.scan import KIND, NUMBER, SEEN, START, STOP, TEXT, WHOLE, scan_event
 from stream.kernels.timestamp import decimal_time, in_range, read_rfc3339
 from stream.kernels.xxh3 import LENGTH_MAX, hash64, hash96
 from stream.limits import EVENT_BYTES_MAX
@@ -19,8 +19,9 @@ from stream.limits import EVENT_BYTES_MAX
 # envelope fields: rows of the tokens, and bits of a node's role
 PREDICTION_ID, MODEL, VERSION, TIMESTAMP, FIELDS = range(5)
 # settings, one int64 each: constants of the mapping
-MODEL_CONSTANT, VERSION_CONSTANT, RECORD_TIME, UNIT_EXPONENT, FEATURES_NODE, SETTINGS = range(6)
+MODEL_CONSTANT, VERSION_CONSTANT, RECORD_TIME, UNIT_EXPONENT, FEATURES_NODE, ID_NODE, SETTINGS = range(7)
 FROM_EVENT = -2  # MODEL_CONSTANT: the model stands in the event
+ID_SEEN, FEATURES_SEEN = 16, 32  # bits of a state, where the event is WHOLE
 NO_UNIT = 99  # UNIT_EXPONENT: numbers are refused
 VERSION_SLOTS = 64
 SCRATCH_BYTES = LENGTH_MAX + 16  # an unescaped text, its quote, and what eight-byte loads may touch
@@ -115,12 +116,23 @@ class Rows(NamedTuple):
 class Scratch(NamedTuple):
     """Memory that the scan works in. It comes from outside: a local array would be freed once its address is taken.
 
-    stack I64[DEPTH_MAX]; token I64[FIELDS, 3]; text U8[SCRATCH_BYTES]
+    stack I64[DEPTH_MAX]; text U8[SCRATCH_BYTES]
     """
 
     stack: I64
-    token: I64
     text: U8
+
+
+class Found(NamedTuple):
+    """What the scan knows of n records, for those that it has refused.
+
+    state U8[n]: scan.UNREAD and what follows it, with ID_SEEN and FEATURES_SEEN; place I64[n]: where it stopped, from the
+    value's start on; token I64[n, FIELDS, 3]: the envelope's fields as they were found; start and stop are addresses
+    """
+
+    state: U8
+    place: I64
+    token: I64
 
 
 @kernel
@@ -131,31 +143,39 @@ def scan_chunk(
     record_time_ms: I64,
     tables: ScanTables,
     rows: Rows,
+    found: Found,
     version_place: I64,
     scratch: Scratch,
 ) -> Any:
     """Fill the rows of n records that the scan is sure of. tables.nodes is changed (the scan's memory).
 
-    version_place I64[n, 2]: start and length of texts that cover every version of the accepted rows; their number is
+    found: zeros. version_place I64[n, 2]: start and length of texts that cover every version of the accepted rows; their number is
     returned. Addresses are taken of arguments only, which the caller keeps alive.
     """
     base, keys = address_of(buffer), address_of(tables.keys)
     nodes, slots = address_of(tables.nodes), address_of(tables.slots)
     cells, tags, columns = address_of(rows.cell), address_of(rows.tag), rows.cell.shape[1]
     settings, slot_mask = tables.settings, len(tables.slots) - 1
-    token = scratch.token
-    stack_at, token_at, text_at = address_of(scratch.stack), address_of(token), address_of(scratch.text)
+    stack_at, tokens_at, text_at = address_of(scratch.stack), address_of(found.token), address_of(scratch.text)
     known_version, places = np.zeros(VERSION_SLOTS, np.uint64), 0
     for record in range(len(value_length)):
         at, length = base + value_start[record], value_length[record]
         if length < 2 or length > EVENT_BYTES_MAX:
             continue
-        token[:, KIND] = 0
         cell, tag = cells + 8 * columns * record, tags + columns * record
-        if not scan_event(
+        token, token_at = found.token[record], tokens_at + 24 * FIELDS * record
+        state, place = scan_event(
             at, at + length, record + 1, nodes, keys, slots, slot_mask, stack_at, token_at, cell, tag, text_at
-        ):
+        )
+        if state != WHOLE:
+            found.state[record], found.place[record] = state, place - at
             continue
+        copy_columns(rows.cell, rows.tag, record, tables.copies)
+        if tables.nodes[settings[ID_NODE], SEEN] == record + 1:
+            state |= ID_SEEN
+        if tables.nodes[settings[FEATURES_NODE], SEEN] == record + 1:
+            state |= FEATURES_SEEN
+        found.state[record] = state
         id_length = token[PREDICTION_ID, STOP] - token[PREDICTION_ID, START]
         if token[PREDICTION_ID, KIND] == 0 or id_length == 0 or id_length > LENGTH_MAX:
             continue
@@ -165,9 +185,8 @@ def scan_chunk(
             if not known or name == 0:
                 continue
             model = find_model(name, tables.models)
-        if model >= 0 and tables.features_of[model] and tables.nodes[settings[FEATURES_NODE], SEEN] != record + 1:
+        if model >= 0 and tables.features_of[model] and not state & FEATURES_SEEN:
             continue
-        copy_columns(rows.cell, rows.tag, record, tables.copies)
         time_ms = event_time(token, record_time_ms[record], settings)
         if time_ms < 0 or not good_outputs(rows.tag, record, tables.outputs):
             continue

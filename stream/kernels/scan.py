@@ -33,6 +33,10 @@ TEXT, NUMBER = int(Tag.TEXT), int(Tag.NUMBER)
 BOOL, INVALID = int(Tag.BOOL), int(Tag.INVALID)
 ARRAY = -2  # on the stack: an array; -1 is an object without wanted keys
 NONE = -1
+# what became of a text: not begun; one whole event; one whole array; JSON with something behind it; refused, in an object or
+# an array (+ IN_ARRAY), before its first element or after a whole one (+ AFTER_ONE)
+UNREAD, WHOLE, WHOLE_ARRAY, TRAILING, REFUSED = range(5)
+AFTER_ONE, IN_ARRAY = 1, 2
 
 
 @kernel
@@ -256,59 +260,67 @@ def scan_event(
     tag: int,
     scratch: int,
 ) -> Any:
-    """Scan the text at:end as one event. True: all of it is valid JSON, and every wanted value is in its place.
+    """Scan the text at:end as one event: (what became of it, place). WHOLE: all of it is valid JSON, and every wanted value
+    is in its place. TRAILING: the place of what follows. REFUSED and above: everything before the place is valid.
 
     Addresses: the tables of rows.ScanTables; stack I64[DEPTH_MAX]; the tokens; the row's cells and tags; scratch bytes.
     """
     at = skip_space(at, end)
-    if at >= end or load8(at) != 123:
-        return False
-    depth, keys_seen = 0, 0
-    store_signed(stack, open_container(0, True, nodes, tag))
+    if at >= end or (load8(at) != 123 and load8(at) != 91):
+        return UNREAD, at
+    depth, keys_seen, whole = 0, 0, WHOLE
+    if load8(at) == 91:
+        whole = WHOLE_ARRAY
+        store_signed(stack, ARRAY)
+    else:
+        store_signed(stack, open_container(0, True, nodes, tag))
     fresh = True  # the container has just been opened: it may close at once
     at += 1
     while True:
+        place = at
+        here = load_signed(stack + 8 * depth)
+        refused = REFUSED + (0 if fresh else AFTER_ONE) + (IN_ARRAY if here == ARRAY else 0)
         at = skip_space(at, end)
         if at >= end:
-            return False
-        here = load_signed(stack + 8 * depth)
+            return refused, place
         byte = load8(at)
         if byte == (93 if here == ARRAY else 125):
+            at += 1
             if depth == 0:
-                return skip_space(at + 1, end) == end
+                at = skip_space(at, end)
+                return whole if at == end else TRAILING, at
             depth -= 1
             fresh = False
-            at += 1
             continue
         if not fresh:
             if byte != 44:
-                return False
+                return refused, place
             at = skip_space(at + 1, end)
         fresh = False
         node = NONE
         if here != ARRAY:
             keys_seen += 1
             if at >= end or load8(at) != QUOTE or keys_seen > KEYS_MAX:
-                return False
+                return refused, place
             at, node = read_key(at + 1, end, here, generation, nodes, keys, slots, slot_mask, scratch)
             if at < 0:
-                return False
+                return refused, place
             at = skip_space(at, end)
             if at >= end or load8(at) != 58:
-                return False
+                return refused, place
             at = skip_space(at + 1, end)
         if at >= end:
-            return False
+            return refused, place
         byte = load8(at)
         if byte == 123 or byte == 91:
             depth += 1
             opened = open_container(node, byte == 123, nodes, tag)
             if depth >= DEPTH_MAX or opened < ARRAY:
-                return False
+                return refused, place
             store_signed(stack + 8 * depth, opened)
             fresh = True
             at += 1
             continue
         at = read_scalar(at, end, node, nodes, token, cell, tag, scratch)
         if at < 0:
-            return False
+            return refused, place

@@ -1,0 +1,83 @@
+"""Why the scan has refused a record, from what the scan knows of it: the strict tier's verdict without its parsing.
+
+A stream of nothing but bad events costs what its verdicts cost. Most of them need no second look at the whole text:
+  - it is a whole event, and a field of the envelope, the features or a score is wrong: the scan has found where they stand
+  - it breaks off, or is no JSON, at a place up to which the scan has read it well: only what follows is parsed, behind a
+    beginning that leaves the parser in the same state
+  - something follows the event; it is an array
+Whatever is not certain is left to decode_strict.py, whose verdict this must be byte for byte: tests/laws/test_decode_tiers.py.
+3 to 6 us an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from stream.columns import Records, Tag
+from stream.decode_strict import check_output, envelope, no_features
+from stream.kernels.rows import FEATURES_SEEN, ID_SEEN, PREDICTION_ID, TIMESTAMP, Found, Rows
+from stream.kernels.scan import AFTER_ONE, IN_ARRAY, REFUSED, TEXT, TRAILING, UNREAD, WHOLE, WHOLE_ARRAY
+from stream.mapping import Layout
+from stream.strict_json import ABSENT, RawNumber, malformed_in, not_an_object, readable, trailing
+
+#: What stands for everything before the place, by state: the innermost container, with an element before it or without. The
+#: element is a text, which nothing that follows can lengthen.
+_BEGINNING = {
+    REFUSED: "{",
+    REFUSED + AFTER_ONE: '{"":""',
+    REFUSED + IN_ARRAY: "[",
+    REFUSED + IN_ARRAY + AFTER_ONE: '[""',
+}
+
+
+def refuser(found: Found, rows: Rows, records: Records, layout: Layout) -> Callable[[int, bytes], None]:
+    """What raises RefusedError for a record (its place in `records`, its value) that the scan has refused, where the
+    findings tell why; where it returns, the strict tier must read the event.
+    """
+    base = records.buffer.ctypes.data
+    outputs = [column for column, output in enumerate(layout.output) if output]
+
+    def refuse(record: int, value: bytes) -> None:
+        state = int(found.state[record])
+        if state & ~(ID_SEEN | FEATURES_SEEN) != WHOLE:
+            _refuse_text(value, state, found.place[record])
+            return
+        start = base + int(records.value_start[record])
+        fields: list[Any] = [
+            _field(kind, value[first - start : stop - start]) if kind else ABSENT
+            for kind, first, stop in found.token[record, PREDICTION_ID : TIMESTAMP + 1].tolist()
+        ]
+        if fields[0] is ABSENT and state & ID_SEEN:
+            fields[0] = None  # the one value that leaves no token
+        _, model, _, _ = envelope(fields, layout, int(records.timestamp_ms[record]))
+        if model >= 0 and layout.features_of[model] and not state & FEATURES_SEEN:
+            raise no_features(layout)
+        for column in outputs:
+            tag = int(rows.tag[record, column])
+            if tag == Tag.INVALID or (tag == TEXT and layout.coerce[column]):
+                return  # which of several reasons the scan has not kept
+            value_like: str | bool = "" if tag == TEXT else tag == Tag.BOOL
+            check_output(value_like, tag, layout.keys[column], number=layout.score[column])
+
+    return refuse
+
+
+def _field(kind: int, text: bytes) -> str:
+    return text.decode() if kind == TEXT else RawNumber(text, "ascii")
+
+
+def _refuse_text(value: bytes, state: int, found_at: np.int64) -> None:
+    """Raise RefusedError for a text that is no event, where that is certain."""
+    text, place = readable(value), int(found_at)
+    if state == UNREAD:
+        return
+    if state == TRAILING:
+        raise trailing(len(value), place)
+    if state == WHOLE_ARRAY:
+        raise not_an_object([])
+    beginning = _BEGINNING[state]
+    rest = text[place:] if text.isascii() else value[place:].decode()
+    malformed_in(beginning + rest, place - len(beginning), len(beginning), len(value))
