@@ -254,18 +254,19 @@ def test_f8_a_state_log_trimmed_behind_a_snapshot_is_refused(bench):
         worker.wait(10)
     place = TopicPartition(f"{b.prefix}state.collector", 0)
     with admin(b) as client:
-        _allow_deletion(client, place.topic)
+        _policy(client, place.topic, "compact,delete")
         client.delete_records({place: len(b.read(place.topic)) - 1})
+        _policy(client, place.topic, "compact")
     with b.worker(free_port()) as worker:
         assert worker.wait(START_S) == 1
         assert "StateLost" in worker.log()
 
 
-def _allow_deletion(client, topic: str) -> None:
-    """Records of a compacted topic can only be deleted once its policy allows deletion."""
+def _policy(client, topic: str, policy: str) -> None:
+    """Records of a compacted topic can only be deleted while its policy allows deletion."""
     from kafka.admin import ConfigResource, ConfigResourceType
 
-    client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": "compact,delete"})])
+    client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"cleanup.policy": policy})])
 
 
 @pytest.mark.kafka
