@@ -6,7 +6,7 @@ layer): an alarm needs both layers, each of which crosses at most that often. Bo
 
 Input     counts I64[binning.bins + 2] of a window: bins, missing, invalid; its weight (time since the previous window began
           x the series' share of the model's events)
-State     explicit arrays, about 8 KB a numeric target, 700 bytes a category         Cost  about 90 us a window
+State     explicit arrays, about 6 KB a numeric target, 600 bytes a category         Cost  about 90 us a window
 Refuses   BadCounts, BadWeight; the state is as before
 Differs   from detectors that watch one event after the other: those break their bound under autocorrelation
 Source    Shin, Ramdas, Rinaldo 2023, "E-detectors"; each layer's module names its own
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,35 +54,63 @@ CHANGES_MAX = 5
 LOG10_NOTHING = -300.0
 THIN_FIRST_UNIFORM = 1 << 20  # of the window's seed; the tie-breaks have the numbers before it
 
+CLOCK_START = (0, kernel.NEVER, kernel.NEVER, kernel.NEVER, 0)
+RANK_ARRAYS = ("evidence", "adaptive", "share_evidence")
+
 _judge: Callable[..., None] = kernel.judge
 
 
-@dataclass(slots=True, eq=False)
-class DetectorState:
-    """What a target remembers. Build with `start` or `state_from_sections`. s statistics, r + 1 rank bins, b bets.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where each array of a state lies in `floats` or `integers`: name -> (begin, end, shape). One for all equal shapes.
 
-    clock I64[5]: windows judged, those at which the rank and the tube latch were set, start of the excursion in ms, settled
-    evidence, adaptive F64[5, 2], share_evidence: e-SR values of the rank bets; seen F64[s, r + 1]: live rank bins so far;
-    recent, recent_total: the adaptive bets' memory; tube, gain F64[b], gain_start I64[b]: e-SR values of the tube's bets, their
-    running log likelihood and where it began; plug, plug_total: the plug-in's memory; pending: a slow target's collected
-    windows, pending_meta I64[2]: how many and their first start, pending_weight F64[1]
+    s statistics (v of values, the others of shares), r + 1 rank bins, b bets of the tube, c core bins.
+
+    floats    evidence, adaptive [v, 2], share_evidence: e-SR values of the rank bets; recent [v, 2, r + 1], recent_total
+              [v, 2]: the adaptive bets' memory; tube, gain [b]: e-SR values of the tube's bets and their running log
+              likelihood; plug, plug_total: the plug-in's memory; pending_weight [1]
+    integers  clock [5]: windows judged, those at which the rank and the tube latch were set, start of the excursion in ms,
+              settled; gain_start [b]: where the gain began; pending: a slow target's collected windows, pending_meta [2]:
+              how many and their first start
     """
 
-    clock: I64
-    evidence: F64
-    adaptive: F64
-    share_evidence: F64
-    seen: F64
-    recent: F64
-    recent_total: F64
-    tube: F64
-    gain: F64
-    gain_start: I64
-    plug: F64
-    plug_total: F64
-    pending: I64
-    pending_meta: I64
-    pending_weight: F64
+    floats: Mapping[str, tuple[int, int, tuple[int, ...]]]
+    integers: Mapping[str, tuple[int, int, tuple[int, ...]]]
+
+
+class DetectorState:
+    """What a target remembers. Build with `start` or `state_from_sections`. Three arrays, of which the others are views.
+
+    seen U32[s, r + 1]: live rank bins so far. `pending` is empty for a target that judges every window.
+    """
+
+    __slots__ = ("_floats", "_integers", "_layout", "seen")
+
+    def __init__(self, layout: Layout, seen: NDArray[np.uint32]) -> None:
+        self._layout = layout
+        self._floats = np.zeros(_size(layout.floats))
+        self._integers = np.zeros(_size(layout.integers), np.int64)
+        self.seen = seen
+        self.clock[:] = CLOCK_START
+
+    def real(self, name: str) -> F64:
+        """One of `floats`: a view."""
+        begin, end, shape = self._layout.floats[name]
+        return self._floats[begin:end].reshape(shape)
+
+    def whole(self, name: str) -> I64:
+        """One of `integers`: a view."""
+        begin, end, shape = self._layout.integers[name]
+        return self._integers[begin:end].reshape(shape)
+
+    @property
+    def clock(self) -> I64:
+        return self._integers[: len(CLOCK_START)]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Views of all, by name."""
+        reals = {name: self.real(name) for name in self._layout.floats}
+        return reals | {name: self.whole(name) for name in self._layout.integers} | {"seen": self.seen}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,28 +129,47 @@ class Effect:
     largest_changes: tuple[Change, ...]
 
 
+def _size(parts: Mapping[str, tuple[int, int, tuple[int, ...]]]) -> int:
+    return max((end for _, end, _ in parts.values()), default=0)
+
+
+def _placed(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, int, tuple[int, ...]]]:
+    placed, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape)
+        placed[name] = (begin, end, shape)
+    return placed
+
+
+@lru_cache(maxsize=1024)
+def _layout(bins: int, values: int, shares: int, *, evidence: int, tube: int, plug: int, pending: int) -> Layout:
+    adaptive = len(ADAPTIVE_DECAY)
+    floats = {
+        "evidence": (evidence,), "adaptive": (values, adaptive), "share_evidence": (shares, RANK_BETS),
+        "recent": (values, adaptive, bins), "recent_total": (values, adaptive),
+        "tube": (tube,), "gain": (tube,), "plug": (plug,), "plug_total": (1,), "pending_weight": (1,),
+    }  # fmt: skip
+    integers = {"clock": (len(CLOCK_START),), "gain_start": (tube,), "pending_meta": (2,), "pending": (pending,)}
+    return Layout(_placed(floats), _placed(integers))
+
+
 def start(prepared: Prepared) -> DetectorState:
     """State before the first window."""
-    bins, count = len(prepared.target.rank) + 1, len(prepared.statistics)
+    target = prepared.target
+    bins, count = len(target.rank) + 1, len(prepared.statistics)
     shares, values = len(prepared.share_p), count - len(prepared.share_p)
-    adaptive, tube_count = len(ADAPTIVE_DECAY), len(prepared.tube[-1])
-    return DetectorState(
-        clock=np.array([0, kernel.NEVER, kernel.NEVER, kernel.NEVER, 0], np.int64),
-        evidence=np.zeros(int(prepared.rank[4][-1]) if values else 0),
-        adaptive=np.zeros((values, adaptive)),
-        share_evidence=np.zeros((shares, RANK_BETS)),
-        seen=np.zeros((count, bins)),
-        recent=np.zeros((values, adaptive, bins)),
-        recent_total=np.zeros((values, adaptive)),
-        tube=np.zeros(tube_count),
-        gain=np.zeros(tube_count),
-        gain_start=np.zeros(tube_count, np.int64),
-        plug=np.zeros(prepared.core or shares),
-        plug_total=np.zeros(1),
-        pending=np.zeros(prepared.target.binning.bins + 2, np.int64),
-        pending_meta=np.zeros(2, np.int64),
-        pending_weight=np.zeros(1),
-    )
+    layout = _layout(
+        bins, values, shares,
+        evidence=int(prepared.rank[4][-1]) if values else 0,
+        tube=len(prepared.tube[-1]),
+        plug=prepared.core or shares,
+        pending=_pending(prepared) if target.group > 1 else 0,
+    )  # fmt: skip
+    return DetectorState(layout, np.zeros((count, bins), np.uint32))
+
+
+def _pending(prepared: Prepared) -> int:
+    return prepared.target.binning.bins + 2
 
 
 def update(prepared: Prepared, state: DetectorState, counts: I64, weight_ms: float, window_start_ms: int) -> Verdict:
@@ -135,21 +183,18 @@ def update(prepared: Prepared, state: DetectorState, counts: I64, weight_ms: flo
     group = prepared.target.group
     size_min, size_max = prepared.size_range
     if group > 1:
-        state.pending_meta[1] = window_start_ms if state.pending_meta[0] == 0 else state.pending_meta[1]
-        state.pending_meta[0] += 1
-        state.pending += counts
-        state.pending_weight += weight_ms
-        total = int(state.pending.sum())
-        if state.pending_meta[0] < group or total < size_min:
+        pending, meta, weight = state.whole("pending"), state.whole("pending_meta"), state.real("pending_weight")
+        meta[1] = window_start_ms if meta[0] == 0 else meta[1]
+        meta[0] += 1
+        pending += counts
+        weight += weight_ms
+        total = int(pending.sum())
+        if meta[0] < group or total < size_min:
             return _waiting(prepared, state, Level.OK, total)
-        counts, weight_ms, window_start_ms = (
-            state.pending.copy(),
-            float(state.pending_weight[0]),
-            int(state.pending_meta[1]),
-        )
-        state.pending[:] = 0
-        state.pending_meta[:] = 0
-        state.pending_weight[:] = 0.0
+        counts, weight_ms, window_start_ms = pending.copy(), float(weight[0]), int(meta[1])
+        pending[:] = 0
+        meta[:] = 0
+        weight[:] = 0.0
     elif total < size_min:
         return _waiting(prepared, state, Level.INSUFFICIENT_DATA, total)
     seed = np.uint64(window_seed(prepared.prefix, window_start_ms))
@@ -161,8 +206,9 @@ def update(prepared: Prepared, state: DetectorState, counts: I64, weight_ms: flo
     _judge(
         counts, seed, float(weight_ms), window_start_ms, prepared.settings.latch_windows, prepared.first, prepared.core,
         *prepared.scores, prepared.score_mean, prepared.share_p, *prepared.rank, *prepared.tube,
-        state.clock, state.evidence, state.adaptive, state.share_evidence, state.seen, state.recent, state.recent_total,
-        state.tube, state.gain, state.gain_start, state.plug, state.plug_total, out, effect,
+        state.clock, *map(state.real, RANK_ARRAYS), state.seen, state.real("recent"), state.real("recent_total"),
+        state.real("tube"), state.real("gain"), state.whole("gain_start"), state.real("plug"), state.real("plug_total"),
+        out, effect,
     )  # fmt: skip
     events = size_max if thinned else total
     return _verdict(prepared, state, counts, events=events, thinned=thinned, told=(out.tolist(), effect.tolist()))
@@ -280,9 +326,17 @@ def describe(prepared: Prepared, counts: I64) -> Effect:
 
 
 def state_to_sections(prepared: Prepared, state: DetectorState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """(header of JSON values, named arrays)."""
+    """(header of JSON values, named arrays): all but `seen`, which is saved as floats, as they are in the state."""
     header = {"version": VERSION, "reference": prepared.reference_id, "target": prepared.target.name}
-    return header, {field.name: getattr(state, field.name).copy() for field in fields(DetectorState)}
+    return header, {name: array.copy() for name, array in _saved(prepared, state).items()}
+
+
+def _saved(prepared: Prepared, state: DetectorState) -> dict[str, NDArray[Any]]:
+    """The arrays of a snapshot, which has `pending` of every target."""
+    arrays = state.arrays() | {"seen": state.seen.astype(np.float64)}
+    if not len(arrays["pending"]):
+        arrays["pending"] = np.zeros(_pending(prepared), np.int64)
+    return arrays
 
 
 def state_from_sections(
@@ -293,10 +347,11 @@ def state_from_sections(
     if dict(header) != expected:
         raise BadState(f"state of {dict(header)}, expected {expected}")
     fresh = start(prepared)
-    for field in fields(DetectorState):
-        empty: NDArray[Any] = getattr(fresh, field.name)
-        saved = sections.get(field.name)
+    places = fresh.arrays()
+    for name, empty in _saved(prepared, fresh).items():
+        saved = sections.get(name)
         if saved is None or saved.shape != empty.shape or saved.dtype != empty.dtype:
-            raise BadState(f"section {field.name}: {None if saved is None else (saved.dtype, saved.shape)}")
-        empty[...] = saved
+            raise BadState(f"section {name}: {None if saved is None else (saved.dtype, saved.shape)}")
+        if len(places[name]) == len(saved):
+            places[name][...] = saved
     return fresh

@@ -19,6 +19,7 @@ from detectors.sequential.uniforms import uniform
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
 
 # Fields of `out`.
 RANK, TUBE, LEADING, RANK_CROSSED, TUBE_CROSSED, FIRES, FIELDS = 0, 1, 2, 3, 4, 5, 6
@@ -99,11 +100,11 @@ def statistics(
 def rank_layer(
     values: F64, ties: F64, weight: float, order: F64, order_tie: F64, alpha: F64,
     bets: F64, bet_start: I64, share_bets: F32, decay: F64, adaptive_share: float, thresholds: F64,
-    evidence: F64, adaptive: F64, share_evidence: F64, seen: F64, recent: F64, recent_total: F64, scratch: F64, out: F64,
+    evidence: F64, adaptive: F64, share_evidence: F64, seen: U32, recent: F64, recent_total: F64, scratch: F64, out: F64,
 ) -> None:  # fmt: skip
     """Move every statistic's bets on by one window; out[RANK] = largest evidence / threshold, out[LEADING] = whose."""
     bins = len(alpha)
-    present = np.empty(bins)
+    present, one = np.empty(bins), np.uint32(1)
     best, leading, crossed = 0.0, 0, False
     value_statistics = len(bet_start) - 1 if bets.shape[0] > 0 else 0
     for j in range(len(thresholds)):
@@ -120,7 +121,7 @@ def rank_layer(
             i = j - value_statistics
             count = share_bets.shape[2]
             total = bet(k, weight, present, share_bets[i], 1.0 / count, share_evidence[i], scratch)
-        seen[j, k] += 1.0
+        seen[j, k] += one
         ratio = total / thresholds[j]
         if ratio > best:
             best, leading = ratio, j
@@ -299,7 +300,7 @@ def judge(
     thresholds: F64,
     threshold: float, tolerance: float, reference: I64, share_in: F64, share_out: F64, share_masses: F64,
     share_lo: F64, share_hi: F64, bet_weight: F64,
-    clock: I64, evidence: F64, adaptive: F64, share_evidence: F64, seen: F64, recent: F64, recent_total: F64,
+    clock: I64, evidence: F64, adaptive: F64, share_evidence: F64, seen: U32, recent: F64, recent_total: F64,
     tube: F64, gain: F64, gain_start: I64, plug: F64, plug_total: F64, out: F64, told: F64,
 ) -> None:  # fmt: skip
     """Both layers, the latches, and the effect of one window."""
