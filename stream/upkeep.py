@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from detectors.reference import ReferenceProfile
+from stream import give_back
 from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
 from stream.container import ContainerError
@@ -143,6 +144,7 @@ class Upkeep:
         for slot in list(self.owners.slots.values()):
             if not slot.usable or not await self._saved(slot):
                 await self._revive(slot)
+        give_back.trim()  # what the blobs took, and the windows and fetches before them
 
     async def _saved(self, slot: Slot) -> bool:
         """owners.snapshot, waited for SAVE_PATIENCE_S at most: one that waits for a topic to be mended goes on, the other
@@ -279,6 +281,8 @@ class Upkeep:
 
     async def finish(self) -> None:
         """Close everything once what was in the topic at the start is applied; end when all that follows is written."""
+        if self.owners.restoring:
+            return  # a state that is loaded again has not taken everything, and is in no list
         if self._goal is None:
             self._goal = await self.logs.ends(TopicRole.PREDICTIONS.value, self.worker.setup.sources)
         for slot in self.owners.of(COLLECTOR):
@@ -293,7 +297,7 @@ class Upkeep:
         if any(slot.position < ends[slot.partition] for slot in self.owners.of(MONITOR)):
             return
         await self.save()
-        if not any(slot.owner.changed for slot in self.owners.slots.values()):
+        if not self.owners.restoring and not any(slot.owner.changed for slot in self.owners.slots.values()):
             self.worker.engine.stop(Exit.OK, "everything that was in the topic is processed")
 
     # -- counters
