@@ -141,7 +141,12 @@ class Owners:
         self._home = home
         self._metrics = metrics
         self.slots: dict[Key, Slot] = {}
-        self.restoring = False
+        self._restores = 0  # under way
+
+    @property
+    def restoring(self) -> bool:
+        """Whether states are being loaded, for the first time or again: they are not among `slots` meanwhile."""
+        return self._restores > 0
 
     def get(self, stage: str, partition: int) -> Slot | None:
         slot = self.slots.get((stage, partition))
@@ -156,12 +161,12 @@ class Owners:
         Raises Refused.
         """
         await self.close()
-        self.restoring = True
+        self._restores += 1
         try:
             works = (self._restore(key, generation, still) for key in wanted)
             found = await asyncio.gather(*works, return_exceptions=True)
         finally:
-            self.restoring = False
+            self._restores -= 1
         for result in found:
             if isinstance(result, BaseException):
                 raise result
@@ -259,9 +264,13 @@ class Owners:
         if reloads > RELOADS_MAX:
             raise Refused(f"{where} fails again and again: {type(error).__name__}: {error}") from error
         self._metrics.add("reloads_total", stage=slot.stage)
-        await self._retire(slot)
         key = (slot.stage, slot.partition)
-        await self._restore(key, slot.generation, still)
+        self._restores += 1
+        try:
+            await self._retire(slot)
+            await self._restore(key, slot.generation, still)
+        finally:
+            self._restores -= 1
         fresh = self.slots.get(key)
         if fresh is not None:
             fresh.reloads, fresh.reload_at = reloads, -1 if replaced else max(at, slot.reload_at)

@@ -281,24 +281,28 @@ class Upkeep:
 
     async def finish(self) -> None:
         """Close everything once what was in the topic at the start is applied; end when all that follows is written."""
-        if self.owners.restoring:
-            return  # a state that is loaded again has not taken everything, and is in no list
         if self._goal is None:
             self._goal = await self.logs.ends(TopicRole.PREDICTIONS.value, self.worker.setup.sources)
         for slot in self.owners.of(COLLECTOR):
             if slot.position >= self._goal[slot.partition]:
                 await self._tick(slot, EDGE_END)
         await self._read_markers()
-        if any(slot.position < self._goal[slot.partition] for slot in self.owners.of(COLLECTOR)):
-            return  # an earlier drain has ended the markers already
         if not self.watch.ended or self.worker.engine.rebalancing or not self.worker.engine.generation:
             return
         ends = await self.logs.ends(TopicRole.PANES.value, self.worker.setup.config.monitors)
-        if any(slot.position < ends[slot.partition] for slot in self.owners.of(MONITOR)):
+        if self._behind(self._goal, ends):
             return
         await self.save()
-        if not self.owners.restoring and not any(slot.owner.changed for slot in self.owners.slots.values()):
+        if not self._behind(self._goal, ends) and not any(slot.owner.changed for slot in self.owners.slots.values()):
             self.worker.engine.stop(Exit.OK, "everything that was in the topic is processed")
+
+    def _behind(self, goal: dict[int, int], ends: dict[int, int]) -> bool:
+        """Whether a state has not taken everything. Collectors too: an earlier drain may have ended the markers already; and
+        a state that is loaded again, which is in no list meanwhile.
+        """
+        collectors = any(slot.position < goal[slot.partition] for slot in self.owners.of(COLLECTOR))
+        monitors = any(slot.position < ends[slot.partition] for slot in self.owners.of(MONITOR))
+        return self.owners.restoring or collectors or monitors
 
     # -- counters
 

@@ -1,0 +1,96 @@
+"""A drain ends once every state of the worker has taken everything: also one that is being loaded again just then."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from stream.assignment import MONITOR, Owners
+from stream.metrics import Metrics
+from stream.panes import EDGE_END
+from stream.protocol import Restored, Saved
+from stream.topics import TopicRole
+from stream.upkeep import Rhythm, Upkeep
+from stream.watch import MarkerWatch
+
+PANES = TopicRole.PANES.value
+
+
+class Lane:
+    """Makes its owner ready with everything read and saved, once `go` is set."""
+
+    go: asyncio.Event
+    blocked = False
+
+    async def drive_restore(self, steps: Any) -> Restored:
+        await Lane.go.wait()
+        owner = steps.gi_frame.f_locals["self"]
+        owner.vector, owner.ready = {PANES: 9}, True
+        owner._log = SimpleNamespace(saved=SimpleNamespace(sequence=1, vector={PANES: 9}))
+        return Restored(1, {PANES: 9}, 0, 1, 0, 1, 0, 0, 0)
+
+    async def drive_snapshot(self, _steps: Any) -> Saved | None:
+        return None
+
+    async def close(self) -> None: ...
+
+
+class Logs:
+    """Every log ends at 9; the topic of panes says nothing new."""
+
+    async def ends(self, _role: str, partitions: int) -> dict[int, int]:
+        return dict.fromkeys(range(partitions), 9)
+
+    async def stretch(self, *_: Any) -> Any:
+        return SimpleNamespace(records=[], position=9)
+
+
+@pytest.fixture
+def stopped() -> list[int]:
+    return []
+
+
+async def drain(stopped: list[int]) -> tuple[Upkeep, Owners]:
+    Lane.go = asyncio.Event()
+    Lane.go.set()
+    owners = Owners(
+        lambda *_: SimpleNamespace(outbox=[]),
+        lambda *_: Lane(),  # type: ignore[arg-type]
+        begin=lambda _slot: None,
+        is_transient=lambda _error: True,
+        monitors=1,
+        metrics=Metrics(),
+    )
+    engine = SimpleNamespace(rebalancing=False, generation=1, stop=lambda code, _why: stopped.append(code))
+    config = SimpleNamespace(idle_timeout=SimpleNamespace(ms=60_000), monitors=1)
+    setup = SimpleNamespace(config=config, sources=1, plan=SimpleNamespace(lateness_ms=0, resolution_ms=1, models=()))
+    watch = MarkerWatch(1, {0: EDGE_END})  # an earlier drain, or another worker, has ended every source partition
+    worker: Any = SimpleNamespace(owners=owners, setup=setup, watch=watch, engine=engine)
+    await owners.restore([(MONITOR, 0)], 1, lambda: True)
+    return Upkeep(worker, Logs(), Metrics(), Rhythm(), drain=True), owners  # type: ignore[arg-type]
+
+
+async def test_it_ends_when_everything_is_taken_and_saved(stopped: list[int]) -> None:
+    upkeep, _ = await drain(stopped)
+    await upkeep.finish()
+    assert stopped == [0]
+
+
+async def test_it_does_not_end_while_a_state_is_loaded_again(stopped: list[int]) -> None:
+    upkeep, owners = await drain(stopped)
+    slot = owners.get(MONITOR, 0)
+    assert slot is not None
+    Lane.go.clear()
+    loading = asyncio.ensure_future(owners.reload(slot, OSError(), lambda: True))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert owners.get(MONITOR, 0) is None
+    await upkeep.finish()
+    assert stopped == []
+    Lane.go.set()
+    await loading
+    await upkeep.finish()
+    assert stopped == [0]
