@@ -59,7 +59,11 @@ ROWS: dict[str, Row] = {
     "F4": Row(
         "the broker is away",
         "waits in silence, not ready but live, goes on within 5 s of its return",
-        (*_faults("broker_faults", _BROKER_DIES), "python -m load_tests.faults F4"),
+        (
+            *_faults("broker_faults", _BROKER_DIES),
+            "python -m load_tests.faults F4-30",
+            "python -m load_tests.faults F4",
+        ),
     ),
     "F5": Row(
         "the broker is killed (-9) while panes, snapshots and alerts are written",
