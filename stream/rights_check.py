@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 COORDINATOR_S = 10.0  # the first question for a group makes a new cluster create its topic of offsets
 COORDINATOR_POLL_S = 0.2
 GROUP_DENIED = 30  # Kafka's error code
-CODES = {Operation.READ: 3, Operation.WRITE: 4, Operation.DESCRIBE: 8, Operation.DESCRIBE_CONFIGS: 10}
+NAMES = {operation: operation.name for operation in Operation}  # kafka-python's
 #: Create is granted on the cluster or on a topic that need not exist: only the creation itself tells.
 UNKNOWN_BEFORE = frozenset({Operation.CREATE})
 
@@ -53,10 +53,10 @@ def _lacking(client: Any, wanted: list[Right]) -> Iterable[Right]:
         if entry.get("error_code") == TOPIC_DENIED:  # not even visible: it may be that it is not there
             yield Right(right.use, right.resource, right.name, right.operations)
             continue
-        granted = entry.get("topic_authorized_operations")
-        if entry.get("error_code") or not granted or not any(code in granted for code in CODES.values()):
+        granted = entry.get("authorized_operations")
+        if not granted:
             continue
-        if missing := tuple(operation for operation in needed if CODES[operation] not in granted):
+        if missing := tuple(operation for operation in needed if NAMES[operation] not in granted):
             yield Right(right.use, right.resource, right.name, missing)
 
 
