@@ -138,7 +138,8 @@ def read_batches(message_set: Buffer, position: int, decompress: Decompress, *, 
         if end > len(view):
             return
         if check_crc and crc32c(view[at + CRC_START : end]) != crc:
-            raise CorruptBatchError("wrong checksum", base, base + last_delta + 1, view[at:end])
+            following = _goes_on_at(view[end:], base) or (base + count if count == last_delta + 1 else 0)
+            raise CorruptBatchError("wrong checksum", base, following, view[at:end])
         body, next_offset = view[at + HEADER.size : end], base + last_delta + 1
         at = end
         if next_offset <= position:
@@ -162,6 +163,18 @@ def read_batches(message_set: Buffer, position: int, decompress: Decompress, *, 
         position = next_offset
 
 
+def _goes_on_at(view: memoryview, base_offset: int) -> int:
+    """Where the whole batch at the beginning of `view` stands, behind one at `base_offset` that says nothing to be believed; 0 =
+    there is none.
+    """
+    if len(view) < HEADER.size:
+        return 0
+    base, length, _, _, crc, *_ = HEADER.unpack_from(view)
+    end = LOG_OVERHEAD + length
+    whole = HEADER.size <= end <= len(view) and crc32c(view[CRC_START:end]) == crc
+    return base if whole and base > base_offset else 0
+
+
 def hole(position: int, next_offset: int) -> RawBatch:
     """A stretch that holds nothing for the reader."""
     return RawBatch(b"", next_offset, next_offset, 0, 0, 0, False, position)
@@ -173,8 +186,9 @@ def refused_batch(start: int, batch: tuple[int, int, int], head: bytes, refused:
     """
     base_offset, next_offset, timestamp_ms = batch
     reason, detail = refused
-    detail = f"{detail}; offsets {base_offset} to {next_offset - 1}"
-    return Plain(base_offset, timestamp_ms, None, head, (), start, next_offset, refused=(reason, detail))
+    first = max(base_offset, start)  # what stands before the position was counted once
+    detail = f"{detail}; offsets {first} to {next_offset - 1}"
+    return Plain(first, timestamp_ms, None, head, (), start, next_offset, refused=(reason, detail))
 
 
 def chunks(topic: str, partition: int, pieces: Sequence[Piece], events_max: int, seek: int) -> Iterator[Chunk]:

@@ -35,10 +35,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from stream import chunks
-from stream.chunks import Chunk, Piece, Plain
+from stream.chunks import Chunk, Piece, Plain, RawBatch
 from stream.damage import Damage
 from stream.snapshots import patient
-from stream.unpack import UNPACK
+from stream.unpack import BATCH_BYTES_MAX, UNPACK
 
 EVENTS_PER_CHUNK = 4000  # a step of some 10-20 ms; events
 FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; Faust's 1500 costs latency
@@ -48,6 +48,7 @@ FULL_SLEEP_S = 0.01  # all buffers full: Faust would sleep a whole second
 READ_COMMITTED = "read_committed"
 LOG_APPEND_TIME = 1  # a record's timestamp type
 NO_TIME_MS = -1
+UNPACKED_BYTES_MAX = 32 << 20  # of one fetch: it may hold a hundred batches of which each unpacks to batch_bytes_max
 
 
 class MessageSet:
@@ -91,9 +92,16 @@ class RawPartitionRecords:
         return piece
 
     def _raw(self, tp: Any, data: bytes, check_crc: bool) -> Iterator[Piece]:
-        """Ends at a batch that cannot be opened, with the position before it: the fetcher asks for it again."""
+        """Ends at a batch that cannot be opened, with the position before it, and behind UNPACKED_BYTES_MAX: the fetcher asks
+        for the rest again.
+        """
+        unpacked = 0
         try:
-            yield from chunks.read_batches(data, self.next_fetch_offset, UNPACK, check_crc=check_crc)
+            for piece in chunks.read_batches(data, self.next_fetch_offset, UNPACK, check_crc=check_crc):
+                yield piece
+                unpacked += len(piece.payload) if isinstance(piece, RawBatch) else BATCH_BYTES_MAX
+                if unpacked > UNPACKED_BYTES_MAX:
+                    return
         except chunks.CorruptBatchError as error:
             position, following = self.next_fetch_offset, error.next_offset
             give_up = self._damage.note((tp.topic, tp.partition), error.base_offset, error, time.monotonic())

@@ -90,10 +90,12 @@ def test_a_bomb_is_one_dead_letter_and_takes_bounded_memory(bombs: dict[int, byt
     assert len(bomb) < 1_000_000
     tracemalloc.start()
     found, following = pieces(bomb + good, Damage(), 7)
+    assert following == 8  # one bomb a fetch
+    behind, following = pieces(bomb + good, Damage(), following)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2.2 * BATCH_BYTES_MAX  # the body and its parts, or the body and a copy; never the 200 MB
-    refused, kept = found
+    refused, kept = *found, *behind
     assert isinstance(refused, Plain)
     assert isinstance(kept, RawBatch)
     assert (refused.start_offset, refused.next_offset, following) == (7, 8, 9)
@@ -106,6 +108,17 @@ def test_a_bomb_is_one_dead_letter_and_takes_bounded_memory(bombs: dict[int, byt
     letter = dead_letter_output(reject, topic="t", partition=0, config_hash="c", app_version="1")
     assert b"offsets 7 to 7" in dict(letter.headers)["dlq.detail"]
     assert len(letter.value or b"") == HEAD_BYTES
+
+
+def test_b31_one_fetch_of_many_batches_unpacks_little_and_loses_none() -> None:
+    """A megabyte may hold hundreds of batches, each of them just below batch_bytes_max."""
+    data = b"".join(batch(at, [b" " * (BATCH_BYTES_MAX - 1000)], 4) for at in range(4))
+    assert len(data) < 50_000
+    position = 0
+    for at in range(4):
+        found, position = pieces(data, Damage(), position)
+        assert sum(len(piece.payload) for piece in found) <= BATCH_BYTES_MAX  # type: ignore[attr-defined]
+        assert position == at + 1
 
 
 def flipped(data: bytes) -> bytes:
@@ -161,6 +174,27 @@ def test_b33_a_damaged_batch_may_be_given_up_for_one_dead_letter() -> None:
     assert columns.next_offset == 3
     other = Damage(frozenset(["another"]))
     assert all(pieces(data, other, 1) == ([], 1) for _ in range(TRIES + 5))
+
+
+@pytest.mark.parametrize("flip", [(26, 6), (26, 0), (25, 3), (24, 0), (70, 1)])
+def test_b33_a_damaged_batch_does_not_say_where_the_log_goes_on(flip: tuple[int, int]) -> None:
+    """Its last offset's delta is at 23 to 26: believed, it would pass good events over, or stop before the batch's end."""
+    good, at = batch(1, [GOOD_LINE, GOOD_LINE]), flip[0]
+    spoiled = good[:at] + bytes((good[at] ^ 1 << flip[1],)) + good[at + 1 :]
+    damage = Damage(frozenset(["t"]))
+    for _ in range(TRIES - 1):
+        assert pieces(spoiled + batch(3, [GOOD_LINE]), damage, 1) == ([], 1)
+    assert pieces(spoiled + batch(3, [GOOD_LINE]), damage, 1)[1] == 3
+    alone = [pieces(spoiled, damage, 1)[1] for _ in range(TRIES)]  # the last of the log: only its own fields can tell
+    assert alone[-1] == (3 if at == 70 else 1)
+
+
+def test_b33_what_stands_before_the_position_is_in_no_dead_letter() -> None:
+    data, damage = flipped(batch(10, [GOOD_LINE] * 5)), Damage(frozenset(["t"]))
+    found = next(found for found, _ in (pieces(data, damage, 12) for _ in range(TRIES)) if found)
+    columns = decode(records_of(Chunk("t", 0, tuple(found), 0), 12), LAYOUT)  # type: ignore[arg-type]
+    assert [reject.offset for reject in columns.rejects] == [12]
+    assert "offsets 12 to 14" in columns.rejects[0].detail
 
 
 def test_b58_control_batches_only_move_the_position() -> None:
