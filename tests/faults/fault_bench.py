@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from kafka import KafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream.metrics import METRICS
 
@@ -23,6 +24,8 @@ bench_module: Any = sys.modules.setdefault("worker_bench", module_from_spec(_spe
 if not hasattr(bench_module, "Bench"):
     _spec.loader.exec_module(bench_module)
 until = bench_module.until
+POLL_S = 0.2
+T = TypeVar("T")
 METRIC_NAMES = {metric.name for metric in METRICS}
 
 
@@ -42,26 +45,43 @@ class FaultBench(bench_module.Bench):
 
     def committed(self) -> dict[int, int]:
         """The group's committed offset of every predictions partition."""
-        group = f"{self.prefix}workers"
-        with contextlib.closing(
-            KafkaConsumer(bootstrap_servers=self.servers, group_id=group, enable_auto_commit=False)
-        ) as consumer:
-            return {p: consumer.committed(TopicPartition(self.topic, p)) or 0 for p in range(self.partitions)}
+        return asyncio.run(self._asked(self._committed_now))
 
     def ends(self) -> dict[int, int]:
-        places = [TopicPartition(self.topic, p) for p in range(self.partitions)]
-        with contextlib.closing(KafkaConsumer(bootstrap_servers=self.servers)) as consumer:
-            return {place.partition: end for place, end in consumer.end_offsets(places).items()}
+        return asyncio.run(self._asked(self._ends_now))
 
     def settle(self, *workers: Worker, seconds: float = 60.0) -> float:
-        """Wait until everything produced so far is committed; seconds that it took."""
-        started, ends = time.monotonic(), self.ends()
-        until(
-            lambda: self.committed() == ends,
-            seconds,
-            why=lambda: (self.committed(), ends, *(w.log()[-2500:] for w in workers)),
-        )
+        """Wait until everything produced so far is committed; seconds that it took. Fails at once when a worker has ended."""
+        return asyncio.run(self._asked(lambda consumer: self._settled(consumer, workers, seconds)))
+
+    async def _settled(self, consumer: AIOKafkaConsumer, workers: tuple[Worker, ...], seconds: float) -> float:
+        started, ends = time.monotonic(), await self._ends_now(consumer)
+        while (now := await self._committed_now(consumer)) != ends:
+            waited = time.monotonic() - started
+            logs = [worker.log()[-2500:] for worker in workers]
+            assert waited < seconds, (now, ends, *logs)
+            assert not workers or any(worker.process.poll() is None for worker in workers), logs
+            await asyncio.sleep(POLL_S)
         return time.monotonic() - started
+
+    async def _asked(self, question: Callable[[AIOKafkaConsumer], Awaitable[T]]) -> T:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.servers, group_id=f"{self.prefix}workers", enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            return await question(consumer)
+        finally:
+            await consumer.stop()
+
+    def _places(self) -> list[TopicPartition]:
+        return [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
+
+    async def _committed_now(self, consumer: AIOKafkaConsumer) -> dict[int, int]:
+        return {place.partition: await consumer.committed(place) or 0 for place in self._places()}
+
+    async def _ends_now(self, consumer: AIOKafkaConsumer) -> dict[int, int]:
+        return {place.partition: end for place, end in (await consumer.end_offsets(self._places())).items()}
 
     def shifted(self, n: int, by: float) -> list[tuple[int, bytes | None]]:
         """Events whose amounts are `by` larger: drift."""
