@@ -108,6 +108,9 @@ def letter_writer(
             raise ValueError(f"unknown dead letter reason {code!r}")
         original = carried or NONE
         written, kind = payload_of(value, policy)
+        part = kind == "full" and _is_part(code, value)
+        if part:
+            kind = "truncated"
         headers: tuple[Header, ...] = (
             reasons[code],
             ("dlq.detail", _header_text(detail, DETAIL_BYTES_MAX)),
@@ -123,7 +126,7 @@ def letter_writer(
         )
         if kind == "full" and original is NONE and (key is None or len(key) <= DEAD_LETTER_KEY_BYTES_MAX):
             return Output(TopicRole.DEAD_LETTERS, key, written, partition, headers)
-        if kind != "full":
+        if kind != "full" and not part:  # of the whole of it nobody knows
             headers += _fingerprint("value", value)
         kept, dropped = original.kept, original.dropped
         if kind == "hash":
@@ -138,6 +141,11 @@ def letter_writer(
         return Output(TopicRole.DEAD_LETTERS, key, written, partition, headers)
 
     return write
+
+
+def _is_part(code: str, value: bytes | None) -> bool:
+    """Whether the value is no event, but the beginning of a batch that was not opened: nothing to publish again."""
+    return code == "damaged_batch" or (code == "too_large" and len(value or b"") <= EVENT_BYTES_MAX)
 
 
 def _fingerprint(what: str, data: bytes | None) -> tuple[Header, Header]:

@@ -25,6 +25,7 @@ FIRST_TRY_BYTES_MIN = 1 << 20
 XERIAL = b"\x82SNAPPY\x00"
 XERIAL_HEADER_BYTES = 16
 GZIP_WINDOW = 31  # zlib's largest, with the gzip header
+GZIP_MEMBERS_MAX = 1_000  # each costs a copy of what is left
 
 
 class TooLargeError(Exception):
@@ -43,16 +44,24 @@ Unpack = Callable[[bytes, int], bytes]
 
 
 def gzip(payload: bytes, bytes_max: int) -> bytes:
-    stream = zlib.decompressobj(GZIP_WINDOW)
-    try:
-        body = stream.decompress(payload, bytes_max + 1)
-    except zlib.error as error:
-        raise DamagedError(f"gzip: {error}") from None
-    if len(body) > bytes_max:
-        raise TooLargeError(body[:HEAD_BYTES])
-    if not stream.eof:
-        raise DamagedError("gzip: the end is missing")
-    return body
+    """Some writers make members one after the other; they are one body."""
+    parts: list[bytes] = []
+    left = bytes_max
+    for _ in range(GZIP_MEMBERS_MAX):
+        stream = zlib.decompressobj(GZIP_WINDOW)
+        try:
+            parts.append(stream.decompress(payload, left + 1))
+        except zlib.error as error:
+            raise DamagedError(f"gzip: {error}") from None
+        left -= len(parts[-1])
+        if left < 0:
+            raise TooLargeError(b"".join(parts)[:HEAD_BYTES])
+        if not stream.eof:
+            raise DamagedError("gzip: the end is missing")
+        payload = stream.unused_data
+        if not payload:
+            return b"".join(parts) if len(parts) > 1 else parts[0]
+    raise DamagedError(f"gzip: more than {GZIP_MEMBERS_MAX} members")
 
 
 def _frames(name: str, into: Callable[[Any, Any], int]) -> Unpack:

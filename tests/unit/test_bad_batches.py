@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from aiokafka import codec
@@ -15,13 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stream.chunks import Chunk, Plain, RawBatch, read_batches, records_of, split
+from stream.chunks import Chunk, Plain, RawBatch, read_batches, records_of, refused_batch, split
 from stream.cli import app
 from stream.config_errors import ConfigError
 from stream.config_loader import load_config
 from stream.damage import PAUSES_S, TRIES, Damage
 from stream.deadletter import dead_letter_output
 from stream.decode import NATIVE, Layout, decode, decode_strict
+from stream.letters import letter_of, why_not
 from stream.look_alikes import look_alikes
 from stream.metrics import LABEL_LENGTH_MAX, Metrics
 from stream.transport import READ_COMMITTED, MessageSet, RawPartitionRecords
@@ -67,6 +69,16 @@ def test_snappy_in_xerials_blocks() -> None:
     with pytest.raises(TooLargeError) as caught:
         UNPACK[2](packed, 100_000)
     assert caught.value.head == body[:HEAD_BYTES]
+
+
+def test_gzip_in_members() -> None:
+    packed = b"".join(gzip.compress(part) for part in (b"ab", b"", b"c" * 10))
+    assert UNPACK[1](packed, 12) == b"abcccccccccc"
+    with pytest.raises(TooLargeError) as caught:
+        UNPACK[1](packed, 11)
+    assert caught.value.head == b"abcccccccccc"
+    with pytest.raises(DamagedError, match="more than"):
+        UNPACK[1](gzip.compress(b"") * 2_000, 10)
 
 
 @pytest.mark.parametrize("compression", [pytest.param(at, id=f"B33-{name}") for at, name in NAMES.items()])
@@ -187,6 +199,18 @@ def test_b33_a_damaged_batch_does_not_say_where_the_log_goes_on(flip: tuple[int,
     assert pieces(spoiled + batch(3, [GOOD_LINE]), damage, 1)[1] == 3
     alone = [pieces(spoiled, damage, 1)[1] for _ in range(TRIES)]  # the last of the log: only its own fields can tell
     assert alone[-1] == (3 if at == 70 else 1)
+
+
+@pytest.mark.parametrize("reason", ["too_large", "damaged_batch"])
+def test_b33_the_beginning_of_a_batch_is_not_published_again_as_an_event(reason: str) -> None:
+    piece = refused_batch(1, (1, 4, GOOD_MS), b"\x01" * HEAD_BYTES, (reason, "why"))
+    (reject,) = decode(records_of(Chunk("t", 0, (piece,), 0), 1), LAYOUT).rejects
+    output = dead_letter_output(reject, topic="t", partition=0, config_hash="c", app_version="1")
+    place = {"partition": 0, "offset": 0, "timestamp": 1}
+    letter = letter_of(SimpleNamespace(key=output.key, value=output.value, headers=output.headers, **place))
+    assert letter is not None
+    assert why_not(letter, "t", 1) == "payload truncated: the original bytes are not in the letter"
+    assert "value_sha256" not in letter.facts
 
 
 def test_b33_what_stands_before_the_position_is_in_no_dead_letter() -> None:
