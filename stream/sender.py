@@ -218,6 +218,8 @@ class Sender:
                 self._refused.add(item.number)
             _say(item.topic, error, pause_s, held=bool(self._refused))
             await asyncio.sleep(pause_s)
+            if item.done.done():  # closed meanwhile
+                return
             pause_s = min(pause_s * 2, RESEND_MAX_S)
             try:
                 if item.number in self._refused:
@@ -232,15 +234,19 @@ class Sender:
                 error = failed
 
     async def _one_by_one(self, item: _Item) -> asyncio.Future[Any]:
-        """Send what is left of a parcel, each output once the one before it is acknowledged; the last one's reply."""
+        """Send what is left of a parcel, each output once the one before it is acknowledged; the last one's reply.
+
+        Raises SenderClosedError.
+        """
         async with self._alone:
-            while True:
+            while not item.done.done():
                 future = await self._hand_over((item.outputs[item.sent],))
                 reply = await future
                 item.first = reply.offset if item.sent == 0 else item.first
                 item.sent += 1
                 if item.sent == len(item.outputs):
                     return future
+        raise SenderClosedError("closed before the rest of a parcel was sent")
 
 
 class _Said:

@@ -134,6 +134,33 @@ async def test_what_a_closed_sender_had_queued_is_void():
     assert broker.keys == [b"a"]
 
 
+async def test_what_waits_to_be_repeated_is_void_after_the_end(monkeypatch):
+    monkeypatch.setattr(module, "RESEND_FIRST_S", 0.03)
+    broker = Broker()
+    broker.plan = [TransientError()]
+    sender = make(broker)
+    sender.post([output("a")])
+    await asyncio.sleep(0.01)
+    await sender.close()
+    await asyncio.sleep(0.05)
+    assert broker.keys == [b"a"]
+
+
+async def test_the_rest_of_a_parcel_is_void_after_the_end():
+    broker = Broker()
+    broker.plan = [FatalError("too large")]
+    sender = Sender(broker.hand_over, lambda _: False, lambda _: None, lambda *_: True)
+    sender.post([placed("a"), placed("b"), placed("c")])
+    await asyncio.sleep(0)
+    broker.automatic = False
+    await asyncio.sleep(0.02)
+    assert broker.keys == [b"a+b+c", b"a"]
+    await sender.close()
+    broker.acknowledge()
+    await asyncio.sleep(0.02)
+    assert broker.keys == [b"a+b+c", b"a"]
+
+
 async def test_a_full_queue_holds_its_feeder_back(monkeypatch):
     monkeypatch.setattr(module, "QUEUE_BYTES_MAX", 100)
     broker = Broker(automatic=False)
