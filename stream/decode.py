@@ -6,7 +6,6 @@ letter, is the strict tier's (decode_strict.py). `decode_strict` is the whole th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache, partial
 
 import numpy as np
@@ -21,7 +20,7 @@ from stream.kernels.framing import FramingError, frame, join_records, read_only,
 from stream.kernels.rows import FIELDS, SCRATCH_BYTES, Found, Rows, Scratch, scan_chunk
 from stream.limits import DEPTH_MAX
 from stream.mapping import NATIVE, Layout, Mapping, MappingError
-from stream.original_headers import original_headers
+from stream.original_headers import NONE, read_headers
 from stream.strict_json import RefusedError
 
 __all__ = [
@@ -93,7 +92,7 @@ def decode(records: Records, layout: Layout) -> Columns:
     if _leave_to_the_strict_tier(rows, layout):
         kept = set(np.unique(rows.version[rows.accepted == 1]).tolist())
         names = {version: text for version, text in names.items() if version in kept}
-    return _finish(records, layout, rows, names, refuser(found, rows, records, layout))
+    return _finish(records, layout, rows, names, found=found)
 
 
 def _leave_to_the_strict_tier(rows: Rows, layout: Layout) -> bool:
@@ -118,33 +117,15 @@ def _fast_tier(layout: Layout) -> FastTier:
 def decode_strict(records: Records, layout: Layout) -> Columns:
     """The same in the strict tier alone."""
     rows = empty_rows(len(records), len(layout.paths))
-    return _finish(records, layout, rows, {}, None)
+    return _finish(records, layout, rows, {}, found=None)
 
 
-def _finish(
-    records: Records, layout: Layout, rows: Rows, names: dict[int, str], refuse: Callable[[int, bytes], None] | None
-) -> Columns:
-    """Judge the records that no row was accepted of, in the strict tier where `refuse` does not tell why, and gather every
+def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str], *, found: Found | None) -> Columns:
+    """Judge the records that no row was accepted of, in the strict tier where `found` does not tell why, and gather every
     accepted row, in log order.
     """
     refused = np.flatnonzero((records.value_length >= 0) & (rows.accepted == 0))
-    data = records.buffer.data
-    rejects = []
-    places = (records.offset, records.value_start, records.value_length, records.timestamp_ms)
-    for record, offset, start, length, time_ms in zip(
-        refused.tolist(), *(place[refused].tolist() for place in places), strict=True
-    ):
-        value = bytes(data[start : start + length])
-        unopened = records.refused.get(offset) if records.refused else None
-        if unopened is not None:
-            rejects.append(_reject(records, record, value, RefusedError(*unopened)))
-            continue
-        try:
-            if refuse is not None:
-                refuse(record, value)
-            _put(rows, record, decode_event(value, time_ms, layout), names)
-        except RefusedError as why:
-            rejects.append(_reject(records, record, value, why))
+    rejects = _judge(records, layout, rows, names, refused, found) if len(refused) else []
     tombstones = records.offset[records.value_length < 0]
     keep: slice | I64 = slice(None)
     if len(rejects) + len(tombstones):
@@ -169,6 +150,32 @@ def _finish(
     )
 
 
+def _judge(  # noqa: PLR0917
+    records: Records, layout: Layout, rows: Rows, names: dict[int, str], refused: I64, found: Found | None
+) -> list[Reject]:
+    """Refuse or accept each of the `refused`. As there may be nothing but them, whatever numpy holds is read for all at once."""
+    refuse = refuser(found, rows, records, layout, refused) if found is not None else None
+    data, rejects, unopened = records.buffer.data, [], records.refused
+    arrays = (
+        records.offset, records.timestamp_ms, records.key_start, records.key_length, records.value_start, records.value_length
+    )  # fmt: skip
+    append = records.log_append[refused].tolist() if records.log_append is not None else [False] * len(refused)
+    columns = zip(*(array[refused].tolist() for array in arrays), append, strict=True)
+    for number, (offset, time_ms, key_start, key_length, start, length, log_append) in enumerate(columns):
+        value = bytes(data[start : start + length])
+        try:
+            if unopened and offset in unopened:
+                raise RefusedError(*unopened[offset])  # noqa: TRY301
+            if refuse is not None:
+                refuse(number, value)
+            _put(rows, int(refused[number]), decode_event(value, time_ms, layout), names)
+        except RefusedError as why:
+            key = bytes(data[key_start : key_start + key_length]) if key_length >= 0 else None
+            headers = read_headers(data, start + length) if records.framed else NONE
+            rejects.append(Reject(offset, 0, why.code, why.detail, why.path, key, value, time_ms, headers, log_append))
+    return rejects
+
+
 def _texts(records: Records, layout: Layout, offset: int, row: int) -> dict[int, str]:
     """Texts of one event's TEXT cells by hash: the record is read once more. One event a record: `row` is 0."""
     del row
@@ -189,11 +196,3 @@ def _put(rows: Rows, at: int, row: Row, names: dict[int, str]) -> None:
         names[version] = row.version
     rows.cell[at] = row.cells
     rows.tag[at] = row.tags
-
-
-def _reject(records: Records, record: int, value: bytes, why: RefusedError) -> Reject:
-    key_start, key_length = int(records.key_start[record]), int(records.key_length[record])
-    key = bytes(records.buffer.data[key_start : key_start + key_length]) if key_length >= 0 else None
-    append = records.log_append is not None and bool(records.log_append[record])
-    time_ms, headers = int(records.timestamp_ms[record]), original_headers(records, record)
-    return Reject(int(records.offset[record]), 0, why.code, why.detail, why.path, key, value, time_ms, headers, append)

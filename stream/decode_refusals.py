@@ -14,12 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from stream.columns import Records, Tag
+from stream.columns import I64, Records
 from stream.decode_strict import check_output, envelope, no_features
 from stream.kernels.rows import FEATURES_SEEN, ID_SEEN, PREDICTION_ID, TIMESTAMP, Found, Rows
-from stream.kernels.scan import AFTER_ONE, IN_ARRAY, REFUSED, TEXT, TRAILING, UNREAD, WHOLE, WHOLE_ARRAY
+from stream.kernels.scan import AFTER_ONE, BOOL, IN_ARRAY, INVALID, REFUSED, TEXT, TRAILING, UNREAD, WHOLE, WHOLE_ARRAY
 from stream.mapping import Layout
 from stream.strict_json import ABSENT, RawNumber, malformed_in, not_an_object, readable, trailing
 
@@ -33,33 +31,36 @@ _BEGINNING = {
 }
 
 
-def refuser(found: Found, rows: Rows, records: Records, layout: Layout) -> Callable[[int, bytes], None]:
-    """What raises RefusedError for a record (its place in `records`, its value) that the scan has refused, where the
+def refuser(found: Found, rows: Rows, records: Records, layout: Layout, refused: I64) -> Callable[[int, bytes], None]:
+    """What raises RefusedError for one of the `refused` records (its number among them, its value), where the scan's
     findings tell why; where it returns, the strict tier must read the event.
     """
     base = records.buffer.ctypes.data
+    states, places = found.state[refused].tolist(), found.place[refused].tolist()
+    tokens = found.token[refused, PREDICTION_ID : TIMESTAMP + 1].tolist()
+    starts, times_ms = (records.value_start[refused] + base).tolist(), records.timestamp_ms[refused].tolist()
     outputs = [column for column, output in enumerate(layout.output) if output]
+    tags = rows.tag[refused][:, outputs].tolist()
 
-    def refuse(record: int, value: bytes) -> None:
-        state = int(found.state[record])
+    def refuse(number: int, value: bytes) -> None:
+        state = states[number]
         if state & ~(ID_SEEN | FEATURES_SEEN) != WHOLE:
-            _refuse_text(value, state, found.place[record])
+            _refuse_text(value, state, places[number])
             return
-        start = base + int(records.value_start[record])
+        start = starts[number]
         fields: list[Any] = [
             _field(kind, value[first - start : stop - start]) if kind else ABSENT
-            for kind, first, stop in found.token[record, PREDICTION_ID : TIMESTAMP + 1].tolist()
+            for kind, first, stop in tokens[number]
         ]
         if fields[0] is ABSENT and state & ID_SEEN:
             fields[0] = None  # the one value that leaves no token
-        _, model, _, _ = envelope(fields, layout, int(records.timestamp_ms[record]))
+        _, model, _, _ = envelope(fields, layout, times_ms[number])
         if model >= 0 and layout.features_of[model] and not state & FEATURES_SEEN:
             raise no_features(layout)
-        for column in outputs:
-            tag = int(rows.tag[record, column])
-            if tag == Tag.INVALID or (tag == TEXT and layout.coerce[column]):
+        for column, tag in zip(outputs, tags[number], strict=True):
+            if tag == INVALID or (tag == TEXT and layout.coerce[column]):
                 return  # which of several reasons the scan has not kept
-            value_like: str | bool = "" if tag == TEXT else tag == Tag.BOOL
+            value_like: str | bool = "" if tag == TEXT else tag == BOOL
             check_output(value_like, tag, layout.keys[column], number=layout.score[column])
 
     return refuse
@@ -69,9 +70,9 @@ def _field(kind: int, text: bytes) -> str:
     return text.decode() if kind == TEXT else RawNumber(text, "ascii")
 
 
-def _refuse_text(value: bytes, state: int, found_at: np.int64) -> None:
+def _refuse_text(value: bytes, state: int, place: int) -> None:
     """Raise RefusedError for a text that is no event, where that is certain."""
-    text, place = readable(value), int(found_at)
+    text = readable(value)
     if state == UNREAD:
         return
     if state == TRAILING:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 UNITS = ("auto", "rfc3339", "s", "ms", "us", "ns")
 UNIT_EXPONENT = {"s": 3, "ms": 0, "us": -3, "ns": -6}  # value x 10^exponent = milliseconds
@@ -71,7 +72,8 @@ def split(path: str) -> Keys:
     return keys
 
 
-def pointer(keys: Sequence[str]) -> str:
+@lru_cache(maxsize=1024)
+def pointer(keys: Keys) -> str:
     """The JSON pointer (RFC 6901) of a path."""
     return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
 
