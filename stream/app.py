@@ -318,7 +318,11 @@ async def _run(setup: Setup, rhythm: Rhythm, *, drain: bool, index: int) -> int:
     session = Session(setup, make_app(setup.config), rhythm, drain=drain, metrics=metrics)
     _listen(session.engine)
     port = setup.config.metrics.port
-    endpoint = Endpoint(metrics, port + index, live=session.live, ready=session.ready) if port else None
+    try:
+        endpoint = Endpoint(metrics, port + index, live=session.live, ready=session.ready) if port else None
+    except OSError as error:
+        log.error("metrics.port: nothing can listen on port %d: %s", port + index, error.strerror)  # noqa: TRY400
+        return Exit.REFUSED
     if endpoint is not None:
         endpoint.start()
     try:

@@ -17,6 +17,7 @@ EVERY_S = 2.0
 WORKERS_MAX = 6
 PROGRESS_S = 60.0
 THREADS_MORE_MAX = 4
+REBALANCES_MIN = 4  # else nobody stormed
 
 
 def storm(stage: Stage, seconds: float) -> dict[str, Any]:
@@ -33,17 +34,19 @@ def storm(stage: Stage, seconds: float) -> dict[str, Any]:
         began = progress_at = time.monotonic()
         while time.monotonic() - began < seconds:
             free = [port for port in ports[1:] if port not in others]
-            if others and (not free or r.random() < 0.5):
-                port = r.choice(sorted(others))
+            at_work = [port for port, (_, worker) in sorted(others.items()) if worker.get("/ready")[0] == 200]
+            if at_work and (not free or r.random() < 0.5):  # one that has not joined yet would leave unnoticed
+                port = r.choice(at_work)
                 context, worker = others.pop(port)
                 worker.send(r.choice((signal.SIGTERM, signal.SIGTERM, signal.SIGKILL)))
                 worker.wait(15)
                 context.close()
-            else:
+                changes += 1
+            elif free:
                 context = contextlib.ExitStack()
                 others[free[0]] = (context, context.enter_context(b.worker(free[0])))
                 everybody.push(context)
-            changes += 1
+                changes += 1
             b.produce(b.events(200))
             done = sum(b.committed().values())
             now = time.monotonic()
@@ -64,6 +67,7 @@ def storm(stage: Stage, seconds: float) -> dict[str, Any]:
     seen = {"changes": changes, "rebalances": rebalances, "longest without progress s": round(longest, 1)}
     seen |= {"settled after s": settled, "threads, descriptors more": grown, "exit code": code}
     assert code == 0, seen
+    assert rebalances >= REBALANCES_MIN, seen
     assert grown[0] <= THREADS_MORE_MAX, seen
     return seen | verdict(b)
 

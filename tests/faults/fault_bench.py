@@ -33,15 +33,23 @@ class FaultBench(bench_module.Bench):
     """A Bench whose workers have an environment and a metrics port of their own."""
 
     @contextlib.contextmanager
-    def worker(self, port: int = 0, *, under: tuple[str, ...] = (), **environment: str) -> Iterator[Worker]:
+    def worker(
+        self, port: int = 0, *arguments: str, under: tuple[str, ...] = (), **environment: str
+    ) -> Iterator[Worker]:
         """One worker; `under`: a command that runs it (prlimit, ...)."""
         config = self.folder / f"worker-{port}.yaml"
         config.write_text(self.config_path.read_text() + f"metrics: {{port: {port}}}\n")
         settings = [f"{name}={value}" for name, value in environment.items()]
-        command = self.command()
+        command = self.command(*arguments)
         command[command.index(str(self.config_path))] = str(config)
         with self.running(command=["env", *settings, *under, *command]) as process:
             yield Worker(process, port)
+
+    def drain(self, seconds: float = 150) -> None:
+        """As the Bench's, on no port."""
+        with self.worker(0, "--drain") as worker:
+            code = worker.wait(seconds)
+            assert code == 0, worker.log()[-4000:]
 
     def committed(self) -> dict[int, int]:
         """The group's committed offset of every predictions partition."""
