@@ -139,14 +139,15 @@ class PartitionOwner:
 
     # -- the log-driven part
 
-    def apply(self, source: str, batch: Any, next_offset: int) -> None:
-        """Apply `batch`, which begins at `vector[source]` and ends before `next_offset`.
+    def apply(self, source: str, batch: Any, next_offset: int, *, hold: bool = False) -> None:
+        """Apply `batch`, which begins at `vector[source]` and ends before `next_offset`. `hold`: another owner might read it
+        otherwise, so that outputs are held from here on as after a decision.
 
         StageWaits is raised with the vector where the stage stands: provide, and apply the rest. Any other exception of
         the stage kills the owner.
         """
         self._require_ready()
-        self._empty = False
+        self._empty, self._hold = False, self._hold or hold
         try:
             self.stage.apply(source, batch)
         except StageWaits as waits:

@@ -43,6 +43,7 @@ from stream.watch import MarkerWatch
 
 log = logging.getLogger(__name__)
 
+DAMAGED_BATCH = "damaged_batch"  # of deadletter.REASONS: given up after some tries, which is in no log
 STEP_EVENTS = 4_000  # a step of 10-20 ms: heartbeats and probes stay prompt
 
 
@@ -230,7 +231,8 @@ class Worker:
             started = time.perf_counter()
             columns = decode(records, self.setup.layout)
             reach("ingest.decoded")
-            slot.owner.apply(slot.source, columns, records.next_offset)
+            given_up = any(code == DAMAGED_BATCH for code, _ in records.refused.values())
+            slot.owner.apply(slot.source, columns, records.next_offset, hold=given_up)
             reach("ingest.applied")
             slot.flush()
             reach("ingest.posted")

@@ -5,8 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from stream.assignment import COLLECTOR
-from stream.chunks import Chunk, hole
+from stream.chunks import Chunk, hole, refused_batch
+from stream.decode import NATIVE, Layout
+from stream.metrics import Metrics
 from stream.plan import CollectorPlan
 from stream.sizing import ahead_ms_max
 from stream.worker import Worker
@@ -110,3 +114,17 @@ async def test_one_whose_outputs_are_not_taken_is_held_back_alone_until_they_are
     await it.release()
     assert it.held_back() == []
     assert engine.sought == [("predictions", 0, 7)]
+
+
+@pytest.mark.parametrize(("code", "held"), [("damaged_batch", True), ("too_large", False)])
+async def test_what_depends_on_this_workers_tries_is_held_until_it_is_saved(code: str, held: bool) -> None:
+    it, owners, _, _ = worker()
+    slot, seen = owners.slots[0], []
+    slot.owner.apply = lambda source, columns, following, *, hold: seen.append(
+        (columns.rejects[0].code, following, hold)
+    )
+    slot.flush = lambda: None
+    it.setup.layout = Layout.compile(NATIVE, ["fraud"], [])
+    it.metrics = Metrics()
+    await it._collect(slot, Chunk("predictions", 0, (refused_batch(7, (7, 9, 0), b"", (code, "")),), 0))
+    assert seen == [(code, 9, held)]

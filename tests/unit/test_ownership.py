@@ -352,6 +352,22 @@ def test_a_writer_with_a_manifest_has_won_wherever_compaction_left_its_claim() -
 # -- damage
 
 
+def test_what_another_owner_might_read_otherwise_leaves_after_the_commit() -> None:
+    broker = Broker()
+    owner, _ = broker.restored()
+    owner.apply("panes", [("!before", b"")], 4)
+    assert [output.key for output in owner.take_outputs()] == [b"!before"]
+    owner.apply("panes", [("!given up", b"")], 5, hold=True)
+    owner.apply("panes", [("!behind", b"")], 6)
+    assert owner.take_outputs() == ()
+    saved = broker.drive(owner.snapshot())
+    assert saved.released == 2
+    assert [record.key for record in broker.logs["windows"]] == [b"!given up", b"!behind"]
+    assert broker.steps.index("snapshot.6-commit") < broker.steps.index("snapshot.8-release")
+    owner.apply("panes", [("!after", b"")], 7)
+    assert [output.key for output in owner.take_outputs()] == [b"!after"]
+
+
 def test_a_damaged_manifest_is_passed_over_and_counted() -> None:
     broker = Broker()
     owner, _ = broker.restored()
