@@ -49,7 +49,8 @@ def running(log: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[byte
 def workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The worker processes below a supervisor: those that take part in the work, none of their helpers."""
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(process.pid).children()
+        children: list[psutil.Process] = psutil.Process(process.pid).children()
+        return children
     return []
 
 

@@ -5,9 +5,10 @@
 Events at twice the target rate (or what `--rate` says; `events_per_s` is what was reached), through a real Kafka. Faults, drawn
 by the seed: kill -9, SIGTERM and a freeze of 2 to 14 s of a worker, a restart of the broker. Worker 0 is never ended, only frozen, and
 lives through every rebalance and broker restart: a slope needs a life, and no life is long where everybody is killed. RSS,
-file descriptors and threads are read from /proc each 2 s; the slope is fitted per process life, from WARM_S of the run on and
-over at least LIFE_S. At the end the faults stop, the backlog drains, and the counters of the last markers are compared
-with what was sent. Exit code 1 when a condition fails; `--minutes 3` is a smoke run, whose lives are too short for a slope.
+file descriptors and threads are read from /proc each 2 s, the event loop's tasks from the worker's metrics; the slope is
+fitted per process life, from WARM_S of the run on and over at least LIFE_S. At the end the faults stop, the backlog drains,
+and the counters of the last markers are compared with what was sent. Exit code 1 when a condition fails; `--minutes 3` is a
+smoke run, whose lives are too short for a slope.
 """
 
 from __future__ import annotations
@@ -46,22 +47,26 @@ FREEZE_S = (2.0, 14.0)  # the group gives a member up after 10
 BROKER_AWAY_S = (1.0, 8.0)
 KINDS = ("kill", "term", "freeze", "freeze", "broker")
 SLOPE_MB_PER_MIN_MAX = 1.0
-GROWTH_MAX = 5  # descriptors and threads, from the middle of a life to its end
+GROWTH_MAX = 5  # descriptors, threads and tasks, from the middle of a life to its end
 MB = 1e6
 
 
 @dataclass
 class Lives:
-    """Samples (s since the start, RSS MB, descriptors, threads) of every worker process."""
+    """Samples (s since the start, RSS MB, descriptors, threads, tasks) of every worker process; tasks are NaN while a worker
+    does not answer at `port` + its index.
+    """
 
-    samples: dict[tuple[int, int], list[tuple[float, float, int, int]]] = field(
+    port: int
+    samples: dict[tuple[int, int], list[tuple[float, float, int, int, float]]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
-    def look(self, at_s: float, workers: dict[int, psutil.Process]) -> None:
-        for index, worker in workers.items():
+    def look(self, at_s: float, process: Any) -> None:
+        for index, worker in workers_by_index(process).items():
+            tasks = harness.metrics(self.port + index).get("driftline_asyncio_tasks", np.nan)
             with suppress(psutil.Error), worker.oneshot():
-                seen = (at_s, worker.memory_info().rss / MB, worker.num_fds(), worker.num_threads())
+                seen = (at_s, worker.memory_info().rss / MB, worker.num_fds(), worker.num_threads(), tasks)
                 self.samples[index, worker.pid].append(seen)
 
     def report(self) -> list[dict[str, Any]]:
@@ -72,12 +77,12 @@ class Lives:
             if not late or late[-1][0] - late[0][0] < LIFE_S:
                 continue
             half = late[: len(late) // 2], late[len(late) // 2 :]
-            fds, threads = ([float(np.median([one[k] for one in part])) for part in half] for k in (2, 3))
+            fds, threads, tasks = ([float(np.nanmedian([one[k] for one in part])) for part in half] for k in (2, 3, 4))
             rows.append({
                 "worker": index, "pid": pid, "minutes": round((late[-1][0] - late[0][0]) / 60, 1),
                 "rss_mb_max": round(max(one[1] for one in late), 1),
                 "slope_mb_per_min": round(slope([one[:2] for one in late]), 3),
-                "fds": fds, "threads": threads,
+                "fds": fds, "threads": threads, "asyncio_tasks": tasks,
             })  # fmt: skip
         return rows
 
@@ -115,9 +120,11 @@ async def one_fault(kind: str, chance: random.Random, process: Any, broker: Brok
     return kind
 
 
-async def soak(arguments: argparse.Namespace, process: Any, broker: Broker, traffic: Traffic) -> dict[str, Any]:
+async def soak(
+    arguments: argparse.Namespace, process: Any, broker: Broker, traffic: Traffic, port: int
+) -> dict[str, Any]:
     """Traffic, faults and samples until the time is over."""
-    chance, lives, done, stop = random.Random(arguments.seed), Lives(), Counter[str](), asyncio.Event()
+    chance, lives, done, stop = random.Random(arguments.seed), Lives(port), Counter[str](), asyncio.Event()
     begin = time.monotonic()
     sending = asyncio.create_task(traffic.live(arguments.rate, stop))
 
@@ -132,7 +139,7 @@ async def soak(arguments: argparse.Namespace, process: Any, broker: Broker, traf
     while time.monotonic() - begin < arguments.minutes * 60:
         if process.poll() is not None or sending.done() or causing.done():
             raise RuntimeError(f"ended early: supervisor {process.poll()}, {sending}, {causing}")
-        lives.look(time.monotonic() - begin, await asyncio.to_thread(workers_by_index, process))
+        await asyncio.to_thread(lives.look, time.monotonic() - begin, process)
         await asyncio.sleep(SAMPLE_S)
     took = time.monotonic() - begin
     stop.set()
@@ -173,8 +180,10 @@ def conditions(result: dict[str, Any]) -> dict[str, bool]:
             f"slope at most {SLOPE_MB_PER_MIN_MAX:g} MB a minute": all(
                 one["slope_mb_per_min"] <= SLOPE_MB_PER_MIN_MAX for one in lives
             ),
-            "descriptors and threads flat": all(
-                one[what][1] - one[what][0] <= GROWTH_MAX for one in lives for what in ("fds", "threads")
+            "descriptors, threads and tasks flat": all(
+                one[what][1] - one[what][0] <= GROWTH_MAX
+                for one in lives
+                for what in ("fds", "threads", "asyncio_tasks")
             ),
         }
     return holds
@@ -182,10 +191,10 @@ def conditions(result: dict[str, Any]) -> dict[str, bool]:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary, Broker(tuning="load") as broker:
-        folder, bootstrap = Path(temporary), broker.bootstrap_servers
+        folder, bootstrap, port = Path(temporary), broker.bootstrap_servers, free_port()
         topics(bootstrap, PARTITIONS)
         config = folder / "monitor.yaml"
-        config.write_text(config_text(SHAPE, bootstrap, port=free_port()))
+        config.write_text(config_text(SHAPE, bootstrap, port=port))
         write_references(folder, SHAPE, ROWS, per_minute=600, end_ms=int(time.time() * 1000) - 86_400_000)
         harness.run("topics", "create", "--config", config, "--replication", "1")
         traffic = Traffic(SHAPE, bootstrap, PARTITIONS)
@@ -193,7 +202,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         try:
             with harness.running(folder / "workers.log", *command) as process:
                 harness.wait_until(lambda: len(workers_by_index(process)) == arguments.workers, 300, "workers")
-                result = asyncio.run(soak(arguments, process, broker, traffic))
+                result = asyncio.run(soak(arguments, process, broker, traffic, port))
             harness.run("run", "--config", config, "--workers", "1", "--drain")
         except Exception as error:
             raise RuntimeError((folder / "workers.log").read_text()[-4000:]) from error

@@ -86,6 +86,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("restore_seconds", ("stage",), "duration of the last restore"),
     _counter("state_corruptions_total", OWNER, "damaged or foreign records of a state log that a restore passed over"),
     _gauge("loop_stall_seconds_max", (), "longest time since the start that the event loop did nothing"),
+    _gauge("asyncio_tasks", (), "tasks of the event loop that are not done"),
     _counter("reloads_total", ("stage",), "states thrown away after an error and loaded again"),
     _counter("rewinds_total", ("stage",), "partitions read again because chunks did not follow each other"),
     _counter("decisions_total", ("stage", "kind"), "ticks and switches taken"),

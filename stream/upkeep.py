@@ -315,6 +315,7 @@ class Upkeep:
     async def count(self) -> None:
         """Copy what the states know into the metrics."""
         self.beat = time.monotonic()
+        self.metrics.set("asyncio_tasks", len(asyncio.all_tasks()))
         for slot in self.owners.slots.values():
             if slot.usable:
                 self._count_slot(slot)

@@ -59,13 +59,12 @@ class Lens:
         for index in np.flatnonzero(self.numeric):
             ordered[self.start[index] : self.start[index + 1] - APART] = True
         self._group, self._group_start = population_groups(self.reference, ordered, self.start)
-        self._ordered = np.flatnonzero(ordered)
+        self._ordered = np.flatnonzero(ordered).astype(np.int32)
         width = bins[self.numeric]
         self._start: I64 = np.concatenate(([0], np.cumsum(width))).astype(np.int64)
         cuts = [target.binning.cuts for target in self.targets if target.binning.kind is Kind.NUMERIC]
-        infinity = np.array([np.inf])
-        self._lower = _flat([np.concatenate((-infinity, each)) for each in cuts], np.float64)
-        self._upper = _flat([np.concatenate((each, infinity)) for each in cuts], np.float64)
+        # the ends of the k-th numeric target's bins, one more than it has bins: bin i's are at i + k and i + k + 1
+        self._ends = _flat([np.concatenate(([-np.inf], each, [np.inf])) for each in cuts], np.float64)
         self._centre = np.array([target.binning.centre for target in self.targets], np.float64)
 
     def statistics(self, tally: Tally) -> Statistics:
@@ -111,11 +110,12 @@ class Lens:
         some = total > 0
         rows = np.flatnonzero(self.numeric)[some]
         first, stop, total, low, high = first[some], stop[some], total[some], low[some], high[some]
+        target = np.flatnonzero(some)
         for name, share in QUANTILES.items():
             goal = before[first] + share * total
             place = np.clip(np.searchsorted(before[1:], goal, side="left"), first, stop - 1)
-            lower = np.fmax(self._lower[place], low)
-            upper = np.fmin(self._upper[place], high)
+            lower = np.fmax(self._ends[place + target], low)
+            upper = np.fmin(self._ends[place + target + 1], high)
             inside = (goal - before[place]) / np.maximum(counts[place], 1)
             values = np.full(len(self.names), np.nan)
             values[rows] = lower + np.maximum(upper - lower, 0.0) * inside

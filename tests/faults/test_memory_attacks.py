@@ -1,6 +1,7 @@
-"""Cardinality attacks on a whole worker (F31, B41, B42, B66): a million names of everything, and its memory before and after.
+"""Cardinality attacks on a whole worker (F31, B41, B42, B66): half a million names of everything, and its memory before
+and after.
 
-Events are packed into batches beforehand, a million of them; what the worker holds is read from the kernel.
+Events are packed into batches beforehand; what the worker holds is read from the kernel.
 """
 
 from __future__ import annotations
