@@ -236,11 +236,12 @@ ROWS: dict[str, Row] = {
         ),
     ),
     "F32": Row(
-        "64 file descriptors; a name that nobody knows; a port that nobody has",
+        "64 file descriptors; a port that is taken; a broker's name or port that nobody has",
         "works, or names what is wrong",
         _faults(
             "state_faults",
             "test_a_worker_under_a_limit_counts_or_says_why[F32-64-file-descriptors]",
+            "test_a_metrics_port_that_is_taken_is_named[F32-metrics-port-taken]",
             "test_a_broker_that_cannot_be_found_is_named[F32-name-not-known]",
             "test_a_broker_that_cannot_be_found_is_named[F32-ipv6-only-refused]",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import struct
 import sys
 import time
@@ -213,6 +214,18 @@ def test_a_worker_under_a_limit_counts_or_says_why(bench, row: str) -> None:
         assert worker.wait(15) == 0, worker.log()[-3000:]
     b.drain()
     assert_equal_to_recount(b)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("row", [pytest.param("F32", id="F32-metrics-port-taken")])
+def test_a_metrics_port_that_is_taken_is_named(bench, row: str) -> None:
+    assert row
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with bench(partitions=1).worker(port) as worker:
+            assert worker.wait(60) == 1
+            assert f"metrics.port: nothing can listen on port {port}: Address already in use" in worker.log()
+            assert "Traceback" not in worker.log()
 
 
 @pytest.mark.parametrize(
