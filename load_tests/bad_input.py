@@ -135,7 +135,7 @@ def drained(folder: Path, bootstrap: str, events: int) -> list[dict[str, Any]]:
                 began, cpu_s = time.perf_counter(), harness.cpu_s(harness.workers(process)[0])
                 wanted = Counts(done.events + size, done.letters + bad)
                 harness.wait_until(lambda wanted=wanted: finished(bootstrap, wanted), WAIT_S, f"{name}: {wanted}")
-                row = {
+                row: dict[str, Any] = {
                     "name": name,
                     "events": size,
                     "bad": bad,
