@@ -113,8 +113,12 @@ ROWS: dict[str, Row] = {
     "F10": Row(
         "a rolling restart",
         "a leave, a join, and at most one rebalance more for each; no alert",
-        _faults(
-            "process_faults", "test_a_rolling_restart_costs_one_rebalance_beyond_join_and_leave[F10-rolling-restart]"
+        (
+            *_faults(
+                "process_faults",
+                "test_a_rolling_restart_costs_one_rebalance_beyond_join_and_leave[F10-restart-beside-another]",
+            ),
+            "python -m load_tests.faults F10",
         ),
     ),
     "F11": Row(
