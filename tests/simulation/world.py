@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from stream.epochs import epoch_of
@@ -261,7 +261,7 @@ class World:
             del value[self.random.randrange(len(value)) :]
         else:
             value[self.random.randrange(len(value))] ^= 1 << self.random.randrange(8)
-        self.append(replace(output, value=bytes(value)))
+        self.append(output._replace(value=bytes(value)))
         self.counts["torn"] += 1
 
     def ghost(self, output: Output) -> None:

@@ -106,7 +106,7 @@ def test_names_are_unique_and_every_step_has_a_place_before_and_after():
 
 def test_every_name_stands_in_the_product():
     text = "".join(path.read_text() for path in (ROOT / "stream").glob("*.py") if path.stem != "failpoints")
-    reached = set(re.findall(r'reach\(f?"([^"]+)"\)', text))
+    reached = set(re.findall(r'(?:reach\(|\bplace = )f?"([^"]+)"', text))
     general = {name.partition("{")[0] for name in reached if "{" in name}
     assert general == {"before:", "after:", "send:", "acknowledged:"}
     plain = {name for name in FAILPOINTS if not name.startswith(tuple(general))}
