@@ -9,18 +9,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 
+from detectors.binning import Kind
+from detectors.reference_targets import CATEGORIES_MAX
 from stream.alignment import ahead_edges_max
-from stream.plan import CollectorPlan, ModelPlan, Role
+from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
 
 ROW_BYTES = 4  # int32
-IMPORTS_BYTES = 225_000_000  # interpreter, numpy, the client, numba with LLVM and the kernels
+IMPORTS_BYTES = 155_000_000  # interpreter, numpy, the client, numba and the kernels; LLVM's pages are given back
 REGISTERS_BYTES = 1 << 11  # of one distinct counter
-ID_BYTES = 48  # 12 in a log and 8 in a table that is half empty at best; both grow by doubling
+ID_BYTES = 26  # 12 in a log and 8 in a table that is at most three quarters full; both grow by a quarter
 NUMERIC_BINS = 38 + 20 * 2  # before a reference is known
-CATEGORICAL_BINS = 100
+CATEGORICAL_BINS = CATEGORIES_MAX + 2  # at most: those of the reference, other, unseen
 REFERENCE_TARGET_BYTES = 8_500  # the profile as the detectors and plans read it
-DETECTOR_TARGET_BYTES = 31_000  # tables 20 kB, state 8 kB, what the statistics of its windows need 3 kB
-WINDOW_TARGET_BYTES = 6_000  # the last 8 windows, and starts and shifts of the last 256
+DETECTOR_TARGET_BYTES = 10_000  # tables 2 kB, state 8 kB
+DETECTOR_CATEGORY_BYTES = 2_450  # bets 1.9 kB, state .5 kB
+WINDOW_TARGET_BYTES = 8_000  # what statistics need 2 kB; the last 8 windows, and starts and shifts of the last 256
 OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
 PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
@@ -91,7 +94,7 @@ def estimate(
         ids_bytes=ids_edge * open_edges,
         sample_bytes=partitions * open_edges * sample * SAMPLE_CELL_BYTES,
         references_bytes=targets * REFERENCE_TARGET_BYTES,
-        detectors_bytes=targets * DETECTOR_TARGET_BYTES,
+        detectors_bytes=sum(_detector_bytes(model) for model in plan.models),
         windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),
         buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + changed // max(partitions, 1),
@@ -105,6 +108,12 @@ def ahead_ms_max(plan: CollectorPlan, sources: int) -> int:
     panes = sum(1 + sum(len(segment.values) + 1 for segment in model.segments) for model in plan.models)
     edge_bytes = sum(_edge_bytes(model) for model in plan.models) + panes * PANE_BYTES
     return ahead_edges_max(sources, edge_bytes, panes) * plan.resolution_ms
+
+
+def _detector_bytes(model: ModelPlan) -> int:
+    """Of the segment "all"; missing and invalid values are two shares more, which most targets have in common."""
+    bins = sum(_target_bins(t) + 2 for t in model.targets if t.binning.kind is Kind.CATEGORICAL)
+    return len(model.targets) * DETECTOR_TARGET_BYTES + bins * DETECTOR_CATEGORY_BYTES
 
 
 def _window_bytes(model: ModelPlan) -> int:
@@ -124,12 +133,14 @@ def _segments(model: ModelPlan) -> int:
     return 1 + sum(len(segment.values) + 1 for segment in model.segments)
 
 
+def _target_bins(target: TargetPlan) -> int:
+    binning = target.binning
+    if len(binning.cuts) or binning.labels:
+        return binning.bins
+    return CATEGORICAL_BINS if binning.kind is Kind.CATEGORICAL else NUMERIC_BINS
+
+
 def _bins(model: ModelPlan) -> tuple[int, int]:
     """(bins of all targets, targets with distinct registers)."""
-    bins = tracked = 0
-    for target in model.targets:
-        categorical = target.binning.kind.value == "categorical"
-        known = target.binning.bins if len(target.binning.cuts) or target.binning.labels else 0
-        bins += known or (CATEGORICAL_BINS if categorical else NUMERIC_BINS)
-        tracked += categorical and target.role is not Role.SCORE
-    return bins, tracked
+    tracked = sum(t.binning.kind is Kind.CATEGORICAL and t.role is not Role.SCORE for t in model.targets)
+    return sum(map(_target_bins, model.targets)), tracked
