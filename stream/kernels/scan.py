@@ -268,12 +268,8 @@ def scan_event(
     at = skip_space(at, end)
     if at >= end or (load8(at) != 123 and load8(at) != 91):
         return UNREAD, at
-    depth, keys_seen, whole = 0, 0, WHOLE
-    if load8(at) == 91:
-        whole = WHOLE_ARRAY
-        store_signed(stack, ARRAY)
-    else:
-        store_signed(stack, open_container(0, True, nodes, tag))
+    depth, keys_seen, whole = 0, 0, WHOLE_ARRAY if load8(at) == 91 else WHOLE
+    store_signed(stack, ARRAY if whole == WHOLE_ARRAY else open_container(0, True, nodes, tag))
     fresh = True  # the container has just been opened: it may close at once
     at += 1
     while True:
