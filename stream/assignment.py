@@ -89,6 +89,7 @@ class Slot:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
     error: BaseException | None = None  # why the last snapshot failed
+    waiting: bool = False  # for a reference; whoever fetches it gives up by name
     ahead: bool = False  # held back: too far before the slowest partition
     damaged: bool = False  # the next batch cannot be opened
     hole: int | None = None  # where the log went on after the last seek, if not at the position

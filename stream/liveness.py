@@ -3,7 +3,7 @@
 Asked over connections of its own, not the engine's: a client that hangs must not be the one that says that all is well.
 A worker ends itself only when a connection opened for the question answers, the log has records behind its position, and
 the position has not moved for `stalled_s`; what waits for something known (a blocked output, a slower partition, a
-restore) does not stand still. While no broker answers nothing is judged, and nobody ends.
+reference, a restore) does not stand still. While no broker answers nothing is judged, and nobody ends.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class Liveness:
         if loss:
             await self._worker.reload(slot, LogReplaced(loss))
             return
-        excused = end <= slot.position or slot.lane.blocked or slot.ahead or slot.damaged
+        held = slot.lane.blocked or slot.ahead or slot.damaged or slot.waiting
+        excused = end <= slot.position or held
         stood_s = self._stalls.see((slot.stage, slot.partition), slot.position, now_s, excused=excused)
         if stood_s > self._stalled_s and await self._topics.answers():
             self._worker.engine.stop(

@@ -247,7 +247,9 @@ class Worker:
                 slot.owner.apply(slot.source, [r for r in records if r.offset >= position], chunk.next_offset)
             except MissingReference as missing:
                 slot.flush()
+                slot.waiting = True
                 self.setup.profiles[missing.reference] = await self._fetch_reference(missing.reference)
+                slot.waiting = False
                 continue
             reach("merge.applied")
             slot.flush()
