@@ -9,6 +9,7 @@ import ctypes
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,20 @@ def clean_parts(maps: Iterable[str], name: str) -> Iterator[tuple[int, int]]:
             yield place
 
 
+@cache
+def _compiler_parts() -> tuple[tuple[int, int], ...]:
+    """Where LLVM's code and constants lie; they do not move."""
+    try:
+        return tuple(clean_parts(MAPS.read_text().splitlines(), COMPILER))
+    except OSError:
+        return ()
+
+
 def compiler() -> None:
-    """The pages of LLVM's code that are mapped here; compiling one more kernel would map them again."""
+    """The pages of LLVM that are mapped here; the next kernel that is loaded or compiled maps them again."""
     with suppress(OSError, AttributeError):
         advise = ctypes.CDLL(None, use_errno=True).madvise
         advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-        for address, size in clean_parts(MAPS.read_text().splitlines(), COMPILER):
+        for address, size in _compiler_parts():
             if advise(address, size, MADV_DONTNEED):
                 log.debug("madvise: errno %d", ctypes.get_errno())

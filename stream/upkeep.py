@@ -145,6 +145,7 @@ class Upkeep:
             if not slot.usable or not await self._saved(slot):
                 await self._revive(slot)
         give_back.trim()  # what the blobs took, and the windows and fetches before them
+        give_back.compiler()  # a kernel that only now was needed
 
     async def _saved(self, slot: Slot) -> bool:
         """owners.snapshot, waited for SAVE_PATIENCE_S at most: one that waits for a topic to be mended goes on, the other

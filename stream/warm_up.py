@@ -59,7 +59,7 @@ def sample_lines(plan: CollectorPlan) -> list[bytes]:
             event = {
                 "prediction_id": f"{model.model}-{i % (EVENTS - 5)}",
                 "model": model.model,
-                "version": "1",
+                "version": str(i % 2),  # rows of several panes are put in order by a kernel of its own
                 "timestamp": START.format(i % 60),
                 "features": features,
                 "prediction": i % 2,

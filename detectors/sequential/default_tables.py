@@ -195,6 +195,6 @@ def _tube_tables(target: TargetReference, settings: DetectionSettings, masses: F
     idle = np.concatenate([np.abs(log_h).max(axis=1, initial=0.0) < 1e-9, (np.abs(share_in) < 1e-12).ravel(), [False]])
     weight[idle] = 0.0
     weight /= weight.sum()
-    threshold = settings.budget_ms * settings.cells
+    threshold = float(settings.budget_ms * settings.cells)  # a whole number would compile the kernel once more
     arrays = (share_in, share_out, shares, edges[:, 0], edges[:, 1], weight)
     return threshold, tolerance, target.counts, *(shared(array) for array in arrays)
