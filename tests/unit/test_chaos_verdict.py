@@ -28,10 +28,10 @@ from stream.chunks import Plain, from_plain
 from stream.collector import Collector
 from stream.config import Config, config_from
 from stream.decode import decode
+from stream.epochs import epoch_of, stamp
 from stream.journal import encode_decision
 from stream.merging import PaneRecord
 from stream.monitor import Monitor
-from stream.epochs import epoch_of, stamp
 from stream.panes import EDGE_END, Announcement, decode_record, encode_announcement
 from stream.planning import collector_hash, collector_plan, model_plan, monitor_settings
 from stream.preflight import build_from_file
