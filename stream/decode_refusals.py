@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from stream.columns import I64, Records
 from stream.decode_strict import check_output, envelope, no_features
 from stream.kernels.rows import FEATURES_SEEN, ID_SEEN, PREDICTION_ID, TIMESTAMP, Found, Rows
@@ -37,20 +39,20 @@ def refuser(found: Found, rows: Rows, records: Records, layout: Layout, refused:
     """
     base = records.buffer.ctypes.data
     states, places = found.state[refused].tolist(), found.place[refused].tolist()
-    tokens = found.token[refused, PREDICTION_ID : TIMESTAMP + 1].tolist()
+    tokens = found.token[refused, PREDICTION_ID : TIMESTAMP + 1].reshape(len(refused), -1).tolist()
     starts, times_ms = (records.value_start[refused] + base).tolist(), records.timestamp_ms[refused].tolist()
     outputs = [column for column, output in enumerate(layout.output) if output]
-    tags = rows.tag[refused][:, outputs].tolist()
+    tags = rows.tag[refused[:, None], np.array(outputs, np.int64)].tolist()
 
     def refuse(number: int, value: bytes) -> None:
         state = states[number]
         if state & ~(ID_SEEN | FEATURES_SEEN) != WHOLE:
             _refuse_text(value, state, places[number])
             return
-        start = starts[number]
+        start, token = starts[number], tokens[number]  # of each field: kind, first byte, the one after its last
         fields: list[Any] = [
-            _field(kind, value[first - start : stop - start]) if kind else ABSENT
-            for kind, first, stop in tokens[number]
+            _field(token[i], value[token[i + 1] - start : token[i + 2] - start]) if token[i] else ABSENT
+            for i in range(0, len(token), 3)
         ]
         if fields[0] is ABSENT and state & ID_SEEN:
             fields[0] = None  # the one value that leaves no token

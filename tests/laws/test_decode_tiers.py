@@ -255,7 +255,9 @@ def batch(rng: random.Random, count: int) -> Records:
     records = records_from_lines(
         [record_value(rng) for _ in range(count)], 1000, [rng.choice(RECORD_TIMES) for _ in range(count)]
     )
-    records.value_length[rng.randrange(count)] = rng.choice((-1, 0, 1, int(records.value_length[0])))
+    changed = rng.randrange(count)
+    rest = len(records.buffer) - int(records.value_start[changed])  # framing lets no value reach behind its buffer
+    records.value_length[changed] = min(rng.choice((-1, 0, 1, int(records.value_length[0]))), rest)
     if rng.random() < 0.2:
         records = join_records([records_from_lines([b"{"], 0), records])
     return records
