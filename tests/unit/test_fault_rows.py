@@ -59,7 +59,9 @@ def test_no_parameter_of_the_fault_tests_is_left_out() -> None:
     """What carries a row's number in its id stands in the registry, under that row."""
     found = set()
     for file in sorted((ROOT / "tests" / "faults").glob("test_*.py")):
-        found |= {text for text in texts(file) if isinstance(text, str) and re.fullmatch(r"F\d+-[\w-]*[a-z][\w-]*", text)}
+        found |= {
+            text for text in texts(file) if isinstance(text, str) and re.fullmatch(r"F\d+-[\w-]*[a-z][\w-]*", text)
+        }
     for text in found:
         rows = re.findall(r"F\d+(?=-)", str(text))
         assert any(f"[{text}]" in shown for row in rows for shown in ROWS[row].shown), text
