@@ -244,6 +244,7 @@ class PartitionOwner:
             claimed.losses,
             claimed.log.read_bytes,
             claimed.log.interval_bytes,
+            claimed.log.claims_bytes,
             claimed.log.whole,
         )
 

@@ -211,7 +211,8 @@ class InputLost(ProtocolError):
 @dataclass(frozen=True, slots=True)
 class Restored:
     """Summary of one restore. `corrupt`: records passed over; `attempts`: claims written; `gap`: events lost to retention;
-    `read_bytes` of the state log, from its beginning where `whole`; `interval_bytes`: what one snapshot wrote at most.
+    `read_bytes` of the state log, from its beginning where `whole`; `interval_bytes`: what one snapshot wrote at most;
+    `claims_bytes`: of the claims read, those of owners that died before they had saved anything included.
     """
 
     epoch: int
@@ -227,6 +228,7 @@ class Restored:
     losses: tuple[str, ...] = ()  # what `on_data_loss: reset` passed over, in words
     read_bytes: int = 0
     interval_bytes: int = 0
+    claims_bytes: int = 0
     whole: bool = False
 
 

@@ -64,6 +64,7 @@ class StateLog:
         self._live: dict[bytes, int] = {}  # key -> offset of its value, without those whose last record is a tombstone
         self._sizes: list[tuple[int, int]] = []
         self._highest = 0  # epoch of any value
+        self.claims_bytes = 0
         self.records = 0
         self.foreign = 0  # records of another partition, passed over
         self.damaged = 0  # keys that are none
@@ -108,6 +109,7 @@ class StateLog:
             self._blobs[record.key] = record.value
             return
         if key.kind == "c":
+            self.claims_bytes += record_bytes(record.key, record.value)
             self._claims.setdefault(key.epoch, {}).setdefault(key.writer, written)
         self._manifests.setdefault((key.epoch, key.writer), {}).setdefault(key.sequence, written)
 

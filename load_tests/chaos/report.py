@@ -122,13 +122,15 @@ def report(
 
 RESTORED = re.compile(
     r"(?P<stage>collector|monitor) (?P<partition>\d+): epoch \d+ at .*, (?P<live>\d+) bytes, read (?P<read>\d+)"
-    r"(?P<whole> \(the whole log\))?, an interval (?P<interval>\d+),"
+    r"(?P<whole> \(the whole log\))?, an interval (?P<interval>\d+), claims (?P<claims>\d+),"
 )
 
 
-def allowed_bytes(live: int, interval: int) -> int:
-    """What a restore may read: twice the live state (small ones need not move, FAR_FLOOR_BYTES) and one snapshot's records."""
-    return max(FAR_FACTOR * live, FAR_FLOOR_BYTES) + interval
+def allowed_bytes(live: int, interval: int, claims: int) -> int:
+    """What a restore may read: twice the live state (small ones need not move, FAR_FLOOR_BYTES), one snapshot's records, and
+    the claims: every owner that dies before its first snapshot leaves one, and only a snapshot moves the log's start.
+    """
+    return max(FAR_FACTOR * live, FAR_FLOOR_BYTES) + interval + claims
 
 
 def restores(folder: Path) -> dict[str, Any]:
@@ -136,7 +138,8 @@ def restores(folder: Path) -> dict[str, Any]:
     logs = [path.read_text(errors="replace") for path in sorted(folder.glob("worker-*.log"))]
     found = [match for log in logs for match in RESTORED.finditer(log)]
     bounded = [match for match in found if not match["whole"]]
-    over = [m.group(0) for m in bounded if int(m["read"]) > allowed_bytes(int(m["live"]), int(m["interval"]))]
+    terms = ("live", "interval", "claims")
+    over = [m.group(0) for m in bounded if int(m["read"]) > allowed_bytes(*(int(m[term]) for term in terms))]
     return {
         "n": len(found),
         "whole_log": len(found) - len(bounded),

@@ -23,13 +23,18 @@ def test_a_percentile_is_one_of_the_values(values, share, expected):
 
 def restored(**changes) -> Restored:
     plain = {"epoch": 3, "vector": {"predictions": 7}, "records": 9, "attempts": 1, "corrupt": 0, "blobs": 2}
-    return Restored(**plain | {"live_bytes": 900_000, "decisions": 0, "held": 0, "interval_bytes": 1_000} | changes)
+    return Restored(
+        **plain
+        | {"live_bytes": 900_000, "decisions": 0, "held": 0, "interval_bytes": 1_000, "claims_bytes": 300}
+        | changes
+    )
 
 
 def test_a_restore_that_read_too_much_is_found_in_the_log_that_a_worker_writes(tmp_path, caplog):
     caplog.set_level("INFO")
     owners = Owners(None, None, begin=None, is_transient=None, monitors=1, metrics=Metrics())
-    most = allowed_bytes(900_000, 1_000)
+    most = allowed_bytes(900_000, 1_000, 300)
+    assert most == 1_801_300
     for slot in (Slot("collector", 1, None, None, 1), Slot("monitor", 0, None, None, 1)):
         owners._note_restore(slot, restored(read_bytes=most), 0.1)
         owners._note_restore(slot, restored(read_bytes=most + 1, whole=True), 0.1)
