@@ -51,7 +51,8 @@ def test_wrong_partitions_and_policies_are_named(kafka: Any, prefix: str) -> Non
     kafka.create_topic(config.topics.predictions.name, 2)
     kafka.create_topic(topic_name(prefix, TopicRole.DEAD_LETTERS), 3)
     kafka.create_topic(topic_name(prefix, TopicRole.CONTROL), 1)
-    kafka.create_topic(topic_name(prefix, TopicRole.REFERENCES), 1, {"cleanup.policy": "compact"})
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    kafka.create_topic(topic_name(prefix, TopicRole.REFERENCES), 1, {"cleanup.policy": "compact"} | stamped)
     kafka.create_topic(topic_name(prefix, TopicRole.PANES), 2)
     create_topics(config)
     wrong = {state.role: (state.difference, state.detail) for state in compare_topics(config) if state.difference}
@@ -59,7 +60,8 @@ def test_wrong_partitions_and_policies_are_named(kafka: Any, prefix: str) -> Non
         TopicRole.DEAD_LETTERS: ("partitions", "has 3 partitions, must have 2"),
         TopicRole.CONTROL: (
             "policy",
-            "cleanup.policy is delete, must be compact; min.compaction.lag.ms is 0, must be at least 600000",
+            "cleanup.policy is delete, must be compact; message.timestamp.type is CreateTime, must be LogAppendTime;"
+            " min.compaction.lag.ms is 0, must be at least 600000",
         ),
         TopicRole.REFERENCES: ("policy", "min.compaction.lag.ms is 0, must be at least 600000"),
         TopicRole.PANES: ("policy", "message.timestamp.type is CreateTime, must be LogAppendTime"),
@@ -70,7 +72,8 @@ def test_a_missing_source_does_not_accuse_the_others(kafka: Any, prefix: str) ->
     config = settings_of(kafka, prefix)
     for spec in TOPICS:
         if spec.partitions == "P":
-            kafka.create_topic(topic_name(prefix, spec.role), 4, {"min.compaction.lag.ms": "600000"})
+            settings = {"min.compaction.lag.ms": "600000", "message.timestamp.type": "LogAppendTime"}
+            kafka.create_topic(topic_name(prefix, spec.role), 4, settings)
     states = {state.role: state.difference for state in compare_topics(config)}
     assert states[TopicRole.PREDICTIONS] == "missing"
     assert states[TopicRole.DEAD_LETTERS] is None

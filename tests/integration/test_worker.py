@@ -186,7 +186,7 @@ def test_alerts_and_windows_are_counted_as_they_are_acknowledged():
     from stream.stage import Output
 
     metrics = Metrics()
-    alert = orjson.dumps({"type": "driftline.alert.opened.v1", "data": {"kind": "feature_drift"}})
+    alert = orjson.dumps({"type": "driftline.alert.opened.v1", "data": {"model": "m", "kind": "feature_drift"}})
     for output in (
         Output("windows", b"m", b"{}"),
         Output("alerts", b"m", alert),

@@ -117,14 +117,14 @@ def test_check_config_says_what_does_not_fit_the_reference(config: Path) -> None
 
 
 def test_check_config_refuses_what_needs_more_memory_than_the_budget(config: Path) -> None:
-    config.write_text(GOOD + "memory_budget: 250MB\n")
+    config.write_text(GOOD + "memory_budget: 190MB\n")
     code, _, err = invoke("check-config", "-c", config)
     assert code == ExitCode.PROBLEMS
     assert "monitor.yaml:7:16  memory_budget: about " in err
     assert invoke("check-config", "-c", config, "--rate", "100")[0] == 0
     assert (
         json.loads(invoke("check-config", "-c", config, "--rate", "100", "-o", "json")[1])["estimate"]["total_bytes"]
-        < 250e6
+        < 190e6
     )
 
 

@@ -22,6 +22,8 @@ MEANT = {
     ("stream/commands/dlq.py", "_since_ms"): "--since is a time of the broker's records",
     ("stream/demo.py", "now_ms"): "the demo's events happen now",
     ("stream/letter_desk.py", "_now"): "stamps an audit mark",
+    ("stream/probe.py", "_tls_refusal"): "a certificate's dates are wall times",
+    ("stream/probe.py", "_login_refusal"): "so is a token's",
 }
 
 
