@@ -11,6 +11,7 @@ from stream.config import Config, config_from
 from stream.topics import TOPICS, TopicRole, topic_name
 
 pytestmark = pytest.mark.kafka
+STAMP = "message.timestamp.type is CreateTime, must be LogAppendTime"
 
 
 def settings_of(kafka: Any, prefix: str, **more: Any) -> Config:
@@ -55,16 +56,18 @@ def test_wrong_partitions_and_policies_are_named(kafka: Any, prefix: str) -> Non
     kafka.create_topic(topic_name(prefix, TopicRole.REFERENCES), 1, {"cleanup.policy": "compact"} | stamped)
     kafka.create_topic(topic_name(prefix, TopicRole.PANES), 2)
     create_topics(config)
-    wrong = {state.role: (state.difference, state.detail) for state in compare_topics(config) if state.difference}
+    found = [state for state in compare_topics(config) if state.difference]
+    wrong = {
+        state.role: (state.difference, str(state.detail).partition(": ")[0]) for state in found
+    }  # without the way out
     assert wrong == {
         TopicRole.DEAD_LETTERS: ("partitions", "has 3 partitions, must have 2"),
         TopicRole.CONTROL: (
             "policy",
-            "cleanup.policy is delete, must be compact; message.timestamp.type is CreateTime, must be LogAppendTime;"
-            " min.compaction.lag.ms is 0, must be at least 600000",
+            f"cleanup.policy is delete, must be compact; {STAMP}; min.compaction.lag.ms is 0, must be at least 600000",
         ),
         TopicRole.REFERENCES: ("policy", "min.compaction.lag.ms is 0, must be at least 600000"),
-        TopicRole.PANES: ("policy", "message.timestamp.type is CreateTime, must be LogAppendTime"),
+        TopicRole.PANES: ("policy", STAMP),
     }
 
 
