@@ -485,7 +485,7 @@ class World:
             "race": fault / 4,
             "rebalance": fault / 10,
             "compact": 0.01,
-            "jump": 0.004,
+            "jump": 0.001,
             "end_zombie": fault / 2,
         } | dict(emphasis or {})
         for thing in self.random.choices(list(chances), list(chances.values()), k=steps):
