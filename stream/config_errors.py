@@ -12,7 +12,7 @@ ERROR_CODES: dict[str, str] = {
     "DL-C002": "the file is too large",
     "DL-C003": "the file is not UTF-8 text",
     "DL-C004": "the file is not YAML",
-    "DL-C005": "a key stands twice in one mapping",
+    "DL-C005": "a key stands twice in one mapping, or an anchor in one file",
     "DL-C006": "a YAML tag or merge key that is not read here",
     "DL-C007": "too deep, or too many aliases",
     "DL-C008": "a key that is not text",

@@ -159,6 +159,7 @@ def refuse(code: str, read: str, expected: str, file: str, mark: Any = None) -> 
 def _check_events(text: str, file: str) -> None:
     """Refuses by counting, before any tree is built. Raises ConfigError, MarkedYAMLError."""
     depth = aliases = documents = 0
+    anchors: set[str] = set()
     for event in YAML(typ="safe", pure=True).parse(text):
         if isinstance(event, CollectionStartEvent):
             depth += 1
@@ -182,6 +183,11 @@ def _check_events(text: str, file: str) -> None:
             documents += 1
             if documents > 1:
                 raise refuse("DL-C009", "a second document", "one document", file, event.start_mark)
+        anchor = getattr(event, "anchor", None)
+        if anchor is not None and not isinstance(event, AliasEvent):
+            if anchor in anchors:  # YAML would let the second one win for what follows
+                raise refuse("DL-C005", f"the anchor &{anchor} stands twice", "another name", file, event.start_mark)
+            anchors.add(anchor)
         tag = str(getattr(event, "tag", None))
         if isinstance(event, NodeEvent) and tag not in {"!", "None"}:
             raise refuse("DL-C006", f"the tag {tag}", "plain values, without tags", file, event.start_mark)

@@ -320,6 +320,10 @@ BAD = {
         MODEL.replace("a:1}", 'a:1, security: {key_password: "x${HOME}"}}'),
         "kafka.security.key_password: a secret is one reference and nothing around it | expected: ${NAME} or ${file:PATH} | DL-C016",
     ),
+    "anchor twice": (
+        "a: &a [x]\nb: &a [y]\nc: *a\n",
+        "monitor.yaml:2:4  the anchor &a stands twice | another name | DL-C005",
+    ),
     "aliases": (
         "a: &a [x]\nb: [" + ", ".join(["*a"] * 101) + "]\n",
         "monitor.yaml:2:405  more than 100 aliases | at most 100 aliases | DL-C007",
