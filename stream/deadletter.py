@@ -71,22 +71,6 @@ class Policy:
     redact: tuple[str, ...] = ()
 
 
-def dead_letter_output(
-    reject: Reject,
-    *,
-    topic: str,
-    partition: int,
-    config_hash: str,
-    app_version: str,
-    policy: Policy = Policy(),
-) -> Output:
-    """The record of one event; see letter_writer."""
-    write = letter_writer(
-        topic=topic, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
-    )
-    return write(reject)
-
-
 def letter_writer(
     *, topic: str, partition: int, config_hash: str, app_version: str, policy: Policy = Policy()
 ) -> Callable[[Reject], Output]:

@@ -7,7 +7,7 @@ model, in alert ids: ModelSettings.detection_hash) and of the file (display: Loa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -314,9 +314,10 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
     )
 
 
-def check_names(config: Config, model: str, profile: ReferenceProfile) -> list[tuple[tuple[str | int, ...], str, str]]:
-    """Names in the configuration that this reference does not have: (path, what was read, what was expected)."""
-    known = [target.name for target in profile.targets]
+def check_names(config: Config, model: str, known: Collection[str]) -> list[tuple[tuple[str | int, ...], str, str]]:
+    """Names in the configuration that the reference, with targets `known`, does not have: (path, what was read, what was
+    expected).
+    """
     settings = config.models[model]
     findings: list[tuple[tuple[str | int, ...], str, str]] = []
     for name, target in settings.targets.items():

@@ -18,7 +18,7 @@ from stream.config import Config
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
-from stream.planning import DeclaredTarget, UnknownTargetsError, collector_plan, window_rule
+from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.rights import Use
 from stream.sizing import Estimate, estimate
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
@@ -95,7 +95,10 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             problems.append(_problem(loaded, "DL-C023", where, str(error), "columns that can be watched"))
             continue
         known[model] = _declared(rows)
-        problems += _unknown_names(loaded, model, rows.columns)
+        problems += [
+            _problem(loaded, "DL-C023", path, read, expected)
+            for path, read, expected in check_names(config, model, rows.columns)
+        ]
     size = _estimate(config, known, partitions, events_per_s)
     if size is not None and size.total_bytes > config.memory_budget.bytes:
         read = f"about {size.total_bytes / MB:.0f} MB are needed, memory_budget is {config.memory_budget}"
@@ -153,21 +156,6 @@ def _declared(rows: ReferenceRows) -> tuple[DeclaredTarget, ...]:
         kind = Kind(rows.kinds[name]) if name in rows.kinds else Kind.NUMERIC if numeric else Kind.CATEGORICAL
         found.append(DeclaredTarget(name, Role(rows.roles[name]), kind))
     return tuple(found)
-
-
-def _unknown_names(loaded: LoadedConfig, model: str, columns: Mapping[str, object]) -> list[Problem]:
-    settings = loaded.config.models[model]
-    base: Key = ("models", model)
-    named: list[tuple[Key, str]] = [
-        ((*base, "targets", name), name) for name, target in settings.targets.items() if target.watch
-    ]
-    for index, detector in enumerate(settings.detectors):
-        named += [((*base, "detectors", index, "targets", place), name) for place, name in enumerate(detector.targets)]
-    return [
-        _problem(loaded, "DL-C023", path, f"the reference has no {name}", unknown_name(name, columns))
-        for path, name in named
-        if name not in columns
-    ]
 
 
 def _estimate(

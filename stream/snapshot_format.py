@@ -15,7 +15,7 @@ made for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -235,8 +235,3 @@ def _expect(container: Container, kind: str, version: int, sections: tuple[str, 
 def record_bytes(key: bytes, value: bytes | None) -> int:
     """Size of a record in the log, near enough for the rule about blobs that lie far back."""
     return len(key) + len(value or b"")
-
-
-def blob_pieces(refs: Mapping[str, BlobRef]) -> set[bytes]:
-    """Keys of every chunk that `refs` name."""
-    return {key for ref in refs.values() for key in ref.keys}

@@ -67,6 +67,15 @@ def per_second(lines: list[str]) -> Counter:
     return Counter(line[:19] for line in lines)
 
 
+def work_off(b) -> None:
+    """A worker reads everything, saves it and is stopped: a kill would cost the next one a session of waiting."""
+    with b.worker(free_port()) as worker:
+        worker.until_ready(START_S)
+        b.settle(worker)
+        worker.send(signal.SIGTERM)
+        assert worker.wait(30) == 0
+
+
 @pytest.mark.kafka
 def test_f4_f5_the_broker_is_killed_while_panes_snapshots_and_alerts_are_written_and_stays_away(bench, broker):
     """F4: 1 s and 15 s; F5: SIGKILL in the middle of production. Also the truth of lag_events (F13)."""
@@ -186,11 +195,7 @@ def test_f6_a_topic_made_anew_is_refused_by_name_and_with_reset_gone_on_with(ben
 def test_f7_what_was_deleted_while_we_were_down_is_a_gap_measured_exactly(bench):
     b = bench(partitions=2)
     b.produce(b.events(2_000), compressions=(None,))
-    with b.worker(free_port()) as worker:
-        worker.until_ready(START_S)
-        b.settle(worker)
-        worker.send(signal.SIGTERM)  # a kill would cost the next one a session of waiting
-        assert worker.wait(30) == 0
+    work_off(b)
     position = b.committed()
     b.produce(b.events(3_000), compressions=(None,))
     cut = {0: position[0] + 700, 1: position[1] - 5}  # partition 1 has lost nothing that was not read
@@ -222,11 +227,7 @@ def test_f7_what_was_deleted_while_we_were_down_is_a_gap_measured_exactly(bench)
 def test_f8_an_internal_topic_that_was_made_anew_is_refused_or_goes_on_and_never_hangs(bench, role):
     b = bench(partitions=2)
     b.produce(b.events(1_500), compressions=(None,))
-    with b.worker(free_port()) as worker:
-        worker.until_ready(START_S)
-        b.settle(worker)
-        worker.send(signal.SIGTERM)  # a kill would cost the next one a session of waiting
-        assert worker.wait(30) == 0
+    work_off(b)
     with admin(b) as client:
         client.delete_topics([f"{b.prefix}{role}"])
         until(lambda: f"{b.prefix}{role}" not in client.list_topics())
@@ -247,11 +248,7 @@ def test_f8_an_internal_topic_that_was_made_anew_is_refused_or_goes_on_and_never
 def test_f8_a_state_log_trimmed_behind_a_snapshot_is_refused(bench):
     b = bench(partitions=1)
     b.produce(b.events(1_500), compressions=(None,))
-    with b.worker(free_port()) as worker:
-        worker.until_ready(START_S)
-        b.settle(worker)
-        worker.send(signal.SIGTERM)  # a kill would cost the next one a session of waiting
-        assert worker.wait(30) == 0
+    work_off(b)
     place = TopicPartition(f"{b.prefix}state.collector", 0)
     with admin(b) as client:
         _policy(client, place.topic, "compact,delete")

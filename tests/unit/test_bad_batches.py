@@ -21,7 +21,7 @@ from stream.cli import app
 from stream.config_errors import ConfigError
 from stream.config_loader import load_config
 from stream.damage import PAUSES_S, TRIES, Damage
-from stream.deadletter import dead_letter_output
+from stream.deadletter import letter_writer
 from stream.decode import NATIVE, Layout, decode, decode_strict
 from stream.letters import letter_of, why_not
 from stream.look_alikes import look_alikes
@@ -117,7 +117,7 @@ def test_a_bomb_is_one_dead_letter_and_takes_bounded_memory(bombs: dict[int, byt
         assert columns.offset.tolist() == [8]
         (reject,) = columns.rejects
         assert (reject.offset, reject.code) == (7, "too_large")
-    letter = dead_letter_output(reject, topic="t", partition=0, config_hash="c", app_version="1")
+    letter = letter_writer(topic="t", partition=0, config_hash="c", app_version="1")(reject)
     assert b"offsets 7 to 7" in dict(letter.headers)["dlq.detail"]
     assert len(letter.value or b"") == HEAD_BYTES
 
@@ -205,7 +205,7 @@ def test_b33_a_damaged_batch_does_not_say_where_the_log_goes_on(flip: tuple[int,
 def test_b33_the_beginning_of_a_batch_is_not_published_again_as_an_event(reason: str) -> None:
     piece = refused_batch(1, (1, 4, GOOD_MS), b"\x01" * HEAD_BYTES, (reason, "why"))
     (reject,) = decode(records_of(Chunk("t", 0, (piece,), 0), 1), LAYOUT).rejects
-    output = dead_letter_output(reject, topic="t", partition=0, config_hash="c", app_version="1")
+    output = letter_writer(topic="t", partition=0, config_hash="c", app_version="1")(reject)
     place = {"partition": 0, "offset": 0, "timestamp": 1}
     letter = letter_of(SimpleNamespace(key=output.key, value=output.value, headers=output.headers, **place))
     assert letter is not None

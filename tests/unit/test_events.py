@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from stream.columns import Reject
-from stream.deadletter import REASONS, dead_letter_output
+from stream.deadletter import REASONS, letter_writer
 from stream.decode import NATIVE, Layout, decode, records_from_lines
 from stream.events import AlertEvent, DeadLetterHeaders, PredictionEvent, json_schemas
 from stream.limits import LIMITS, limit
@@ -114,7 +114,7 @@ def rejected(**changes) -> Reject:
 
 
 def output_of(reject: Reject):
-    return dead_letter_output(reject, topic="fraud.scored", partition=3, config_hash="c0ffee", app_version="0.1.0")
+    return letter_writer(topic="fraud.scored", partition=3, config_hash="c0ffee", app_version="0.1.0")(reject)
 
 
 def test_a_dead_letter_is_the_original_with_the_reason_in_headers() -> None:

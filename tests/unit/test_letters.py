@@ -12,7 +12,7 @@ from stream.chunks import Plain, from_plain
 from stream.columns import Records, Reject
 from stream.config import config_from
 from stream.config_errors import ConfigError
-from stream.deadletter import Policy, dead_letter_output, payload_of, redacted
+from stream.deadletter import Policy, letter_writer, payload_of, redacted
 from stream.decode import decode
 from stream.events import DeadLetterHeaders
 from stream.kernels.framing import frame
@@ -50,9 +50,9 @@ FULL = Policy()
 
 
 def output_of(reject: Reject, policy: Policy = FULL):
-    return dead_letter_output(
-        reject, topic="in", partition=3, config_hash="c0ffee", app_version="0.1.0", policy=policy
-    )  # fmt: skip
+    return letter_writer(
+        topic="in", partition=3, config_hash="c0ffee", app_version="0.1.0", policy=policy
+    )(reject)  # fmt: skip
 
 
 def reject(**changes) -> Reject:
