@@ -91,11 +91,11 @@ def read_topic(bootstrap_servers: str, topic: str) -> Iterator[tuple[int, int, b
         consumer.close()
 
 
-def wait_until(condition: object, timeout_s: float, what: str) -> None:
-    """Poll `condition()` ten times a second. Raises TimeoutError that says what did not happen."""
+def wait_until(condition: object, timeout_s: float, what: str, pause_s: float = 0.1) -> None:
+    """Ask `condition()` every `pause_s`. Raises TimeoutError that says what did not happen."""
     assert callable(condition)
     end = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {timeout_s:g} s")
-        time.sleep(0.1)
+        time.sleep(pause_s)
