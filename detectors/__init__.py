@@ -1,33 +1,42 @@
 """Pure statistics: no I/O, no clock, no logging, no Kafka.
 
-Every detector is one file and one line here. A "sequential" one judges windows and remembers (prepare, start, update,
-describe, state_to_sections, state_from_sections); a "distance" is a function of the bins of one window and its reference.
+Every detector is one file and one line here; `detectors.registry` says what a file of each family holds.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
+from detectors.registry import Card, Entry, Family, Reads
+from detectors.registry import card as _card
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What there is under a name. `promise`: its alarms are inside the promise of `false_alarms`."""
-
-    kind: str
-    module: str
-    promise: bool
-
+_DISTANCE, _TEST = Family.DISTANCE, Family.TEST
 
 REGISTRY: dict[str, Entry] = {
-    "default": Entry("sequential", "detectors.sequential.default", promise=True),
-    "psi": Entry("distance", "detectors.distance.psi", promise=False),
-    "kolmogorov_smirnov": Entry("distance", "detectors.distance.kolmogorov_smirnov", promise=False),
-    "jensen_shannon": Entry("distance", "detectors.distance.jensen_shannon", promise=False),
-}
+    "default": Entry(Family.SEQUENTIAL, "detectors.sequential.default", promise=True, always=True, parameters="DetectionSettings"),
+    "psi": Entry(_DISTANCE, "detectors.distance.psi", always=True),
+    "kolmogorov_smirnov": Entry(_DISTANCE, "detectors.distance.kolmogorov_smirnov", Reads.ORDERED, always=True),
+    "jensen_shannon": Entry(_DISTANCE, "detectors.distance.jensen_shannon", always=True),
+    "hellinger": Entry(_DISTANCE, "detectors.distance.hellinger"),
+    "total_variation": Entry(_DISTANCE, "detectors.distance.total_variation"),
+    "l_infinity": Entry(_DISTANCE, "detectors.distance.l_infinity"),
+    "wasserstein": Entry(_DISTANCE, "detectors.distance.wasserstein", Reads.POSITIONS),
+    "energy": Entry(_DISTANCE, "detectors.distance.energy", Reads.POSITIONS),
+    "chi_squared": Entry(_TEST, "detectors.distance.chi_squared"),
+    "g_test": Entry(_TEST, "detectors.distance.g_test"),
+    "kolmogorov_smirnov_test": Entry(_TEST, "detectors.distance.kolmogorov_smirnov_test", Reads.ORDERED),
+}  # fmt: skip
+
+RECORDED = tuple(name for name, entry in REGISTRY.items() if entry.family is _DISTANCE and entry.always)
+"""Distances of every windows record: those that a threshold can be set on."""
 
 
 def load(name: str) -> ModuleType:
     """The module of a registered detector, imported when it is first asked for. Raises KeyError."""
     return import_module(REGISTRY[name].module)
+
+
+def card(name: str) -> Card:
+    """What a registered detector says of itself. Raises KeyError, BadEntry."""
+    return _card(name, REGISTRY[name], load(name))

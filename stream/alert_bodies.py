@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from detectors import RECORDED
 from detectors.binning import Kind as BinKind
-from detectors.distance import DISTANCES
 from detectors.reference import COVERS_BINNINGS, TargetReference
 from detectors.verdict import Level, Verdict
 from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
@@ -63,7 +63,7 @@ def breaches(statistics: Statistics, place: int, name: str, settings: ModelSetti
     for limit in settings.thresholds:
         if limit.targets and name not in limit.targets:
             continue
-        assert limit.type in DISTANCES, limit.type
+        assert limit.type in RECORDED, limit.type
         value = float(getattr(statistics, limit.type)[place])
         if math.isfinite(value) and value > limit.threshold:
             found.append(Breach(limit.type, value, limit.threshold))

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from detectors import REGISTRY
+from detectors import RECORDED
 from stream.config_errors import unknown_name
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section
 from stream.quantities import Duration, Rate, Size, refusal, shown
@@ -30,7 +30,6 @@ TARGETS_MAX = 2000
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")  # Kafka allows 249 characters; the prefix needs some
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+", re.DOTALL)
 
-DISTANCES = tuple(name for name, entry in REGISTRY.items() if entry.kind == "distance")
 AUTO = "auto"
 NATIVE = "native"
 
@@ -75,12 +74,12 @@ Pointer = Annotated[str, Field(max_length=NAME_MAX), BeforeValidator(_pointer)]
 
 
 def _distance(value: Any) -> Any:
-    if isinstance(value, str) and value not in DISTANCES:
-        raise refusal("DL-C013", f"{shown(value)} is not known", unknown_name(value, DISTANCES))
+    if isinstance(value, str) and value not in RECORDED:
+        raise refusal("DL-C013", f"{shown(value)} is not known", unknown_name(value, RECORDED))
     return value
 
 
-DistanceName = Annotated[str, BeforeValidator(_distance), WithJsonSchema({"enum": list(DISTANCES)})]
+DistanceName = Annotated[str, BeforeValidator(_distance), WithJsonSchema({"enum": list(RECORDED)})]
 
 
 class MappingSettings(Section):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from detectors import REGISTRY, load
+from detectors import REGISTRY, card
 from stream.bad_input import rows as bad_input_rows
 from stream.config_errors import ERROR_CODES
 from stream.deadletter import REASONS
@@ -81,11 +81,26 @@ def metrics() -> str:
 
 
 def detectors() -> str:
-    rows = []
-    for name, entry in REGISTRY.items():
-        first = (load(name).__doc__ or "").strip().splitlines()[0]
-        rows.append((f"`{name}`", entry.kind, "inside" if entry.promise else "outside", first))
-    return _markdown(("detector", "kind", "`false_alarms`", "what it is"), rows)
+    cards = [card(name) for name in REGISTRY]
+    rows = [
+        (
+            f"`{x.name}`",
+            x.entry.family,
+            x.entry.reads,
+            "always" if x.entry.always else "by name",
+            "inside" if x.entry.promise else "outside",
+            x.title,
+        )
+        for x in cards
+    ]
+    return _markdown(("detector", "family", "reads", "runs", "`false_alarms`", "what it is"), rows)
+
+
+def catalogue() -> str:
+    rows = [
+        (f"`{x.name}`", x.guarantee, x.cost, x.settings() or "-", x.source) for x in (card(name) for name in REGISTRY)
+    ]
+    return _markdown(("detector", "what holds", "cost", "parameters", "source"), rows)
 
 
 def rights() -> str:
@@ -102,6 +117,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "rights": rights,
     "metrics": metrics,
     "detectors": detectors,
+    "catalogue": catalogue,
 }
 
 

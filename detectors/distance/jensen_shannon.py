@@ -4,17 +4,38 @@ js = sqrt(H(m) - (H(p) + H(q)) / 2) = sqrt((KL(p || m) + KL(q || m)) / 2), m = (
 
 A metric; 0 = equal shares, 1 = nothing in common. Empty bins need no epsilon: 0 log 0 = 0.
 
-Input        counts >= 0, flat, as detectors.distance says
-Output       F64[t] in [0, 1]; NaN where either side has no event
-Accuracy     exact on the bins; without any drift about sqrt((bins - 1)(1/n + 1/m) / (8 ln 2)), n and m the events of both sides
-Source       [1] Lin 1991, IEEE Trans. Inf. Theory 37, eq. 4.1; the root is a metric: Endres, Schindelin 2003
+Reads      all bins; Output F64[t] in [0, 1]; NaN where either side has no event
+Guarantee  a metric; putting values into bins never raises it, on categories it is exact; without any drift about
+           sqrt((bins - 1)(1/n + 1/m) / (8 ln 2)), n and m the events of both sides
+Cost       O(bins), about .6 ms a window of 200 targets
+Source     [1] Lin 1991, IEEE Trans. Inf. Theory 37, eq. 4.1; the root is a metric: Endres, Schindelin 2003
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 
+from detectors.distance.bins import Measure, ReferenceBins, Traits, WindowBins
 from detectors.distance.ragged import F64, I64, shares, totals
+from detectors.parameters import Base
+
+TRAITS = Traits(symmetric=True, upper=1.0)
+
+
+@dataclass(frozen=True)
+class Parameters(Base):
+    """None."""
+
+
+def prepare(reference: ReferenceBins, _: Parameters) -> Measure:
+    return partial(_measure, reference)
+
+
+def _measure(reference: ReferenceBins, window: WindowBins) -> F64:
+    return jensen_shannon(reference.counts, window.counts, reference.start)
 
 
 def jensen_shannon(reference: F64 | I64, counts: I64, start: I64) -> F64:

@@ -6,26 +6,50 @@ The usual reading (0.1 = some change, 0.25 = much) is of ten groups. Over the so
 alone would give (bins - 1)(1/n + 1/m). So the ordered bins are put together into at most ten groups of about a tenth
 of the reference each, and what stands apart (missing, invalid, each category) stays a group of its own.
 
-Parameters   EPSILON_COUNT: added to every group's count, so that an empty group has a finite share: half an event, the
-             Jeffreys prior of a proportion
-Input        counts >= 0, flat, as detectors.distance says
-Output       F64[t] >= 0; NaN where either side has no event
-Accuracy     exact on the groups; without any drift about (groups - 1)(1/n + 1/m), n and m the events of both sides
-Source       [1] Siddiqi 2006, Credit Risk Scorecards, ch. 6; its chance level: Yurdakul 2018, eq. 3.5
+An empty group must have a finite share: half an event, the Jeffreys prior of a proportion, is added to every group's count
+(`epsilon_count`; it is part of the definition: two near-equal samples are at .05 or at 7 with another).
+
+Reads      all bins; Output F64[t] >= 0; NaN where either side has no event
+Guarantee  exact on the groups; without any drift about (groups - 1)(1/n + 1/m), n and m the events of both sides
+Cost       O(bins), about .4 ms a window of 200 targets
+Source     [1] Siddiqi 2006, Credit Risk Scorecards, ch. 6; its chance level: Yurdakul 2018, eq. 3.5
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.distance.bins import Measure, ReferenceBins, Traits, WindowBins
 from detectors.distance.ragged import F64, I64, totals
+from detectors.parameters import Base, number, whole
 
 EPSILON_COUNT = 0.5
 GROUPS = 10
+TRAITS = Traits(symmetric=False, upper=np.inf)
 
 
-def population_groups(reference: F64 | I64, ordered: NDArray[np.bool_], start: I64) -> tuple[I64, I64]:
+@dataclass(frozen=True)
+class Parameters(Base):
+    groups: int = whole(GROUPS, 2, 100, "of ordered bins, of about equal mass in the reference")
+    epsilon_count: float = number(EPSILON_COUNT, 1e-9, 10.0, "events added to every group")
+
+
+def prepare(reference: ReferenceBins, parameters: Parameters) -> Measure:
+    groups = population_groups(reference.counts, reference.ordered, reference.start, parameters.groups)
+    return partial(_measure, reference.counts, groups, parameters.epsilon_count)
+
+
+def _measure(reference: F64, groups: tuple[I64, I64], epsilon_count: float, window: WindowBins) -> F64:
+    return psi(reference, window.counts, *groups, epsilon_count)
+
+
+def population_groups(
+    reference: F64 | I64, ordered: NDArray[np.bool_], start: I64, groups: int = GROUPS
+) -> tuple[I64, I64]:
     """Group of every bin, numbered through all targets, and where each target's groups start.
 
     Input reference counts [n], ordered bool[n] (a bin that may be put together with its neighbour), start I64[t+1].
@@ -43,7 +67,7 @@ def population_groups(reference: F64 | I64, ordered: NDArray[np.bool_], start: I
             decile = -1
             if ordered[position]:
                 middle = before + 0.5 * float(reference[position])
-                decile = min(GROUPS - 1, int(GROUPS * middle / ordered_total)) if ordered_total > 0 else 0
+                decile = min(groups - 1, int(groups * middle / ordered_total)) if ordered_total > 0 else 0
                 before += float(reference[position])
             if decile < 0 or decile != last:
                 index += 1
@@ -53,14 +77,14 @@ def population_groups(reference: F64 | I64, ordered: NDArray[np.bool_], start: I
     return group, group_start
 
 
-def psi(reference: F64 | I64, counts: I64, group: I64, group_start: I64) -> F64:
+def psi(reference: F64 | I64, counts: I64, group: I64, group_start: I64, epsilon_count: float = EPSILON_COUNT) -> F64:
     """PSI of every target. Input reference and window counts [n], groups as `population_groups` gives them. O(n)."""
     size = int(group_start[-1])
     p = np.bincount(group, np.asarray(reference, np.float64), size)[:size]
     q = np.bincount(group, np.asarray(counts, np.float64), size)[:size]
     width = np.diff(group_start)
     total_p, total_q = totals(p, group_start), totals(q, group_start)
-    share_p = (p + EPSILON_COUNT) / np.repeat(total_p + EPSILON_COUNT * width, width)
-    share_q = (q + EPSILON_COUNT) / np.repeat(total_q + EPSILON_COUNT * width, width)
+    share_p = (p + epsilon_count) / np.repeat(total_p + epsilon_count * width, width)
+    share_q = (q + epsilon_count) / np.repeat(total_q + epsilon_count * width, width)
     distance = totals((share_q - share_p) * np.log(share_q / share_p), group_start)
     return np.where((total_p > 0) & (total_q > 0), distance, np.nan)

@@ -1,4 +1,4 @@
-"""Sums over the parts of a flat array, empty parts included."""
+"""Sums, maxima and shares over the parts of a flat array, empty parts included."""
 
 from __future__ import annotations
 
@@ -21,3 +21,14 @@ def shares(counts: NDArray[np.float64] | NDArray[np.int64], start: I64) -> F64:
     total = totals(counts, start)
     total = np.where(total > 0, total, np.nan)
     return np.asarray(counts, np.float64) / np.repeat(total, np.diff(start))
+
+
+def largest(values: F64, start: I64) -> F64:
+    """Maximum of values[start[i]:start[i+1]] for every i; NaN for an empty part. Output F64[t]. O(n)."""
+    found = np.maximum.reduceat(np.append(values, -np.inf), start[:-1]) if len(start) > 1 else np.zeros(0)
+    return np.where(start[:-1] == start[1:], np.nan, found)
+
+
+def smallest(values: F64, start: I64) -> F64:
+    """Minimum of each part, as `largest` its maximum."""
+    return -largest(-values, start)
