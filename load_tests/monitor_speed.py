@@ -17,6 +17,7 @@ from detectors.reference import ReferenceProfile, WindowRule
 from detectors.reference_build import build_reference
 from stream.monitor import ModelSettings, Monitor, MonitorSettings, PaneRecord
 from stream.panes import INPUTS, Marker, Pane
+from stream.registers import Registers
 
 RESOLUTION_MS = 1000
 EVENTS = 500
@@ -62,7 +63,7 @@ def panes(profile: ReferenceProfile, partition: int, edge_ms: int, events: int) 
         missing=zero,
         invalid=zero,
         out_of_range=zero,
-        distinct=np.zeros((len(width), 0), np.uint8),
+        distinct=Registers.none(),
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from detectors.sketches.distinct import REGISTERS
 from stream import container
+from stream.columns import U8
 from stream.dedup import IdSet
-from stream.pane_state import COUNT_MAX, PaneState, PlanTables
-from stream.panes import dense, smallest, sparse
+from stream.pane_state import PaneState, PlanTables, count_dtype
+from stream.panes import dense, smallest, sparse, sparse_from
 from stream.plan import OTHER
 from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack
 
@@ -78,7 +81,7 @@ def encode_edge(state: EdgeState) -> bytes:
         "tally": smallest(np.concatenate([none, *(p.tally.reshape(-1) for p in panes)])),
         "sums": np.concatenate([np.empty(0), *(p.sums.reshape(-1) for p in panes)]),
         "extremes": np.concatenate([np.empty(0), *(p.extremes.reshape(-1) for p in panes)]),
-        **sparse("registers", np.concatenate([none, *(p.registers.reshape(-1) for p in panes)])),
+        **_sparse_registers(p.all_registers().reshape(-1) for p in panes),
     }
     samples = [p.sample for p in panes if p.sample is not None]
     if samples:
@@ -91,6 +94,36 @@ def encode_edge(state: EdgeState) -> bytes:
         packed = [pack(own) for own in texts]
         sections |= {name: np.concatenate([own[name] for own in packed]) for name in SECTIONS}
     return container.encode(KIND, VERSION, header, sections)
+
+
+def _sparse_registers(parts: Iterable[U8]) -> dict[str, Any]:
+    """The section of all registers, end to end, as `sparse` makes it; one pane's are made at a time, few of them not zero."""
+    places, values, first = [np.empty(0, np.int64)], [np.empty(0, np.uint8)], 0
+    for part in parts:
+        here = np.flatnonzero(part)
+        places.append(here + first)
+        values.append(part[here])
+        first += len(part)
+    at, found = np.concatenate(places), np.concatenate(values)
+    return sparse_from("registers", at, found, first)
+
+
+def _register_parts(sections: container.Sections, lengths: Sequence[int]) -> Iterator[U8]:
+    """Inverse: one pane's after the other, U8[length]. Raises Malformed."""
+    values, at = sections["registers"], sections.get("registers_at")
+    bounds = np.cumsum([0, *lengths])
+    if at is None:
+        flat = dense("registers", sections, int(bounds[-1]), np.uint8)
+        yield from (flat[first:stop] for first, stop in pairwise(bounds))
+        return
+    if len(at) != len(values) or (len(at) and int(at.max()) >= bounds[-1]) or (at[1:] <= at[:-1]).any():
+        raise container.Malformed(f"{KIND}: places of registers beyond {bounds[-1]}, or not ascending")
+    within = np.searchsorted(at, bounds)
+    for place, length in enumerate(lengths):
+        part = np.zeros(length, np.uint8)
+        mine = slice(within[place], within[place + 1])
+        part[at[mine].astype(np.int64) - bounds[place]] = values[mine]
+        yield part
 
 
 class _Reader:
@@ -122,21 +155,17 @@ def decode_edge(data: bytes, tables_of: Callable[[str], PlanTables]) -> EdgeStat
         panes[-1][0].events = events
         if version != OTHER:
             state.versions.setdefault(model, set()).add(version)
-    sections = dict(stored.sections)
-    for name, length in (
-        ("bins", sum(pane.bins.size for pane, _ in panes)),
-        ("registers", sum(pane.registers.size for pane, _ in panes)),
-    ):
-        sections[name] = dense(name, stored.sections, length)
-    reader = _Reader(sections)
+    bins = dense("bins", stored.sections, sum(pane.bins.size for pane, _ in panes))
+    reader = _Reader(dict(stored.sections) | {"bins": bins})
+    registers = _register_parts(stored.sections, [REGISTERS * len(pane.register_row) for pane, _ in panes])
     texts = iter(stored.header.get("texts", ()))
-    for pane, rows in panes:
-        counts = np.int64 if pane.events > COUNT_MAX else np.int32
+    for (pane, rows), own in zip(panes, registers, strict=True):
+        counts = count_dtype(pane.events)
         pane.bins = reader.take("bins", pane.bins.shape, counts)
         pane.tally = reader.take("tally", pane.tally.shape, counts)
         pane.sums = reader.take("sums", pane.sums.shape, np.float64)
         pane.extremes = reader.take("extremes", pane.extremes.shape, np.float64)
-        pane.registers = reader.take("registers", pane.registers.shape, np.uint8)
+        pane.restore_registers(own.reshape(-1, REGISTERS))
         if rows >= 0:
             cells = (rows, len(pane.tables.names))
             pane.sample = (

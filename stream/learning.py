@@ -25,6 +25,7 @@ from stream.tally import Sections, Tally
 from stream.windows import Window
 
 VERSION = 1
+LEARNER_VERSION = 2  # 1: a row of registers for every target
 CUTS_SHARE = 0.15  # of N chooses the cuts (default-detector.md, 1)
 CUTS_EVENTS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
 WINDOWS_MIN = 400  # ranks of windows are the yardstick: 1 in 400 is the rarest that a window can be
@@ -138,7 +139,7 @@ class Learner:
         sections: Sections = {}
         if self.rows is not None:
             header["rows"], sections = self.rows.to_sections("rows.")
-        blobs = {name: container.encode("learner", VERSION, header, sections)}
+        blobs = {name: container.encode("learner", LEARNER_VERSION, header, sections)}
         for index in range(self._saved, len(self.windows)):
             blobs[f"{name}/{index:06d}"] = _encode_window(self.windows[index])
         self._saved = len(self.windows)
@@ -153,7 +154,7 @@ class Learner:
         cls, settings: ModelSettings, name: str, blobs: Mapping[str, bytes], profile: ReferenceProfile | None
     ) -> Learner:
         """Inverse of `blobs`, from all live blobs."""
-        saved = container.decode(blobs[name]).expect("learner", (VERSION,))
+        saved = container.decode(blobs[name]).expect("learner", (1, LEARNER_VERSION))
         learner = cls(settings, saved.header["events"], profile=profile)
         if saved.header["rows"] is not None:
             learner.rows = Tally.from_sections(saved.header["rows"], saved.sections, "rows.")

@@ -108,6 +108,7 @@ class Merger:
         self.low_ms = self.largest_ms = EDGE_MIN
         self.holes: list[Hole] = []
         self._given_ms = EDGE_MIN
+        self._plans: dict[str, str] = {}  # of the last marker that had others: nearly all say the same
         self._dirty: set[tuple[int, int]] = set()
         self._saved: set[str] = set()  # names of live blobs
 
@@ -135,7 +136,9 @@ class Merger:
         source.marked_ms, source.idle = body.edge_ms, body.idle
         self.largest_ms = max(self.largest_ms, body.largest_ms)
         counters = body.counters | {LOST_PANES: source.lost_panes} if source.lost_panes else body.counters
-        source.markers.append(Marked(body.edge_ms, body.plans, counters))
+        if body.plans != self._plans:
+            self._plans = body.plans
+        source.markers.append(Marked(body.edge_ms, self._plans, counters))
         low_ms = min(each.marked_ms for each in self.sources)
         moved = low_ms > self.low_ms
         self.low_ms = low_ms

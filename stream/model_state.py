@@ -22,7 +22,8 @@ VERSIONS_FOLLOWED_MAX = limit(
     "versions_followed_max", 100, "versions of a model whose outputs are judged at a time; the others are recorded"
 )
 VERSION = 1
-GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 12
+WINDOW_VERSION = 2  # 1: a row of registers for every target
+GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 13
 SERIES_NAME_SLASHES = 3  # model/<digest>/series/<digest>; detectors follow after another one
 
 
@@ -130,7 +131,7 @@ class ModelState:
                 head, parts = tally.to_sections(f"{index}.")
                 heads.append([list(group), head])
                 sections |= parts
-            data = container.encode("window", VERSION, {"groups": heads}, sections)
+            data = container.encode("window", WINDOW_VERSION, {"groups": heads}, sections)
             blobs[f"{self._name}/open/{first // GROUPS_PER_BLOB:04d}"] = data
         return blobs
 
@@ -145,7 +146,7 @@ class ModelState:
         self.book.load(header["incidents"])
         self.groups = {}
         for name in (name for name in own if name.startswith(f"{self._name}/open/")):
-            saved = container.decode(own[name]).expect("window", (VERSION,))
+            saved = container.decode(own[name]).expect("window", (1, WINDOW_VERSION))
             for index, (group, head) in enumerate(saved.header["groups"]):
                 self.groups[Group(*group)] = Tally.from_sections(head, saved.sections, f"{index}.")
         learnt = [data for name, data in own.items() if name.startswith(f"{self._name}/learnt/")]

@@ -1,6 +1,7 @@
 """One open pane: the arrays of one (model, version, segment) over one edge, allocated on first touch.
 
-Memory: 4 bytes a bin, 44 a target, and 2 KiB of distinct registers per categorical target of segment "all".
+Memory: 2 bytes a bin and 38 a target, while no count can exceed 65,535 (then 4 and 44, later 8 and 56), and 2 KiB of distinct
+registers for each categorical target of segment "all" that had a value without a bin of its own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from detectors.sketches.distinct import REGISTER_BITS, REGISTERS
 from detectors.sketches.sample import bottom
 from stream.columns import F64, I32, I64, U8, U32, U64
 from stream.kernels import accumulate as kernel
-from stream.kernels.accumulate import accumulate
+from stream.kernels.accumulate import ASKED_FOR, NO_ROW, accumulate, register
 from stream.panes import Pane, Sample
 from stream.plan import ALL, ModelPlan
+from stream.registers import OwnBins, Registers, shared_codes
 from stream.sample_texts import Texts, TextsOf, carried, entered
 
-COUNT_MAX = np.iinfo(np.int32).max
+COUNT_DTYPES = (np.uint16, np.int32, np.int64)  # narrowest first: no count exceeds a pane's events
 PYTHON_BYTES = 1_500  # objects around the arrays of one pane, measured with tracemalloc
 TEXT_BYTES = 150  # of a text's dictionary entry, its key and its object
 
@@ -65,10 +67,12 @@ class PlanTables:
         "cuts",
         "keys",
         "names",
+        "own",
         "plan",
         "rank",
         "scale",
         "shape",
+        "shared",
         "tracked",
     )
 
@@ -80,6 +84,7 @@ class PlanTables:
         cuts: list[F64] = [np.empty(0)]
         keys: list[U64] = [np.empty(0, np.uint64)]
         codes: list[I32] = [np.empty(0, np.int32)]
+        shared: list[U8] = [np.empty(0, np.uint8)]
         cut = key = first = tracked = 0
         for i, target in enumerate(plan.targets):
             binning = target.binning
@@ -96,6 +101,7 @@ class PlanTables:
                 shape[i] = (target.column, kernel.CATEGORICAL, key, key + len(binning.key), first, tracked)
                 keys.append(binning.key)
                 codes.append(binning.code)
+                shared.append(shared_codes(binning.code, binning.bins))
                 key += len(binning.key)
                 tracked += 1
             first += binning.bins
@@ -104,17 +110,26 @@ class PlanTables:
         self.cuts: F64 = np.concatenate(cuts)
         self.keys: U64 = np.concatenate(keys)
         self.codes: I32 = np.concatenate(codes)
+        self.shared: U8 = np.concatenate(shared)
         self.bin_start: I64 = np.append(shape[:, kernel.FIRST_BIN], first)
         self.tracked: I64 = np.flatnonzero(shape[:, kernel.REGISTER_ROW] >= 0) if tracked else np.empty(0, np.int64)
+        self.own = self._own_bins()
         columns = [target.column for target in plan.targets] + [segment.column for segment in plan.segments]
         self.column_max = max(columns, default=-1)
         self.rank = segment_ranks(plan)
         self.category_columns = _category_columns(plan)
 
+    def _own_bins(self) -> OwnBins:
+        of_target = self.shape[self.tracked]
+        keys = of_target[:, kernel.TABLE_STOP] - of_target[:, kernel.TABLE_START]
+        own = self.shared == 0
+        first, row = (np.repeat(of_target[:, column], keys)[own] for column in (kernel.FIRST_BIN, kernel.REGISTER_ROW))
+        return OwnBins(self.keys[own], first + self.codes[own], row, len(self.tracked))
+
     @property
     def nbytes(self) -> int:
-        arrays = (self.shape, self.scale, self.cuts, self.keys, self.codes, self.bin_start)
-        return sum(array.nbytes for array in arrays) + 100 * len(self.names)
+        arrays = (self.shape, self.scale, self.cuts, self.keys, self.codes, self.shared, self.bin_start)
+        return sum(array.nbytes for array in arrays) + self.own.nbytes + 100 * len(self.names)
 
 
 def _category_columns(plan: ModelPlan) -> frozenset[int]:
@@ -170,14 +185,24 @@ def _check(plan: ModelPlan, index: int) -> None:
         raise PlanInvalidError(f"plan of model {plan.model!r}: target {target.name!r} {problem}")
 
 
+def count_dtype(events: int) -> type[np.integer[Any]]:
+    """The narrowest integers that the counts of so many events fit."""
+    return next(dtype for dtype in COUNT_DTYPES if events <= np.iinfo(dtype).max)
+
+
 class PaneState:
-    """Statistics of one open pane. Everything is counted in log order; nothing else may write the arrays."""
+    """Statistics of one open pane. Everything is counted in log order; nothing else may write the arrays.
+
+    registers U8[k, REGISTERS] are those of the tracked targets whose `register_row` I32[tracked] names one: they lack values
+    that have a bin of their own. `register_row` is I32[0] in a segment, where no distinct values are counted.
+    """
 
     __slots__ = (
         "bins",
         "events",
         "extremes",
         "model",
+        "register_row",
         "registers",
         "sample",
         "segment",
@@ -195,12 +220,13 @@ class PaneState:
         self.version = version
         self.segment = segment
         self.events = 0
-        self.bins: NDArray[Any] = np.zeros(int(tables.bin_start[-1]), np.int32)
-        self.tally: NDArray[Any] = np.zeros((targets, 3), np.int32)
+        self.bins: NDArray[Any] = np.zeros(int(tables.bin_start[-1]), COUNT_DTYPES[0])
+        self.tally: NDArray[Any] = np.zeros((targets, 3), COUNT_DTYPES[0])
         self.sums: F64 = np.zeros((targets, 2))
         self.extremes: F64 = np.tile(np.array([np.inf, -np.inf]), (targets, 1))
         tracked = len(tables.tracked) if segment == ALL else 0
-        self.registers: U8 = np.zeros((tracked, REGISTERS), np.uint8)
+        self.register_row: I32 = np.full(tracked, NO_ROW, np.int32)
+        self.registers: U8 = np.empty((0, REGISTERS), np.uint8)
         self.sample: tuple[U64, U32, U64, U8] | None = None
         self.texts: Texts = {}  # of the sample's TEXT cells; may hold more than the sample carries
         if tables.plan.sample_rows and segment == ALL:
@@ -213,15 +239,48 @@ class PaneState:
         """Count `rows` (ascending) of the chunk."""
         tables = self.tables
         self.events += len(rows)
-        if self.events > COUNT_MAX and self.bins.dtype == np.int32:
-            self.bins, self.tally = self.bins.astype(np.int64), self.tally.astype(np.int64)
-        accumulate(
+        counts = count_dtype(self.events)
+        if self.bins.dtype != counts:
+            self.bins, self.tally = self.bins.astype(counts), self.tally.astype(counts)
+        asking = accumulate(
             rows, chunk.number, chunk.category, chunk.tag,
-            tables.shape, tables.scale, tables.cuts, tables.keys, tables.codes,
-            self.bins, self.tally, self.sums, self.extremes, self.registers, REGISTER_BITS,
+            tables.shape, tables.scale, tables.cuts, tables.keys, tables.codes, tables.shared,
+            self.bins, self.tally, self.sums, self.extremes, self.register_row, self.registers, REGISTER_BITS,
         )  # fmt: skip
+        if asking:
+            self._register(rows, chunk)
         if self.sample is not None:
             self._keep(rows, chunk)
+
+    def _register(self, rows: I64, chunk: Chunk) -> None:
+        """Give registers to the targets that ask for them, and enter what `rows` hold."""
+        tables = self.tables
+        asking = np.flatnonzero(self.register_row == ASKED_FOR)
+        had = len(self.registers)
+        self.registers = np.concatenate([self.registers, np.zeros((len(asking), REGISTERS), np.uint8)])
+        self.register_row[asking] = np.arange(had, had + len(asking))
+        register(
+            rows, chunk.category, chunk.tag, tables.shape, tables.keys, tables.codes, tables.shared,
+            tables.tracked[asking], self.register_row, self.registers, REGISTER_BITS,
+        )  # fmt: skip
+
+    def all_registers(self) -> U8:
+        """U8[tracked, REGISTERS] of all values, in a segment U8[0, REGISTERS]. Not kept: 2 KiB a tracked target."""
+        if not len(self.register_row):
+            return np.empty((0, REGISTERS), np.uint8)
+        found = self.tables.own.registers(self.bins)
+        held = np.flatnonzero(self.register_row >= 0)
+        found[held] = np.maximum(found[held], self.registers[self.register_row[held]])
+        return found
+
+    def restore_registers(self, registers: U8) -> None:
+        """Inverse of `all_registers`, once the bins are there: rows only where these do not say it all."""
+        if not len(self.register_row):
+            return
+        held = np.flatnonzero((registers != self.tables.own.registers(self.bins)).any(axis=1))
+        self.register_row[:] = NO_ROW
+        self.register_row[held] = np.arange(len(held))
+        self.registers = registers[held]
 
     def _keep(self, rows: I64, chunk: Chunk) -> None:
         """Bottom-k of what was kept and `rows`; in canonical order, so that batching does not show."""
@@ -245,10 +304,9 @@ class PaneState:
     def to_pane(self, partition: int, edge_ms: int) -> Pane:
         """The pane as it is sent."""
         tables = self.tables
-        targets = len(tables.names)
-        distinct = np.zeros((targets, REGISTERS if len(self.registers) else 0), np.uint8)
-        if len(self.registers):
-            distinct[tables.tracked] = self.registers
+        distinct = Registers.none()
+        if len(self.register_row):
+            distinct = Registers.of(tables.tracked, self.all_registers())
         tally = self.tally.astype(np.int64)
         sample = None
         if self.sample is not None:
@@ -279,7 +337,7 @@ class PaneState:
 
     @property
     def nbytes(self) -> int:
-        arrays = [self.bins, self.tally, self.sums, self.extremes, self.registers]
+        arrays = [self.bins, self.tally, self.sums, self.extremes, self.register_row, self.registers]
         if self.sample is not None:
             arrays += self.sample
         texts = sum(TEXT_BYTES + len(text) for text in self.texts.values())

@@ -7,7 +7,7 @@ registers are written sparse (places and values) where that is shorter; decoding
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from stream import container
 from stream.columns import F64, I64, U8, U64
 from stream.limits import NAME_BYTES_MAX
+from stream.registers import Registers
 from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack, wanted
 
 
@@ -41,7 +42,7 @@ class Pane:
     bins       I64, flat: target i's bins at [bin_start[i], bin_start[i+1])       bin_start I64[t+1]
     sums       F64[t, 2]: ordered sums of (x - centre) and (x - centre)^2          extremes F64[t, 2]: minimum, maximum (NaN = none)
     missing, invalid, out_of_range   I64[t]; a categorical target's sums and extremes are 0 and NaN
-    distinct   U8[t, registers] for categorical targets of segment "all", else U8[t, 0]
+    distinct   of the categorical targets of segment "all"
     `last_block` says that the pane is complete with this record; `events` is the pane's, in every block.
     """
 
@@ -63,7 +64,7 @@ class Pane:
     missing: I64
     invalid: I64
     out_of_range: I64
-    distinct: U8
+    distinct: Registers
     sample: Sample | None = None
 
 
@@ -216,7 +217,7 @@ def merge_blocks(blocks: Sequence[Pane]) -> Pane:
         missing=np.concatenate([block.missing for block in blocks]),
         invalid=np.concatenate([block.invalid for block in blocks]),
         out_of_range=np.concatenate([block.out_of_range for block in blocks]),
-        distinct=_stack_distinct([block.distinct for block in blocks]),
+        distinct=Registers.joined([block.distinct for block in blocks], [len(block.names) for block in blocks]),
         sample=sample,
     )
 
@@ -240,7 +241,7 @@ def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
     rows = 0 if pane.sample is None else len(pane.sample.hash)
     texts = _text_bytes(pane)
     targets = len(pane.names)
-    largest = targets * (HEADER_BYTES_PER_TARGET + 4 * NAME_BYTES_MAX + pane.distinct.shape[1] + rows * 9)
+    largest = targets * (HEADER_BYTES_PER_TARGET + 4 * NAME_BYTES_MAX + pane.distinct.width + rows * 9)
     if (
         rows * 8 + largest + sum(texts) + 8 * len(pane.bins) <= BODY_BYTES_MAX
         and max(map(len, pane.names), default=0) <= NAME_BYTES_MAX
@@ -251,7 +252,7 @@ def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
     first = 0
     used = base = rows * 8
     for i, name in enumerate(pane.names):
-        size = HEADER_BYTES_PER_TARGET + 4 * len(name) + 8 * int(width[i]) + pane.distinct.shape[1] + rows * 9
+        size = HEADER_BYTES_PER_TARGET + 4 * len(name) + 8 * int(width[i]) + pane.distinct.width + rows * 9
         size += texts[i]
         if base + size > BODY_BYTES_MAX:
             raise PaneTooLargeError(
@@ -276,16 +277,15 @@ def _text_bytes(pane: Pane) -> list[int]:
 
 def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
     bins = pane.bins[pane.bin_start[first] : pane.bin_start[stop]]
-    distinct = pane.distinct[first:stop]
-    tracked = np.flatnonzero(distinct.any(axis=1))
+    distinct = pane.distinct.between(first, stop)
     tally = np.stack([pane.missing[first:stop], pane.invalid[first:stop], pane.out_of_range[first:stop]], axis=1)
     header = _identity_fields(pane) | {
         "events": pane.events,
         "names": list(pane.names[first:stop]),
         "first_target": pane.first_target + first,
         "last_block": last,
-        "registers": distinct.shape[1],
-        "tracked": tracked.tolist(),
+        "registers": distinct.width,
+        "tracked": distinct.targets.tolist(),
     }
     sections: dict[str, NDArray[Any]] = {
         "width": smallest(np.diff(pane.bin_start[first : stop + 1])),
@@ -293,7 +293,7 @@ def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
         "extremes": pane.extremes[first:stop],
         "tally": smallest(tally),
         **sparse("bins", bins),
-        **sparse("distinct", distinct[tracked].reshape(-1)),
+        **sparse("distinct", distinct.rows.reshape(-1)),
     }
     if pane.sample is not None:
         sections["sample_hash"] = pane.sample.hash
@@ -310,10 +310,10 @@ def _decode_pane(record: container.Container) -> Pane:
     width = sections["width"].astype(np.int64)
     tally = sections["tally"].astype(np.int64)
     bin_start = _starts(width)
-    targets, registers = len(width), header.pop("registers")
-    tracked = header.pop("tracked")
-    distinct = np.zeros((targets, registers), np.uint8)
-    distinct[tracked] = dense("distinct", sections, len(tracked) * registers).reshape(len(tracked), registers)
+    registers, tracked = header.pop("registers"), np.array(header.pop("tracked"), np.int64)
+    if len(tracked) and (tracked[0] < 0 or tracked[-1] >= len(width) or (np.diff(tracked) <= 0).any()):
+        raise container.Malformed(f"pane: {tracked.tolist()} are no ascending places of {len(width)} targets")
+    rows = dense("distinct", sections, len(tracked) * registers, np.uint8)
     sample = None
     if "sample_hash" in sections:
         texts: Texts = {}
@@ -332,7 +332,7 @@ def _decode_pane(record: container.Container) -> Pane:
         missing=tally[:, 0],
         invalid=tally[:, 1],
         out_of_range=tally[:, 2],
-        distinct=distinct,
+        distinct=Registers(tracked, rows.reshape(len(tracked), registers)),
         sample=sample,
     )
 
@@ -348,24 +348,32 @@ def smallest(values: NDArray[Any]) -> NDArray[Any]:
 
 def sparse(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """`values` flat, or the non-zero ones with their places when that is shorter."""
-    dense = smallest(values)
     places = np.flatnonzero(values)
-    at = smallest(places)
-    if len(places) * (at.itemsize + dense.itemsize) < dense.nbytes:
-        return {name: dense[places], name + "_at": at}
-    return {name: dense}
+    return sparse_from(name, places, values[places], len(values))
 
 
-def dense(name: str, sections: container.Sections, length: int) -> I64:
-    """What `sparse` was given, as int64. Raises Malformed."""
+def sparse_from(name: str, places: I64, values: NDArray[Any], length: int) -> dict[str, NDArray[Any]]:
+    """The same, of `length` numbers that are zero but for `values` at `places`."""
+    at, some = smallest(places), smallest(values)
+    if len(at) * (at.itemsize + some.itemsize) < length * some.itemsize:
+        return {name: some, name + "_at": at}
+    flat = np.zeros(length, some.dtype)
+    flat[places] = some
+    return {name: flat}
+
+
+def dense(
+    name: str, sections: Mapping[str, NDArray[Any]], length: int, dtype: type[np.generic] = np.int64
+) -> NDArray[Any]:
+    """What `sparse` was given. Raises Malformed."""
     values, at = sections[name], sections.get(name + "_at")
     if at is None:
         if len(values) != length:
             raise container.Malformed(f"pane: {len(values)} {name}, expected {length}")
-        return values.astype(np.int64)
+        return values.astype(dtype)
     if len(at) != len(values) or (len(at) and int(at.max()) >= length):
         raise container.Malformed(f"pane: places of {name} beyond {length}")
-    dense = np.zeros(length, np.int64)
+    dense = np.zeros(length, dtype)
     dense[at] = values
     return dense
 
@@ -374,11 +382,3 @@ def _starts(width: I64) -> I64:
     starts = np.zeros(len(width) + 1, np.int64)
     np.cumsum(width, out=starts[1:])
     return starts
-
-
-def _stack_distinct(parts: Sequence[U8]) -> U8:
-    """Blocks without any tracked target may come without registers."""
-    registers = max(part.shape[1] for part in parts)
-    return np.concatenate(
-        [part if part.shape[1] == registers else np.zeros((len(part), registers), np.uint8) for part in parts]
-    )

@@ -28,6 +28,8 @@ from stream.window_statistics import Lens, Statistics
 from stream.windows import Window
 
 VERSION = 1
+SERIES_VERSION = 2  # 1: a row of registers for every target
+SERIES_VERSIONS = (1, SERIES_VERSION)
 NEVER = -(1 << 62)
 RECENT_WINDOWS = 8  # what "now" means in an alert: the counts of at most so many windows of the excursion
 HISTORY_WINDOWS = (
@@ -208,7 +210,7 @@ class Series:
             if tally is not None:
                 header[part], parts = tally.to_sections(f"{part}.")
                 sections |= parts
-        blobs = {name: container.encode("series", VERSION, header, sections)}
+        blobs = {name: container.encode("series", SERIES_VERSION, header, sections)}
         for first in range(0, len(self.states), TARGETS_PER_BLOB):
             heads: list[dict[str, Any]] = []
             arrays: Sections = {}
@@ -230,12 +232,12 @@ class Series:
     @staticmethod
     def key_of(data: bytes) -> tuple[SeriesKey, tuple[str, ...]]:
         """Key and targets of a saved series: what has to be known before it can be built and loaded."""
-        header = container.decode(data).expect("series", (VERSION,)).header
+        header = container.decode(data).expect("series", SERIES_VERSIONS).header
         return SeriesKey(*header["key"]), tuple(header["names"])
 
     def load(self, data: bytes, detectors: Sequence[bytes]) -> None:
         """Become what `blobs` saved, of a series with this key and these targets; `detectors` in any order."""
-        saved = container.decode(data).expect("series", (VERSION,))
+        saved = container.decode(data).expect("series", SERIES_VERSIONS)
         header, sections = saved.header, saved.sections
         for part in _PARTS:
             setattr(self, part, sections[part].copy())

@@ -1,7 +1,8 @@
 """Tally: the mergeable statistics of all targets of one plan, over any number of panes.
 
 Adding is exact for counts; float sums are added in the order in which `add` is called, which is (edge, partition): so the
-same panes give the same bits, however they arrived. Memory: 8 bytes a bin, about 20 KB per 30 numeric targets.
+same panes give the same bits, however they arrived. Memory: 8 bytes a bin, about 20 KB per 30 numeric targets; 2 KiB for
+each categorical target of segment "all".
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.columns import F64, I64, U8
-from stream.panes import Pane, Sample, merge_blocks, smallest
+from stream.columns import F64, I64
+from stream.panes import Pane, Sample, dense, merge_blocks, smallest, sparse
+from stream.registers import Registers
 from stream.sample_texts import SECTIONS, carried, pack, unpack
 
 Sections = dict[str, NDArray[Any]]
@@ -31,7 +33,7 @@ class Tally:
 
     counts        I64, flat: target i's bins, then missing, then invalid, at [start[i], start[i+1])      start I64[t+1]
     sums          F64[t, 2]: of (x - centre) and (x - centre)^2        extremes F64[t, 2]: minimum, maximum; NaN = no value
-    out_of_range  I64[t]                                              distinct U8[t, registers] or U8[t, 0]
+    out_of_range  I64[t]                                              distinct of the targets that have any
     sample        the rows with the smallest hashes, only of plans that sample
     """
 
@@ -42,7 +44,7 @@ class Tally:
     sums: F64
     extremes: F64
     out_of_range: I64
-    distinct: U8
+    distinct: Registers
     sample: Sample | None = None
 
     @classmethod
@@ -51,7 +53,7 @@ class Tally:
         return _of_pane(merge_blocks(sorted(blocks, key=lambda block: block.first_target)))
 
     def copy(self) -> Tally:
-        """A Tally of its own; `start` is shared and never written."""
+        """A Tally of its own; `start` and `distinct` are shared and never written."""
         return Tally(
             self.names,
             self.events,
@@ -60,7 +62,7 @@ class Tally:
             self.sums.copy(),
             self.extremes.copy(),
             self.out_of_range.copy(),
-            self.distinct.copy(),
+            self.distinct,
             self.sample,
         )
 
@@ -76,7 +78,7 @@ class Tally:
         np.fmin(self.extremes[:, 0], other.extremes[:, 0], out=self.extremes[:, 0])
         np.fmax(self.extremes[:, 1], other.extremes[:, 1], out=self.extremes[:, 1])
         self.out_of_range += other.out_of_range
-        self.distinct = self._wider(other)
+        self.distinct = self.distinct.union(other.distinct)
         if other.sample is not None:
             self.sample = other.sample if self.sample is None else merged_sample(self.sample, other.sample, sample_rows)
 
@@ -93,16 +95,15 @@ class Tally:
         start = np.concatenate(([0], np.cumsum(width))).astype(np.int64)
         places = np.arange(int(start[-1])) + np.repeat(self.start[targets] - start[:-1], width)
         names = tuple(self.names[target] for target in targets)
-        distinct = self.distinct[targets]
         counts = self.counts[places].astype(np.int64, copy=False)
         return Tally(
             names, self.events, start, counts, self.sums[targets], self.extremes[targets],
-            self.out_of_range[targets], distinct,
+            self.out_of_range[targets], self.distinct.select(targets),
         )  # fmt: skip
 
     def remembered(self) -> Tally:
         """For `select` later, nothing else: without distinct counts, and with counts of 32 bits where they fit."""
-        return replace(self, counts=smallest(self.counts), distinct=self.distinct[:, :0].copy(), sample=None)
+        return replace(self, counts=smallest(self.counts), distinct=Registers.none(), sample=None)
 
     def counts_of(self, target: int) -> I64:
         """I64[bins + 2]: bins, missing, invalid. A view."""
@@ -113,7 +114,7 @@ class Tally:
         tally = self.copy()
         tally.events = 0
         tally.reset(np.ones(len(self.names), np.bool_))
-        tally.distinct[:] = 0
+        tally.distinct = Registers.none()
         tally.sample = None
         return tally
 
@@ -125,7 +126,7 @@ class Tally:
             f"{prefix}sums": self.sums,
             f"{prefix}extremes": self.extremes,
             f"{prefix}out_of_range": self.out_of_range,
-            f"{prefix}distinct": self.distinct,
+            **sparse(f"{prefix}distinct", self.distinct.rows.reshape(-1)),
         }
         if self.sample is not None:
             sections |= {
@@ -134,32 +135,38 @@ class Tally:
                 f"{prefix}sample.tag": self.sample.tag,
                 **{f"{prefix}sample.{name}": part for name, part in pack(self.sample.texts).items()},
             }
-        return {"names": list(self.names), "events": self.events}, sections
+        header = {
+            "names": list(self.names),
+            "events": self.events,
+            "registers": self.distinct.width,
+            "tracked": self.distinct.targets.tolist(),
+        }
+        return header, sections
 
     @classmethod
     def from_sections(cls, header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]], prefix: str) -> Tally:
-        """Inverse of `to_sections`; arrays are copied, so that they can be added to."""
+        """Inverse of `to_sections`; arrays are copied, so that they can be added to. Raises Malformed.
+
+        The first version had no "tracked" and a row of registers for every target.
+        """
         sample = None
         if f"{prefix}sample.hash" in sections:
             texts = unpack(*(sections[f"{prefix}sample.{part}"] for part in SECTIONS))
             hashes, cell, tag = (sections[f"{prefix}sample.{part}"].copy() for part in ("hash", "cell", "tag"))
             sample = Sample(hashes, cell, tag, texts)
-        start, counts, sums, extremes, out_of_range, distinct = (
-            sections[prefix + name].copy()
-            for name in ("start", "counts", "sums", "extremes", "out_of_range", "distinct")
+        start, counts, sums, extremes, out_of_range = (
+            sections[prefix + name].copy() for name in ("start", "counts", "sums", "extremes", "out_of_range")
         )
         names = tuple(header["names"])
+        if "tracked" in header:
+            tracked, width = np.array(header["tracked"], np.int64), header["registers"]
+            rows = dense(f"{prefix}distinct", sections, len(tracked) * width, np.uint8)
+            distinct = Registers(tracked, rows.reshape(len(tracked), width))
+        else:
+            distinct = Registers.of(np.arange(len(names)), sections[f"{prefix}distinct"])
         return cls(
             names, header["events"], start, counts.astype(np.int64), sums, extremes, out_of_range, distinct, sample
         )
-
-    def _wider(self, other: Tally) -> U8:
-        """Registers of both: a pane without any (a segment's, a model without categories) adds nothing."""
-        if other.distinct.shape[1] == 0:
-            return self.distinct
-        if self.distinct.shape[1] == 0:
-            return other.distinct.copy()
-        return np.maximum(self.distinct, other.distinct)
 
 
 def pooled(tallies: Sequence[Tally]) -> Tally:
@@ -196,6 +203,6 @@ def _of_pane(pane: Pane) -> Tally:
         pane.sums.astype(np.float64),
         pane.extremes.astype(np.float64),
         pane.out_of_range.astype(np.int64),
-        pane.distinct.copy(),
+        pane.distinct,
         pane.sample,
     )

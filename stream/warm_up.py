@@ -8,18 +8,21 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
 import orjson
 from numba.np import linalg
 
-from detectors.binning import Kind
+from detectors.binning import Binning, Kind
 from detectors.reference import ReferenceProfile
 from detectors.sequential import default
 from stream import give_back
+from stream.columns import Tag
 from stream.decode import decode
 from stream.kernels.framing import frame, records_from_lines
 from stream.merging import PaneRecord
+from stream.pane_state import COUNT_DTYPES, Chunk, PaneState, PlanTables
 from stream.panes import EDGE_END, decode_record
-from stream.plan import Role
+from stream.plan import ALL, ModelPlan, Role, TargetPlan
 from stream.stage import Decision
 from stream.topics import TopicRole
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from stream.collector import Collector
     from stream.mapping import Layout
     from stream.monitor import Monitor
-    from stream.plan import CollectorPlan, ModelPlan
+    from stream.plan import CollectorPlan
 
 # one record: length 9, no attributes, deltas 0, key null, value "{}", no headers
 ONE_RECORD = bytes([16, 0, 0, 0, 1, 4, 0x7B, 0x7D, 0])
@@ -90,6 +93,7 @@ def warm_up(
             log_append=False,
             start_offset=0,
         )
+    count_widths()
     columns = decode(records_from_lines(sample_lines(plan)), layout)
     collector.apply(TopicRole.PREDICTIONS.value, replace(columns, record_time_ms=columns.event_time_ms))
     collector.decide(Decision(1, "tick", {TopicRole.PREDICTIONS.value: columns.next_offset}, {"until_ms": EDGE_END}))
@@ -102,6 +106,37 @@ def warm_up(
     del columns, sent, records
     give_back.compiler()
     give_back.trim()
+
+
+def count_widths() -> None:
+    """Counting with 16 and with 32 bits, numbers and categories with registers: whatever plans the worker begins with.
+
+    Panes of 2^31 events are left to be compiled when there is one.
+    """
+    none, no_keys, no_codes = np.empty(0), np.empty(0, np.uint64), np.empty(0, np.int32)
+    binnings = (
+        Binning(Kind.NUMERIC, none, (0, 0), 0.0, 0.0, 0.0, no_keys, no_codes, ()),
+        Binning(Kind.CATEGORICAL, none, (0, 0), 0.0, 0.0, 0.0, no_keys, no_codes, ("__other__", "__unseen__")),
+    )
+    targets = tuple(TargetPlan(str(i), Role.FEATURE, i, binning) for i, binning in enumerate(binnings))
+    tables = PlanTables(ModelPlan("warm-up", "", targets))
+    cell = np.zeros((1, 2), np.uint64)
+    chunk = Chunk(
+        number=cell.view(np.float64),
+        cell=cell,
+        category=cell,
+        tag=np.array([[Tag.NUMBER, Tag.TEXT]], np.uint8),
+        id_high=np.zeros(1, np.uint64),
+        id_low=np.zeros(1, np.uint32),
+        model=np.zeros(1, np.int32),
+        version=np.zeros(1, np.uint64),
+        version_names={},
+        texts_of=lambda row: {row: ""},
+    )
+    for events in (0, np.iinfo(COUNT_DTYPES[0]).max):
+        pane = PaneState(tables, "warm-up", "", ALL)
+        pane.events = int(events)
+        pane.count(np.zeros(1, np.int64), chunk)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import orjson
 
 from detectors.sketches.distinct import estimate
@@ -151,15 +150,15 @@ def _targets(recorded: Recorded) -> dict[str, Any]:
     tally = recorded.tally
     named = columns(recorded.statistics)
     counts, start = tally.counts.tolist(), tally.start.tolist()
-    tracked = np.count_nonzero(tally.distinct, axis=1).tolist()
+    distinct = tally.distinct.by_target()
     bodies: dict[str, Any] = {}
     for place, name in enumerate(tally.names):
         body: dict[str, Any] = {statistic: values[place] for statistic, values in named.items()}
         body["bins"] = counts[start[place] : start[place + 1] - APART]
         if name in recorded.labels:
             body["labels"] = recorded.labels[name]
-        if tracked[place]:
-            body["distinct"] = round(estimate(tally.distinct[place]), 1)
+        if place in distinct:
+            body["distinct"] = round(estimate(distinct[place]), 1)
         if recorded.verdicts is not None:
             verdict = recorded.verdicts[place]
             body["evidence"] = {"rank": evidence(verdict.rank_log10), "tube": evidence(verdict.tube_log10)}

@@ -18,6 +18,7 @@ from detectors.verdict import Change, Level, Verdict
 from stream.events import AlertEvent
 from stream.monitor import MissingReference, ModelSettings, Monitor, MonitorSettings, PaneRecord
 from stream.panes import INPUTS, Announcement, Marker, Pane
+from stream.registers import Registers
 
 __all__ = ["Announcement", "Marker", "MissingReference", "Monitor", "Pane", "PaneRecord", "replace"]
 
@@ -85,7 +86,7 @@ def pane(partition, edge, events, profile, *, shifted=0.0, version="1", segment=
         reference="" if profile is None else profile.id, events=events, names=tuple(t.name for t in targets), first_target=0,
         last_block=True, bin_start=start, bins=np.array(bins, np.int64), sums=np.array(sums, float).reshape(-1, 2),
         extremes=np.array(extremes, float).reshape(-1, 2), missing=zero, invalid=zero, out_of_range=zero,
-        distinct=np.zeros((len(targets), 0), np.uint8),
+        distinct=Registers.none(),
     )  # fmt: skip
 
 

@@ -24,12 +24,18 @@ RANK_MAX = 64 - REGISTER_BITS + 1
 
 def add(registers: U8, hashes: U64) -> None:
     """Count hashes (xxh3-64 or as good) into registers U8[REGISTERS], in place. The compiled twin is kernels.accumulate."""
+    place, rank = place_and_rank(hashes)
+    np.maximum.at(registers, place, rank)
+
+
+def place_and_rank(hashes: U64) -> tuple[NDArray[np.int64], U8]:
+    """Which register each hash counts in, and with what."""
     place = (hashes >> np.uint64(64 - REGISTER_BITS)).astype(np.int64)
     rest = hashes << np.uint64(REGISTER_BITS)
     rank = np.ones(len(hashes), np.uint8)
     for step in range(1, RANK_MAX):
         rank += (rest >> np.uint64(64 - step)) == 0  # the first `step` bits are all zero
-    np.maximum.at(registers, place, rank)
+    return place, rank
 
 
 def merge(into: U8, other: U8) -> None:

@@ -2,6 +2,9 @@
 
 Each target is one pass over the rows, in log order, value by value into the carried accumulators: so how the log was cut
 into chunks cannot change a bit of a sum.
+
+A value with a bin of its own says by its count that it was there, so only the others are entered into registers; and a
+target has registers once it had such a value. A kernel cannot allocate: it asks, and `register` enters what it had to leave.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202, PLR0917 - the compiler infers the types; the docstrings state them
@@ -20,6 +23,8 @@ NUMERIC, CATEGORICAL, UNBINNED = 0, 1, 2
 # Columns of `scale` and `tally`.
 CENTRE, LOW, HIGH = range(3)
 MISSING, INVALID, OUT_OF_RANGE = range(3)
+# What stands in `register_row` instead of a row of `registers`.
+NO_ROW, ASKED_FOR = -1, -2
 BLOCK = 64  # values that descend the search together; the buffers stay in the first cache
 # Columns.tag, as plain numbers for the compiler.
 TAG_MISSING, TAG_NUMBER, TAG_TEXT, TAG_BOOL, TAG_INVALID = range(5)
@@ -84,8 +89,12 @@ def _numeric(rows, number, tag, column, scale, cuts, bins, tally, sums, extremes
 
 
 @njit(nogil=True)
-def _categorical(rows, category, tag, column, keys, codes, bins, tally, registers, register_bits, values, place):
+def _categorical(
+    rows, category, tag, column, keys, codes, shared, bins, tally, registers, register_bits, values, place
+):
+    """Returns whether any value had no bin of its own. Those are entered into `registers`, if it has any length."""
     unseen = len(bins) - 1
+    apart = False
     for first in range(0, len(rows), BLOCK):
         count = 0
         for i in range(first, min(first + BLOCK, len(rows))):
@@ -103,11 +112,14 @@ def _categorical(rows, category, tag, column, keys, codes, bins, tally, register
             found = np.int64(place[i]) - 1
             if found >= 0 and keys[found] == values[i]:
                 bins[codes[found]] += 1
+                if not shared[found]:
+                    continue
             else:
                 bins[unseen] += 1
-        if len(registers):
-            for i in range(count):
+            apart = True
+            if len(registers):
                 _register(registers, register_bits, values[i])
+    return apart
 
 
 @njit(nogil=True, inline="always")
@@ -135,19 +147,23 @@ def _unbinned(rows, tag, column, tally):
 
 @njit(nogil=True)
 def accumulate(
-    rows, number, category, tag, shape, scale, cuts, keys, codes, bins, tally, sums, extremes, registers, register_bits
-):
-    """Count `rows` (I64, ascending) of one chunk into one pane.
+    rows, number, category, tag, shape, scale, cuts, keys, codes, shared,
+    bins, tally, sums, extremes, register_row, registers, register_bits,
+):  # fmt: skip
+    """Count `rows` (I64, ascending) of one chunk into one pane. Returns how many targets ask for a row of registers.
 
     number F64[n, c], category U64[n, c], tag U8[n, c]   the chunk's cells: float bits; category hashes; Tag
     shape I64[t, 6], scale F64[t, 3]                     targets: see the constants above; column -1 is not counted
-    cuts F64, keys U64, codes I32                        tables of all targets, [TABLE_START:TABLE_STOP] is a target's
-    bins I32 or I64, tally same[t, 3], sums F64[t, 2], extremes F64[t, 2] (+inf, -inf when empty), registers U8[k, 2^bits] (or [0, any])
+    cuts F64; keys U64, codes I32, shared U8             tables of all targets, [TABLE_START:TABLE_STOP] is a target's;
+                                                         shared: 1 where the code is not this key's alone
+    bins U16, I32 or I64, tally same[t, 3], sums F64[t, 2], extremes F64[t, 2] (+inf, -inf when empty)
+    register_row I32[tracked] (or [0])                   REGISTER_ROW -> row of registers U8[k, 2^bits], NO_ROW or ASKED_FOR
     """
     numbers = np.empty(BLOCK, np.float64)
     hashes = np.empty(BLOCK, np.uint64)
     place = np.empty(BLOCK, np.uint32)
-    untracked = np.empty(0, np.uint8)
+    none = np.empty(0, np.uint8)
+    asking = 0
     for t in range(len(shape)):
         column, kind, start, stop = shape[t, COLUMN], shape[t, TARGET_KIND], shape[t, TABLE_START], shape[t, TABLE_STOP]
         if column < 0:
@@ -158,9 +174,32 @@ def accumulate(
             table = cuts[start:stop]
             _numeric(rows, number, tag, column, scale[t], table, mine, tally[t], sums[t], extremes[t], numbers, place)
         elif kind == CATEGORICAL:
-            known, code = keys[start:stop], codes[start:stop]
-            row = shape[t, REGISTER_ROW]
-            chosen = untracked if row < 0 or len(registers) == 0 else registers[row]
-            _categorical(rows, category, tag, column, known, code, mine, tally[t], chosen, register_bits, hashes, place)
+            known, code, others = keys[start:stop], codes[start:stop], shared[start:stop]
+            at = shape[t, REGISTER_ROW]
+            row = np.int64(register_row[at]) if len(register_row) else NO_ROW
+            chosen = none if row < 0 else registers[row]
+            apart = _categorical(
+                rows, category, tag, column, known, code, others, mine, tally[t], chosen, register_bits, hashes, place
+            )
+            if apart and row < 0 and len(register_row):
+                register_row[at] = ASKED_FOR
+                asking += 1
         else:
             _unbinned(rows, tag, column, tally[t])
+    return asking
+
+
+@njit(nogil=True)
+def register(rows, category, tag, shape, keys, codes, shared, targets, register_row, registers, register_bits):
+    """Enter what `accumulate` left, of the same rows, for `targets` (I64) that have got a row since: nothing is counted."""
+    hashes = np.empty(BLOCK, np.uint64)
+    place = np.empty(BLOCK, np.uint32)
+    for t in targets:
+        start, stop = shape[t, TABLE_START], shape[t, TABLE_STOP]
+        known, code, others = keys[start:stop], codes[start:stop], shared[start:stop]
+        spare = np.zeros(code.max() + 2 if len(code) else 1, np.int32)
+        own = registers[register_row[shape[t, REGISTER_ROW]]]
+        _categorical(
+            rows, category, tag, shape[t, COLUMN], known, code, others, spare, np.zeros(3, np.int32), own,
+            register_bits, hashes, place,
+        )  # fmt: skip

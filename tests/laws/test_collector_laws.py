@@ -451,11 +451,10 @@ def say(outputs: list[Output]) -> list[Any]:
 
 
 def plain(pane: Pane) -> Any:
-    targets = []
+    targets, distinct_rows = [], pane.distinct.by_target()
     for i in range(len(pane.names)):
         low, high = (None if math.isnan(x) else x for x in pane.extremes[i].tolist())
-        registers = pane.distinct[i].tobytes()
-        kept = registers if pane.distinct.shape[1] and any(registers) else b""
+        kept = distinct_rows[i].tobytes() if i in distinct_rows else b""
         bins = pane.bins[pane.bin_start[i] : pane.bin_start[i + 1]].tolist()
         counts = [int(x[i]) for x in (pane.missing, pane.invalid, pane.out_of_range)]
         targets.append((bins, pane.sums[i].tolist(), low, high, *counts, kept))

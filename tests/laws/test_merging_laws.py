@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from stream import container
 from stream.merging import Merger, PaneRecord, UnknownSourceError
 from stream.panes import EDGE_END, INPUTS, Announcement, Marker, Pane, decode_record, encode_pane
+from stream.registers import Registers
 
 SOURCES = 3
 RESOLUTION = 10
@@ -23,7 +24,7 @@ def pane(partition, edge, events, *, version="1", plan="p", segment="all", offse
         events=events, names=("x", "y"), first_target=0, last_block=True,
         bin_start=np.array([0, 2, 5]), bins=np.array([events, 0, 0, 1, 2]), sums=np.full((2, 2), events * offset),
         extremes=np.array([[float(events), events + 1.0], [np.nan, np.nan]]), missing=np.array([1, 0]),
-        invalid=np.array([0, 2]), out_of_range=np.array([0, 1]), distinct=np.zeros((2, 0), np.uint8),
+        invalid=np.array([0, 2]), out_of_range=np.array([0, 1]), distinct=Registers.none(),
     )  # fmt: skip
 
 

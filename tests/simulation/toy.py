@@ -13,6 +13,7 @@ import orjson
 
 from stream.merging import Merger, PaneRecord
 from stream.panes import EDGE_MIN, INPUTS, Marker, Pane, encode_marker, encode_pane
+from stream.registers import Registers
 from stream.stage import Decision, Output
 
 BINS = 8
@@ -125,7 +126,7 @@ class ToyCollector:
             zero,
             zero,
             zero,
-            np.zeros((1, 0), np.uint8),
+            Registers.none(),
         )
 
     def decide(self, decision: Decision) -> None:

@@ -14,7 +14,7 @@ from stream import container
 from stream.collector import Collector, LayoutMismatchError
 from stream.collector_state import ResolutionChangedError
 from stream.columns import Columns, Records, Tag
-from stream.pane_state import COUNT_MAX, PlanInvalidError
+from stream.pane_state import COUNT_DTYPES, PlanInvalidError, count_dtype
 from stream.panes import EDGE_END, EDGE_MIN, Marker, Pane, decode_record
 from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
 from stream.plan_book import UnknownPlanError
@@ -183,7 +183,7 @@ def test_bools_and_numbers_are_categories_by_their_text_and_no_numbers() -> None
     assert isinstance(pane, Pane)
     assert pane.bins.tolist() == [0, 0, 0, 0, 1, 1, 0, 2]
     assert (pane.invalid.tolist(), pane.missing.tolist()) == ([3, 0], [1, 0])
-    assert np.count_nonzero(pane.distinct[1]) == 4
+    assert np.count_nonzero(pane.distinct.by_target()[1]) == 4
 
 
 def test_versions_beyond_the_limit_are_counted_together() -> None:
@@ -207,7 +207,7 @@ def test_segments_come_in_the_order_of_the_plan_and_add_up() -> None:
     assert [(p.segment, p.events) for p in panes] == [
         ("all", 4), ("country=FR", 1), ("country=DE", 1), ("country=__other__", 2)
     ]  # fmt: skip
-    assert [p.distinct.shape[1] for p in panes] == [2048, 0, 0, 0]
+    assert [p.distinct.width for p in panes] == [2048, 0, 0, 0]
 
 
 def test_a_plan_is_in_force_from_the_first_edge_that_no_pane_has_reached() -> None:
@@ -258,19 +258,26 @@ def test_a_restored_plan_reads_the_columns_of_the_running_layout() -> None:
     ]  # not read, not missing
 
 
-def test_counts_beyond_32_bits_are_exact() -> None:
+@pytest.mark.parametrize("narrow", [0, 1])
+def test_counts_beyond_16_and_32_bits_are_exact(narrow: int) -> None:
+    most = np.iinfo(COUNT_DTYPES[narrow]).max
     state = collector()
     state.apply("predictions", events([10, 20]))
     pane = next(iter(state.edges[0].panes.values()))
-    pane.events = COUNT_MAX
-    pane.bins[1] = COUNT_MAX
+    pane.bins, pane.tally = (counts.astype(COUNT_DTYPES[narrow]) for counts in (pane.bins, pane.tally))
+    pane.events = pane.bins[1] = pane.tally[0, 0] = most
+    before = collector()
+    before.load(state.full_blobs())
+    kept = next(iter(before.edges[0].panes.values()))
+    assert kept.bins.dtype == kept.tally.dtype == count_dtype(most) == COUNT_DTYPES[narrow]
     state.apply("predictions", events([30, 40], first=2))
     again = collector()
     again.load(state.full_blobs())
     assert again.full_blobs() == state.full_blobs()
     tick(again, EDGE_END)
     closed = next(p for p in sent(again) if isinstance(p, Pane))
-    assert closed.events == closed.bins[1] == COUNT_MAX + 2
+    assert closed.events == closed.bins[1] == most + 2
+    assert closed.missing[0] == most
 
 
 def test_thousands_of_edges_in_one_chunk_stay_within_bounds() -> None:

@@ -19,6 +19,7 @@ from stream import learning
 from stream.columns import Tag
 from stream.panes import Pane, Sample
 from stream.reference_records import ReferenceLog
+from stream.registers import Registers
 from stream.upkeep import Upkeep
 from stream.windows import Window
 
@@ -51,7 +52,7 @@ def sampling_pane(edge, events=100):
         partition=0, edge_ms=edge, model=kit.MODEL, version="1", segment="all", plan="learning", reference="",
         events=events, names=NAMES, first_target=0, last_block=True, bin_start=np.zeros(3, np.int64),
         bins=np.empty(0, np.int64), sums=np.zeros((2, 2)), extremes=np.full((2, 2), np.nan), missing=zero, invalid=zero,
-        out_of_range=zero, distinct=np.zeros((2, 0), np.uint8),
+        out_of_range=zero, distinct=Registers.none(),
         sample=Sample(hashes, x.view(np.uint64), np.full((events, 2), Tag.NUMBER, np.uint8)),
     )  # fmt: skip
 

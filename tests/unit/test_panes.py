@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stream import container, panes
 from stream.panes import Announcement, BlockMismatchError, Marker, Pane, PaneTooLargeError, Sample
+from stream.registers import Registers
 
 
 def make(targets: int, width: int, registers: int, rows: int | None, seed: int, scale: int = 300) -> Pane:
@@ -35,7 +36,7 @@ def make(targets: int, width: int, registers: int, rows: int | None, seed: int, 
         bin_start=start, bins=bins, sums=g.normal(size=(targets, 2)),
         extremes=np.where(g.random((targets, 2)) < 0.2, np.nan, g.normal(size=(targets, 2))),
         missing=g.integers(0, scale, targets), invalid=g.integers(0, scale, targets),
-        out_of_range=g.integers(0, scale, targets), distinct=distinct, sample=sample,
+        out_of_range=g.integers(0, scale, targets), distinct=Registers.of(np.arange(targets), distinct), sample=sample,
     )  # fmt: skip
 
 
@@ -46,8 +47,8 @@ def same(a: Pane, b: Pane) -> None:
             assert x.dtype == y.dtype, field.name
             assert x.shape == y.shape, field.name
             np.testing.assert_array_equal(x, y, field.name)
-        elif isinstance(x, Sample):
-            for part in ("hash", "cell", "tag"):
+        elif isinstance(x, Sample | Registers):
+            for part in ("hash", "cell", "tag") if isinstance(x, Sample) else ("targets", "rows"):
                 np.testing.assert_array_equal(getattr(x, part), getattr(y, part))
         else:
             assert x == y, field.name
@@ -100,9 +101,10 @@ def test_a_target_that_cannot_fit_is_named() -> None:
 def test_sparse_panes_are_small() -> None:
     pane = make(20, 80, 2048, None, 4)
     pane.bins[:] = 0
-    pane.distinct[:] = 0
     pane.bins[::90] = 1
-    pane.distinct[1:5, 100] = 3
+    rows = np.zeros((4, 2048), np.uint8)
+    rows[:, 100] = 3
+    pane = replace(pane, distinct=Registers(np.arange(1, 5), rows))
     assert len(panes.encode_pane(pane)[0]) < 1500
 
 

@@ -9,6 +9,7 @@ import xxhash
 from stream.columns import Tag
 from stream.limits import SAMPLE_TEXT_CHARACTERS_MAX, SAMPLE_TEXTS_MAX
 from stream.panes import RECORD_BYTES_MAX, Pane, Sample, decode_record, encode_pane, merge_blocks
+from stream.registers import Registers
 from stream.sample_texts import SECTIONS, carried, pack, shown, unpack
 from stream.tally import merged_sample
 
@@ -31,7 +32,7 @@ def test_the_largest_texts_fit_records_and_come_back() -> None:
         partition=0, edge_ms=0, model="m", version="1", segment="all", plan="p", reference="", events=ROWS,
         names=("a", "b", "c"), first_target=0, last_block=True, bin_start=np.zeros(TARGETS + 1, np.int64),
         bins=np.empty(0, np.int64), sums=np.zeros((TARGETS, 2)), extremes=np.full((TARGETS, 2), np.nan),
-        missing=zero, invalid=zero, out_of_range=zero, distinct=np.zeros((TARGETS, 0), np.uint8), sample=whole,
+        missing=zero, invalid=zero, out_of_range=zero, distinct=Registers.none(), sample=whole,
     )  # fmt: skip
     records = encode_pane(pane)
     assert len(records) == TARGETS

@@ -8,6 +8,7 @@ import pytest
 from detectors.binning import Binning, Kind
 from detectors.reference import ReferenceProfile, TargetReference, WindowInfo
 from stream.panes import Pane
+from stream.registers import Registers
 from stream.tally import PlanMismatchError, Tally
 from stream.window_statistics import QUANTILES, Lens
 
@@ -45,7 +46,7 @@ def counted(names, parts, *, events, sums, extremes, missing=None, invalid=None,
         sums=np.array(sums, float).reshape(-1, 2),
         extremes=np.array(extremes, float).reshape(-1, 2), missing=zero if missing is None else np.array(missing),
         invalid=zero if invalid is None else np.array(invalid),
-        out_of_range=zero if out_of_range is None else np.array(out_of_range), distinct=np.zeros((len(names), 0), np.uint8),
+        out_of_range=zero if out_of_range is None else np.array(out_of_range), distinct=Registers.none(),
     )])  # fmt: skip
 
 
