@@ -1,7 +1,8 @@
 """The difference of two distribution functions along the values, for the distances that know where bins are.
 
 Within a bin both laws are taken as uniform; the outermost bins that hold anything end at the smallest and largest value of
-reference and window together. So F - G is a straight line in each bin: exact at every cut.
+reference and window together. So F - G is a straight line in each bin: exact at every cut. Without known extremes the open
+bins have no width: what lies in them counts as at their cut.
 """
 
 from __future__ import annotations
@@ -11,11 +12,21 @@ from typing import NamedTuple
 import numpy as np
 
 from detectors.distance.bins import ReferenceBins, WindowBins
-from detectors.distance.ragged import F64, shares, totals
+from detectors.distance.ragged import F64, I64, shares, totals
+
+
+class Axis(NamedTuple):
+    """What does not change with the window, over all ordered bins: whose they are I64[n], their ends, the reference's shares."""
+
+    reference: ReferenceBins
+    target: I64
+    lower: F64
+    upper: F64
+    p: F64
 
 
 class Lines(NamedTuple):
-    """F - G over all ordered bins [n]: at the bin's left and right end, the bin's width, the shares of both sides in it."""
+    """F - G over all ordered bins [n]: at the bin's left and right end; the bin's width, and the shares of both sides in it."""
 
     left: F64
     right: F64
@@ -24,37 +35,40 @@ class Lines(NamedTuple):
     q: F64
 
 
-def lines(reference: ReferenceBins, window: WindowBins) -> Lines:
+def axis(reference: ReferenceBins) -> Axis:
+    """Once per reference. O(ordered bins)."""
+    bins = np.diff(reference.ordered_start)
+    number = np.cumsum(bins > 0) - 1  # which of the numeric targets a target is
+    index = np.arange(int(reference.ordered_start[-1])) + np.repeat(number, bins)
+    return Axis(
+        reference,
+        np.repeat(np.arange(len(bins)), bins),
+        reference.ends[index],
+        reference.ends[index + 1],
+        shares(reference.counts[reference.places], reference.ordered_start),
+    )
+
+
+def lines(along: Axis, window: WindowBins) -> Lines:
     """NaN throughout a target that has no value on either side. O(ordered bins)."""
-    start, places = reference.ordered_start, reference.places
-    p, q = shares(reference.counts[places], start), shares(window.counts[places], start)
-    bins = np.diff(start)
-    gap = np.where(np.isfinite(p - q), p - q, 0.0)
-    total = np.cumsum(gap)
-    before = np.repeat(np.concatenate(([0.0], total))[start[:-1]], bins)
-    right = total - before
-    has = np.isfinite(p - q)
-    width = _widths(reference, window)
-    return Lines(np.where(has, right - gap, np.nan), np.where(has, right, np.nan), width, p, q)
-
-
-def _widths(reference: ReferenceBins, window: WindowBins) -> F64:
-    """Width of every ordered bin, cut off at the extremes; an open bin without known extremes has none."""
-    start = reference.ordered_start
-    bins = np.diff(start)
-    number = np.cumsum(bins > 0) - 1  # of the numeric target that a target is
-    shift = np.repeat(number, bins)
-    index = np.arange(int(start[-1])) + shift
-    lower, upper = reference.ends[index], reference.ends[index + 1]
-    low = np.repeat(np.fmin(reference.minimum, window.minimum), bins)
-    high = np.repeat(np.fmax(reference.maximum, window.maximum), bins)
+    reference, p = along.reference, along.p
+    q = shares(window.counts[reference.places], reference.ordered_start)
+    gap = p - q
+    has = np.isfinite(gap)
+    total = np.cumsum(np.where(has, gap, 0.0))
+    before = np.append(0.0, total)[reference.ordered_start[:-1]]
+    right = total - before[along.target]
+    right[~has] = np.nan
+    low, high = np.fmin(reference.minimum, window.minimum), np.fmax(reference.maximum, window.maximum)
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-    lower, upper = np.clip(lower, low, high), np.clip(upper, low, high)
-    finite = np.isfinite(lower) & np.isfinite(upper)
-    return np.where(finite, np.where(finite, upper, 0.0) - np.where(finite, lower, 0.0), 0.0)
+    lower = np.clip(along.lower, low[along.target], high[along.target])
+    upper = np.clip(along.upper, low[along.target], high[along.target])
+    closed = np.isfinite(lower) & np.isfinite(upper)
+    width = np.subtract(upper, lower, out=np.zeros(len(q)), where=closed)
+    return Lines(right - gap, right, width, p, q)
 
 
-def scaled(distance: F64, reference: ReferenceBins, scale: str, root: bool) -> F64:
+def scaled(distance: F64, reference: ReferenceBins, scale: str, *, root: bool) -> F64:
     """`distance` in units of the reference's standard deviation (its root, for an energy distance), NaN where that is 0."""
     if scale == "value":
         return distance

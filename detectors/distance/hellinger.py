@@ -5,7 +5,7 @@ h = sqrt(1/2 sum over bins of (sqrt(p) - sqrt(q))^2), p the reference's and q th
 Reads      all bins; Output F64[t] in [0, 1], 1 = nothing in common; NaN where either side has no event
 Guarantee  a metric; putting values into bins never raises it, on categories it is exact; without any drift about
            sqrt((bins - 1)(1/n + 1/m) / 8), n and m the events of both sides
-Cost       O(bins), about .2 ms a window of 200 targets
+Cost       O(bins), about .1 ms for 200 targets of 84 bins
 Source     [1] Hellinger 1909; Le Cam, Yang 2000, Asymptotics in Statistics, ch. 3
 """
 

@@ -7,7 +7,7 @@ A metric; 0 = equal shares, 1 = nothing in common. Empty bins need no epsilon: 0
 Reads      all bins; Output F64[t] in [0, 1]; NaN where either side has no event
 Guarantee  a metric; putting values into bins never raises it, on categories it is exact; without any drift about
            sqrt((bins - 1)(1/n + 1/m) / (8 ln 2)), n and m the events of both sides
-Cost       O(bins), about .6 ms a window of 200 targets
+Cost       O(bins), about .6 ms for 200 targets of 84 bins
 Source     [1] Lin 1991, IEEE Trans. Inf. Theory 37, eq. 4.1; the root is a metric: Endres, Schindelin 2003
 """
 

@@ -3,9 +3,9 @@
 D = max over cuts c of |F(c) - G(c)|, with F the reference's and G the window's share of values below c.
 
 Reads      ordered bins of numeric targets (no missing values, no categories); Output F64[t] in [0, 1], NaN where either side has no value
-Guarantee  exact at the cuts: at most the statistic of the raw values, below it by at most the largest share that either side has in
-           a bin
-Cost       O(bins), about .3 ms a window of 200 targets
+Guarantee  exact at the cuts: at most the statistic of the raw values, below it by at most the largest min(p, q)
+           of any bin
+Cost       O(bins), about .8 ms for 200 targets of 84 bins
 Source     [1] Smirnov 1939; Hollander, Wolfe, Chicken 2014, ch. 5.4
 """
 

@@ -6,7 +6,7 @@ categories mean something one by one.
 Reads      all bins; Output F64[t] in [0, 1]; NaN where either side has no event
 Guarantee  a metric; exact on categories; without any drift below
            sqrt(ln(2 bins / a) / 2) (1/sqrt(n) + 1/sqrt(m)) but for a share 2 a of the windows, n and m the events of both sides
-Cost       O(bins), about .2 ms a window of 200 targets
+Cost       O(bins), about .1 ms for 200 targets of 84 bins
 Source     [1] Chebyshev distance of two probability vectors; its chance level: Hoeffding 1963, with a union bound over bins
 """
 

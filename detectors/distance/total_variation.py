@@ -5,7 +5,7 @@ tv = 1/2 sum over bins of |p - q|, p the reference's and q the window's share.
 Reads      all bins; Output F64[t] in [0, 1], 1 = nothing in common; NaN where either side has no event
 Guarantee  a metric; putting values into bins never raises it, on categories it is exact; without any drift at most
            sqrt((bins - 1)(1/n + 1/m)) / 2 on average, n and m the events of both sides
-Cost       O(bins), about .2 ms a window of 200 targets
+Cost       O(bins), about .1 ms for 200 targets of 84 bins
 Source     [1] Levin, Peres 2017, Markov Chains and Mixing Times, ch. 4.1
 """
 
