@@ -246,7 +246,7 @@ def quantile(values: list[float], share: float) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=200_000, help="of a backlog; half of that where half is bad")
+    parser.add_argument("--events", type=int, default=120_000, help="of a backlog; half of that where half is bad")
     parser.add_argument(
         "--rounds", type=int, default=8, help="of a clean backlog and one with 1 %% bad events; at least 2"
     )

@@ -7,6 +7,7 @@ letter, is the strict tier's (decode_strict.py). `decode_strict` is the whole th
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -127,21 +128,24 @@ def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str],
     refused = np.flatnonzero((records.value_length >= 0) & (rows.accepted == 0))
     rejects = _judge(records, layout, rows, names, refused, found) if len(refused) else []
     tombstones = records.offset[records.value_length < 0]
-    keep: slice | I64 = slice(None)
-    if len(rejects) + len(tombstones):
-        keep = np.flatnonzero(rows.accepted)
+    keep = np.flatnonzero(rows.accepted) if len(rejects) + len(tombstones) else None
+
+    def kept(array: Any) -> Any:
+        """One bad event makes all the others move: 5 us for 1,000 rows of 22 cells, of which array[keep] would make 13."""
+        return array if keep is None else array.take(keep, axis=0)
+
     return Columns(
         next_offset=records.next_offset,
-        offset=records.offset[keep],
+        offset=kept(records.offset),
         row=np.zeros(len(records) - len(rejects) - len(tombstones), np.int32),
-        event_time_ms=rows.event_time_ms[keep],
-        record_time_ms=records.timestamp_ms[keep],
-        id_high=rows.id_high[keep],
-        id_low=rows.id_low[keep],
-        model=rows.model[keep],
-        version=rows.version[keep],
-        cell=rows.cell[keep],
-        tag=rows.tag[keep],
+        event_time_ms=kept(rows.event_time_ms),
+        record_time_ms=kept(records.timestamp_ms),
+        id_high=kept(rows.id_high),
+        id_low=kept(rows.id_low),
+        model=kept(rows.model),
+        version=kept(rows.version),
+        cell=kept(rows.cell),
+        tag=kept(rows.tag),
         version_names=names,
         rejects=tuple(rejects),
         tombstone_offset=tombstones,
