@@ -23,9 +23,9 @@ from stream.panes import Pane, Sample
 from stream.plan import ALL, ModelPlan
 from stream.registers import OwnBins, Registers, shared_codes
 from stream.sample_texts import Texts, TextsOf, carried, entered
+from stream.sizing import PANE_OBJECTS_BYTES
 
 COUNT_DTYPES = (np.uint16, np.int32, np.int64)  # narrowest first: no count exceeds a pane's events
-PYTHON_BYTES = 1_500  # objects around the arrays of one pane, measured with tracemalloc
 TEXT_BYTES = 150  # of a text's dictionary entry, its key and its object
 
 
@@ -341,4 +341,4 @@ class PaneState:
         if self.sample is not None:
             arrays += self.sample
         texts = sum(TEXT_BYTES + len(text) for text in self.texts.values())
-        return PYTHON_BYTES + texts + sum(array.nbytes for array in arrays)
+        return PANE_OBJECTS_BYTES + texts + sum(array.nbytes for array in arrays)

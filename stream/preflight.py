@@ -5,8 +5,9 @@ memory enough.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.rights import Use
-from stream.sizing import Estimate, estimate
+from stream.sizing import Estimate, estimate, with_categories
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
 from stream.yaml_places import Key, dotted
 
@@ -81,6 +82,7 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
     config = loaded.config
     problems = list(loaded.warnings)
     known: dict[str, tuple[DeclaredTarget, ...]] = {}
+    categories: dict[str, dict[str, int]] = {}
     for model, settings in config.models.items():
         if settings.reference.file is None:
             continue
@@ -95,11 +97,16 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             problems.append(_problem(loaded, "DL-C023", where, str(error), "columns that can be watched"))
             continue
         known[model] = _declared(rows)
+        categories[model] = {
+            target.name: _categories(rows.columns[target.name])
+            for target in known[model]
+            if target.kind is Kind.CATEGORICAL
+        }
         problems += [
             _problem(loaded, "DL-C023", path, read, expected)
             for path, read, expected in check_names(config, model, rows.columns)
         ]
-    size = _estimate(config, known, partitions, events_per_s)
+    size = _estimate(config, known, categories, partitions, events_per_s)
     if size is not None and size.total_bytes > config.memory_budget.bytes:
         read = f"about {size.total_bytes / MB:.0f} MB are needed, memory_budget is {config.memory_budget}"
         expected = "fewer segment values or targets, a shorter resolution, dedup: false, or a larger budget"
@@ -158,8 +165,19 @@ def _declared(rows: ReferenceRows) -> tuple[DeclaredTarget, ...]:
     return tuple(found)
 
 
+def _categories(values: NDArray[Any]) -> int:
+    """How many there are: float64 (NaN = missing), bool or object (None = missing)."""
+    if values.dtype == np.float64:
+        return len(np.unique(values[~np.isnan(values)]))
+    return len(set(values.tolist()) - {None})
+
+
 def _estimate(
-    config: Config, known: Mapping[str, tuple[DeclaredTarget, ...]], partitions: int, events_per_s: int
+    config: Config,
+    known: Mapping[str, tuple[DeclaredTarget, ...]],
+    categories: Mapping[str, Mapping[str, int]],
+    partitions: int,
+    events_per_s: int,
 ) -> Estimate | None:
     nothing: dict[str, ReferenceProfile | None] = dict.fromkeys(config.models)
     try:
@@ -167,4 +185,5 @@ def _estimate(
     except UnknownTargetsError:
         return None
     learning = {name for name, model in config.models.items() if model.reference.first is not None}
-    return estimate(plan, partitions, events_per_s=events_per_s, learning=learning)
+    models = tuple(with_categories(model, categories.get(model.model, {})) for model in plan.models)
+    return estimate(replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning)

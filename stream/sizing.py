@@ -2,19 +2,29 @@
 
 An estimate for `check-config`, from the plan alone: what is allocated on first touch counts as touched, and all partitions
 are taken to be on one worker, so that the figure holds when the others are down.
+
+What no plan says is assumed: events are spread evenly over models and partitions (16 bits a count while so many fit); one version
+of each model; and a categorical target takes 2 kB for distinct values in an open pane if its reference has categories that
+share a bin, or is not known yet. A new category, or one that a reference lacks, costs those 2 kB too in the panes where it turns up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
 
 from detectors.binning import Kind
 from detectors.reference_targets import CATEGORIES_MAX
 from stream.alignment import ahead_edges_max
 from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
 
-ROW_BYTES = 4  # int32
+COUNT_BYTES = ((0xFFFF, 2), (0x7FFF_FFFF, 4))  # events of a pane up to so many: bytes of one count; else 8
+COUNTS_PER_TARGET = 3  # besides its bins: missing, invalid, out of range
+SUMS_BYTES = 32  # of a target: sums and extremes
+PANE_OBJECTS_BYTES = 1_500  # around the arrays of one open pane, measured with tracemalloc
+PENDING_BIN_BYTES, PENDING_TARGET_BYTES = 4, 56  # of a pane that waits in the monitors, at most
 IMPORTS_BYTES = 155_000_000  # interpreter, numpy, the client, numba and the kernels; LLVM's pages are given back
 REGISTERS_BYTES = 1 << 11  # of one distinct counter
 ID_BYTES = 26  # 12 in a log and 8 in a table that is at most three quarters full; both grow by a quarter
@@ -83,7 +93,8 @@ def estimate(
         learning = {model.model for model in plan.models if model.learning}
     open_edges = 1 + -(-plan.lateness_ms // plan.resolution_ms)
     targets = sum(len(model.targets) for model in plan.models)
-    edge = partitions * sum(_edge_bytes(model) for model in plan.models)
+    pane_events = events_per_s * plan.resolution_ms / 1000 / max(partitions * len(plan.models), 1)
+    edge = partitions * sum(_edge_bytes(model, pane_events) for model in plan.models)
     ids_edge = round(events_per_s * plan.resolution_ms / 1000 * ID_BYTES) if plan.dedup else 0
     sample = sum(m.sample_rows * len(m.targets) for m in plan.models if m.model in learning)
     columns = {target.column for model in plan.models for target in model.targets}
@@ -103,10 +114,28 @@ def estimate(
     )
 
 
+def with_categories(model: ModelPlan, categories: Mapping[str, int]) -> ModelPlan:
+    """The plan as a reference with so many categories of each target will make it, for `estimate` alone: nothing is named.
+
+    Each of the first CATEGORIES_MAX has a bin, the others share one. Rare ones share it too, which only a count would show.
+    """
+    targets = []
+    for target in model.targets:
+        found = categories.get(target.name)
+        if found is not None and target.binning.kind is Kind.CATEGORICAL and not target.binning.labels:
+            bins = min(found, CATEGORIES_MAX)
+            code = np.minimum(np.arange(found), bins).astype(np.int32)
+            keys = np.arange(found).astype(np.uint64)
+            binning = replace(target.binning, key=keys, code=code, labels=("",) * (bins + 2))
+            target = replace(target, binning=binning)  # noqa: PLW2901
+        targets.append(target)
+    return replace(model, targets=tuple(targets))
+
+
 def ahead_ms_max(plan: CollectorPlan, sources: int) -> int:
     """How far in event time a source partition may be ahead of the slowest (alignment.py)."""
     panes = sum(1 + sum(len(segment.values) + 1 for segment in model.segments) for model in plan.models)
-    edge_bytes = sum(_edge_bytes(model) for model in plan.models) + panes * PANE_BYTES
+    edge_bytes = sum(_pending_bytes(model) for model in plan.models) + panes * PANE_BYTES
     return ahead_edges_max(sources, edge_bytes, panes) * plan.resolution_ms
 
 
@@ -119,14 +148,32 @@ def _detector_bytes(model: ModelPlan) -> int:
 def _window_bytes(model: ModelPlan) -> int:
     """The open window in the monitor: a tally of each segment, all partitions merged."""
     bins, categorical = _bins(model)
-    registers = REGISTERS_BYTES * len(model.targets) if categorical else 0
+    registers = REGISTERS_BYTES * categorical
     return _segments(model) * (bins * 8 + OPEN_WINDOW_TARGET_BYTES * len(model.targets)) + registers
 
 
-def _edge_bytes(model: ModelPlan) -> int:
+def _edge_bytes(model: ModelPlan, events: float) -> int:
+    """Open panes of one source partition and edge, of so many events."""
+    bins, _ = _bins(model)
+    counts = bins + COUNTS_PER_TARGET * len(model.targets)
+    count_bytes = next((size for most, size in COUNT_BYTES if events <= most), 8)
+    pane = counts * count_bytes + SUMS_BYTES * len(model.targets) + PANE_OBJECTS_BYTES
+    return _segments(model) * pane + REGISTERS_BYTES * sum(map(_has_registers, model.targets))
+
+
+def _pending_bytes(model: ModelPlan) -> int:
+    """The same panes where they wait in the monitors, in the form in which they were sent, at most."""
     bins, categorical = _bins(model)
-    about = 8 * 7 * len(model.targets)  # sums, extremes and the three counts
-    return _segments(model) * (bins * ROW_BYTES + about) + categorical * REGISTERS_BYTES
+    pane = bins * PENDING_BIN_BYTES + PENDING_TARGET_BYTES * len(model.targets)
+    return _segments(model) * pane + categorical * REGISTERS_BYTES
+
+
+def _has_registers(target: TargetPlan) -> bool:
+    """Whether values without a bin of their own are expected in every pane."""
+    binning = target.binning
+    if binning.kind is not Kind.CATEGORICAL:
+        return False
+    return not binning.labels or len(set(binning.code.tolist())) < len(binning.code)
 
 
 def _segments(model: ModelPlan) -> int:

@@ -128,6 +128,22 @@ def test_check_config_refuses_what_needs_more_memory_than_the_budget(config: Pat
     )
 
 
+def test_check_config_counts_the_categories_of_a_reference_file(config: Path) -> None:
+    config.write_text(GOOD.replace("{first: 5000}", "{file: training.parquet}"))
+
+    def edge_bytes(values: list[str | bool | None]) -> int:
+        amounts = [float(n) for n in range(len(values))]
+        parquet.write_table(pa.table({"amount": amounts, "kind": values}), config.parent / "training.parquet")
+        code, out, _ = invoke("check-config", "-c", config, "--partitions", "1", "--rate", "10", "-o", "json")
+        assert code == 0
+        return int(json.loads(out)["estimate"]["edge_bytes"])
+
+    few, more = (edge_bytes([None, *(f"kind {k % n}" for k in range(99))]) for n in (3, 13))
+    assert more - few == 10 * 2
+    assert edge_bytes([None, *(bool(k % 2) for k in range(99))]) == few - 2
+    assert edge_bytes([f"kind {k}" for k in range(99)]) - few == 27 * 2 + 2_048  # 30 have bins; the others share one
+
+
 def test_a_model_without_known_targets_has_no_estimate(config: Path) -> None:
     config.write_text(GOOD.split("    targets", maxsplit=1)[0])
     code, out, _ = invoke("check-config", "-c", config, "-o", "json")

@@ -14,7 +14,7 @@ from detectors.reference import ReferenceProfile, TargetReference, WindowInfo, W
 from stream.config import Config, config_from
 from stream.discover import discover
 from stream.mapping import NATIVE
-from stream.plan import Role
+from stream.plan import CollectorPlan, Role
 from stream.planning import (
     DeclaredTarget,
     PlanningError,
@@ -27,7 +27,14 @@ from stream.planning import (
     monitor_settings,
     window_rule,
 )
-from stream.sizing import estimate
+from stream.sizing import (
+    CATEGORICAL_BINS,
+    NUMERIC_BINS,
+    OPEN_WINDOW_TARGET_BYTES,
+    WINDOW_TARGET_BYTES,
+    estimate,
+    with_categories,
+)
 
 
 def config(model: dict[str, Any] | None = None, **more: Any) -> Config:
@@ -236,14 +243,16 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
     references = {"fraud": profile(*(numeric(f"f{n}") for n in range(100)))}
     plain, _ = collector_plan(config(), references)
     eight = estimate(plain, 8)
-    assert eight.edge_bytes == 8 * 100 * (4 * 4 + 56)
+    assert eight.edge_bytes == 8 * (100 * ((4 + 3) * 4 + 32) + 1_500)  # 75,000 events a pane
+    assert estimate(plain, 8, events_per_s=8_700).edge_bytes == 8 * (100 * ((4 + 3) * 2 + 32) + 1_500)  # 65,250
+    assert estimate(plain, 8, events_per_s=1 << 30).edge_bytes == 8 * (100 * ((4 + 3) * 8 + 32) + 1_500)
     assert (
         eight.panes_bytes == 2 * eight.edge_bytes
     )  # the current one, and the one that a lateness of a minute keeps open
     assert eight.ids_bytes == 10_000 * 120 * 26
     assert eight.sample_bytes == 0
     assert eight.detectors_bytes == 100 * 10_000
-    assert estimate(plain, 16).edge_bytes == 2 * eight.edge_bytes
+    assert estimate(plain, 16, events_per_s=20_000).edge_bytes == 2 * eight.edge_bytes
     segments = {"segments": {"country": [f"c{n}" for n in range(9)]}}
     assert estimate(collector_plan(config(segments), references)[0], 8).edge_bytes == 11 * eight.edge_bytes
     assert estimate(collector_plan(config(dedup=False), references)[0], 8).ids_bytes == 0
@@ -254,6 +263,32 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
     rows = learning.models[0].sample_rows
     assert estimate(learning, 8).sample_bytes == 8 * 2 * rows * 9
     assert estimate(learning, 8, learning=()).sample_bytes == 0  # its reference is in a file that was not built yet
+
+
+def test_registers_are_expected_where_values_share_a_bin_or_are_not_known() -> None:
+    """Nothing but these differs between the plans of one target with so many categories."""
+    declared = {"fraud": (DeclaredTarget("c", Role.FEATURE, Kind.CATEGORICAL),)}
+    unknown = collector_plan(config(), {"fraud": None}, declared)[0].models[0]
+
+    def edge(categories: dict[str, int]) -> tuple[int, int]:
+        model = with_categories(unknown, categories)
+        binning = model.targets[0].binning
+        plan = CollectorPlan((model,), resolution_ms=60_000, lateness_ms=0, max_future_skew_ms=0)
+        counts = ((binning.bins or CATEGORICAL_BINS) + 3) * 2
+        return estimate(plan, 1, events_per_s=1_000).edge_bytes - counts - 32 - 1_500, binning.bins
+
+    assert edge({}) == edge({"other": 3}) == (2_048, 0)
+    assert [edge({"c": n}) for n in (0, 3, 30, 31)] == [(0, 2), (0, 5), (0, 32), (0, 32)]
+    assert [edge({"c": n}) for n in (32, 500)] == [(2_048, 32), (2_048, 32)]
+
+
+def test_open_windows_keep_registers_of_categorical_targets_only() -> None:
+    kinds = {f"t{n}": Kind.CATEGORICAL if n < 2 else Kind.NUMERIC for n in range(9)}
+    declared = {"fraud": tuple(DeclaredTarget(name, Role.FEATURE, kind) for name, kind in kinds.items())}
+    plan, _ = collector_plan(config(), {"fraud": None}, declared)
+    bins = 2 * CATEGORICAL_BINS + 7 * NUMERIC_BINS
+    windows = estimate(plan, 8).windows_bytes - 9 * WINDOW_TARGET_BYTES
+    assert windows == bins * 8 + 9 * OPEN_WINDOW_TARGET_BYTES + 2 * 2_048
 
 
 def test_targets_are_proposed_from_a_sample() -> None:
