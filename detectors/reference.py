@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from detectors.binning import Binning, Kind
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
@@ -38,6 +40,10 @@ class UnknownReferenceVersion(BadReference):
 
 class CorruptReference(BadReference):
     """The content does not give the id that it carries, or sections are missing."""
+
+
+class NotWritableError(BadReference):
+    """A profile that was made small for reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,8 @@ class TargetReference:
     first        I64[b + 2]: the rows that chose the cuts (scores and nominal ranks come from them)
     counts       I64[b + 2]: the other rows, those that the windows are made of
     rank         I64[r], increasing, 1 .. windows: which order statistics are kept, both record ranks included
-    order, tie   F64[s, r]: value and tie-break of each statistic at those ranks; s = statistics of the target
+    order, tie   F64[s, r]: value and tie-break of each statistic at those ranks; s = statistics of the target. F32 in a
+                 profile that is only read (`slim`)
     size_min, size_max, size_median   events of its windows
     group        that many list windows make one window of this target (slow targets)
     summary      {mean, std, p01, p05, p25, median, p75, p95, p99, missing, invalid, distinct}; a categorical target has
@@ -94,8 +101,8 @@ class TargetReference:
     first: I64
     counts: I64
     rank: I64
-    order: F64
-    tie: F64
+    order: F64 | F32
+    tie: F64 | F32
     windows: int
     size_min: int
     size_max: int
@@ -146,6 +153,22 @@ class ReferenceProfile:
         raise KeyError(name)
 
 
+def slim(profile: ReferenceProfile) -> ReferenceProfile:
+    """The same profile for detectors and plans, under the same id, 3 KB a target smaller; it cannot be written again.
+
+    Detectors compare in float32, so `order` and `tie` need no more; texts that models share are kept once.
+    """
+    return replace(profile, targets=tuple(_slim_target(target) for target in profile.targets))
+
+
+def _slim_target(target: TargetReference) -> TargetReference:
+    order, tie = target.order.astype(np.float32), target.tie.astype(np.float32)
+    labels = tuple(intern(label) for label in target.binning.labels)
+    summary = {intern(name): value for name, value in target.summary.items()}
+    binning = replace(target.binning, labels=labels)
+    return replace(target, name=intern(target.name), order=order, tie=tie, binning=binning, summary=summary)
+
+
 def fold(binning: Binning, counts: I64) -> I64:
     """Counts[..., b + 2] with the far bins of a numeric target added to its outer core bins; categorical: unchanged."""
     if binning.kind is not Kind.NUMERIC:
@@ -165,6 +188,8 @@ _PROFILE_RAGGED = (("counts", "<i8"), ("rank", "<i8"), ("order", "<f8"), ("tie",
 
 
 def _array(target: TargetReference, name: str) -> NDArray[Any]:
+    if target.order.dtype != np.float64:
+        raise NotWritableError(f"{target.name}: what is left of this reference (slim) does not give its id")
     owner: Any = target.binning if name in {"cuts", "key", "code"} else target
     flat: NDArray[Any] = np.asarray(getattr(owner, name)).reshape(-1)
     return flat

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from detectors.binning import Kind
-from detectors.reference import BadReference, ReferenceProfile
+from detectors.reference import BadReference, ReferenceProfile, slim
 from stream.config_checks import mapping_of
 from stream.connection import kafka_python_settings
 from stream.container import ContainerError
@@ -85,7 +85,10 @@ class ActiveReference:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is to be counted against: active profiles by model (None = to be learnt), discovered targets, all profiles."""
+    """What is to be counted against: active profiles by model (None = to be learnt), discovered targets, all profiles.
+
+    Profiles are `slim`: nobody writes them again.
+    """
 
     active: dict[str, ReferenceProfile | None]
     discovered: dict[str, tuple[DeclaredTarget, ...]]
@@ -198,6 +201,7 @@ def ensure_references(config: Config, first_values: FirstValues) -> Known:
     unknown = [model for model in learning if model not in control.targets and not declared_targets(config, model)]
     if unknown:
         control = _discover(config, unknown, first_values)
+    active = {model: None if profile is None else slim(profile) for model, profile in active.items()}
     profiles = {profile.id: profile for profile in active.values() if profile is not None}
     return Known(active, {model: control.targets.get(model, ()) for model in learning}, profiles)
 

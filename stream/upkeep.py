@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from detectors.reference import ReferenceProfile
+from detectors.reference import ReferenceProfile, slim
 from stream import give_back
 from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
@@ -271,12 +271,15 @@ class Upkeep:
             await asyncio.sleep(REFERENCE_PAUSE_S)
 
     async def _stored(self, name: str) -> ReferenceProfile | None:
-        """Read the references topic for one profile. It is seldom asked for, and its records cost 6 KB a target to keep."""
+        """Read the references topic for one profile, `slim`. It is seldom asked for, and its records cost 6 KB a target to
+        keep.
+        """
         stored = ReferenceLog()
         for record in (await self.logs.stretch(TopicRole.REFERENCES.value, 0, None)).records:
             if record.key is not None and record.key.startswith(f"{name}/".encode()):
                 stored.add(record.key, record.value)
-        return stored.get(name)
+        profile = stored.get(name)
+        return None if profile is None else slim(profile)
 
     # -- the end of a bounded input
 

@@ -6,7 +6,7 @@ layer): an alarm needs both layers, each of which crosses at most that often. Bo
 
 Input     counts I64[binning.bins + 2] of a window: bins, missing, invalid; its weight (time since the previous window began
           x the series' share of the model's events)
-State     explicit arrays, about 6 KB a numeric target, 600 bytes a category         Cost  about 90 us a window
+State     explicit arrays, about 3 KB a numeric target, 300 bytes a category         Cost  about 90 us a window
 Refuses   BadCounts, BadWeight; the state is as before
 Differs   from detectors that watch one event after the other: those break their bound under autocorrelation
 Source    Shin, Ramdas, Rinaldo 2023, "E-detectors"; each layer's module names its own
@@ -27,7 +27,7 @@ from detectors.reference import fold
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.categories import RANK_BETS
 from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare
-from detectors.sequential.rank_layer import ADAPTIVE_DECAY
+from detectors.sequential.rank_layer import ADAPTIVE_DECAY, KEPT_MAX, ROUND_DOWN
 from detectors.sequential.thinning import thin
 from detectors.sequential.tube import core_edges
 from detectors.sequential.uniforms import window_seed
@@ -46,16 +46,21 @@ __all__ = [
     "update",
 ]
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+U16 = NDArray[np.uint16]
 
-VERSION = 1
+VERSION = 2
+VERSION_FLOAT64 = 1  # floats, `seen` among them, of 64 bits, and two totals that are made anew since
 CHANGES_MAX = 5
 LOG10_NOTHING = -300.0
 THIN_FIRST_UNIFORM = 1 << 20  # of the window's seed; the tie-breaks have the numbers before it
 
+NO_CARRY: U16 = np.zeros((0, 0), np.uint16)
 CLOCK_START = (0, kernel.NEVER, kernel.NEVER, kernel.NEVER, 0)
 RANK_ARRAYS = ("evidence", "adaptive", "share_evidence")
+EVIDENCE = frozenset({*RANK_ARRAYS, "tube"})
 
 _judge: Callable[..., None] = kernel.judge
 
@@ -66,9 +71,9 @@ class Layout:
 
     s statistics (v of values, the others of shares), r + 1 rank bins, b bets of the tube, c core bins.
 
-    floats    evidence, adaptive [v, 2], share_evidence: e-SR values of the rank bets; recent [v, 2, r + 1], recent_total
-              [v, 2]: the adaptive bets' memory; tube, gain [b]: e-SR values of the tube's bets and their running log
-              likelihood; plug, plug_total: the plug-in's memory; pending_weight [1]
+    floats    evidence, adaptive [v, 2], share_evidence: e-SR values of the rank bets; recent [v, 2, r + 1]: the adaptive
+              bets' memory; tube, gain [b]: e-SR values of the tube's bets and their running log likelihood; plug: the
+              plug-in's memory. All float32; evidence is rounded down (rank_layer.py)
     integers  clock [5]: windows judged, those at which the rank and the tube latch were set, start of the excursion in ms,
               settled; gain_start [b]: where the gain began; pending: a slow target's collected windows, pending_meta [2]:
               how many and their first start
@@ -81,19 +86,35 @@ class Layout:
 class DetectorState:
     """What a target remembers. Build with `start` or `state_from_sections`. Three arrays, of which the others are views.
 
-    seen U32[s, r + 1]: live rank bins so far. `pending` is empty for a target that judges every window.
+    seen_low U16[s, r + 1], seen_high the same, or empty while no bin can need it: live rank bins so far, in two halves.
+    `pending` is empty for a target that judges every window, pending_weight the time of those collected, ms.
     """
 
-    __slots__ = ("_floats", "_integers", "_layout", "seen")
+    __slots__ = ("_floats", "_integers", "_layout", "pending_weight", "seen_high", "seen_low")
 
-    def __init__(self, layout: Layout, seen: NDArray[np.uint32]) -> None:
+    def __init__(self, layout: Layout, seen_shape: tuple[int, int]) -> None:
         self._layout = layout
-        self._floats = np.zeros(_size(layout.floats))
+        self._floats = np.zeros(_size(layout.floats), np.float32)
         self._integers = np.zeros(_size(layout.integers), np.int64)
-        self.seen = seen
+        self.seen_low: U16 = np.zeros(seen_shape, np.uint16)
+        self.seen_high = NO_CARRY
+        self.pending_weight = 0.0
         self.clock[:] = CLOCK_START
 
-    def real(self, name: str) -> F64:
+    @property
+    def seen(self) -> NDArray[np.uint32]:
+        """U32[s, r + 1]: live rank bins so far. A copy."""
+        low = self.seen_low.astype(np.uint32)
+        return low + self.seen_high.astype(np.uint32) * np.uint32(kernel.SEEN_CARRY) if len(self.seen_high) else low
+
+    @seen.setter
+    def seen(self, counts: NDArray[Any]) -> None:
+        whole = counts.astype(np.uint32)
+        self.seen_low[...] = whole % kernel.SEEN_CARRY
+        if self.clock[kernel.INDEX] >= kernel.SEEN_CARRY - 1:
+            self.seen_high = (whole // kernel.SEEN_CARRY).astype(np.uint16)
+
+    def real(self, name: str) -> F32:
         """One of `floats`: a view."""
         begin, end, shape = self._layout.floats[name]
         return self._floats[begin:end].reshape(shape)
@@ -108,9 +129,10 @@ class DetectorState:
         return self._integers[: len(CLOCK_START)]
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Views of all, by name."""
+        """All by name: views, and copies of `seen` U32 and pending_weight F64[1]."""
         reals = {name: self.real(name) for name in self._layout.floats}
-        return reals | {name: self.whole(name) for name in self._layout.integers} | {"seen": self.seen}
+        apart = {"seen": self.seen, "pending_weight": np.array([self.pending_weight])}
+        return reals | {name: self.whole(name) for name in self._layout.integers} | apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +168,7 @@ def _layout(bins: int, values: int, shares: int, *, evidence: int, tube: int, pl
     adaptive = len(ADAPTIVE_DECAY)
     floats = {
         "evidence": (evidence,), "adaptive": (values, adaptive), "share_evidence": (shares, RANK_BETS),
-        "recent": (values, adaptive, bins), "recent_total": (values, adaptive),
-        "tube": (tube,), "gain": (tube,), "plug": (plug,), "plug_total": (1,), "pending_weight": (1,),
+        "recent": (values, adaptive, bins), "tube": (tube,), "gain": (tube,), "plug": (plug,),
     }  # fmt: skip
     integers = {"clock": (len(CLOCK_START),), "gain_start": (tube,), "pending_meta": (2,), "pending": (pending,)}
     return Layout(_placed(floats), _placed(integers))
@@ -165,7 +186,7 @@ def start(prepared: Prepared) -> DetectorState:
         plug=prepared.core or shares,
         pending=_pending(prepared) if target.group > 1 else 0,
     )  # fmt: skip
-    return DetectorState(layout, np.zeros((count, bins), np.uint32))
+    return DetectorState(layout, (count, bins))
 
 
 def _pending(prepared: Prepared) -> int:
@@ -183,18 +204,18 @@ def update(prepared: Prepared, state: DetectorState, counts: I64, weight_ms: flo
     group = prepared.target.group
     size_min, size_max = prepared.size_range
     if group > 1:
-        pending, meta, weight = state.whole("pending"), state.whole("pending_meta"), state.real("pending_weight")
+        pending, meta = state.whole("pending"), state.whole("pending_meta")
         meta[1] = window_start_ms if meta[0] == 0 else meta[1]
         meta[0] += 1
         pending += counts
-        weight += weight_ms
+        state.pending_weight += weight_ms
         total = int(pending.sum())
         if meta[0] < group or total < size_min:
             return _waiting(prepared, state, Level.OK, total)
-        counts, weight_ms, window_start_ms = pending.copy(), float(weight[0]), int(meta[1])
+        counts, weight_ms, window_start_ms = pending.copy(), state.pending_weight, int(meta[1])
         pending[:] = 0
         meta[:] = 0
-        weight[:] = 0.0
+        state.pending_weight = 0.0
     elif total < size_min:
         return _waiting(prepared, state, Level.INSUFFICIENT_DATA, total)
     seed = np.uint64(window_seed(prepared.prefix, window_start_ms))
@@ -202,13 +223,15 @@ def update(prepared: Prepared, state: DetectorState, counts: I64, weight_ms: flo
     if thinned:
         whole, counts = counts, np.empty_like(counts)
         thin(whole, size_max, seed, THIN_FIRST_UNIFORM, counts)
+    clock = state.clock
+    if clock[kernel.INDEX] == kernel.SEEN_CARRY - 1:  # so many windows may all be in one bin
+        state.seen_high = np.zeros_like(state.seen_low)
     out, effect = np.empty(kernel.FIELDS), np.empty(kernel.EFFECT_FIELDS)
     _judge(
         counts, seed, float(weight_ms), window_start_ms, prepared.settings.latch_windows, prepared.first, prepared.core,
         *prepared.scores, prepared.score_mean, prepared.share_p, *prepared.rank, *prepared.tube,
-        state.clock, *map(state.real, RANK_ARRAYS), state.seen, state.real("recent"), state.real("recent_total"),
-        state.real("tube"), state.real("gain"), state.whole("gain_start"), state.real("plug"), state.real("plug_total"),
-        out, effect,
+        clock, *map(state.real, RANK_ARRAYS), state.seen_low, state.seen_high, state.real("recent"),
+        state.real("tube"), state.real("gain"), state.whole("gain_start"), state.real("plug"), out, effect,
     )  # fmt: skip
     events = size_max if thinned else total
     return _verdict(prepared, state, counts, events=events, thinned=thinned, told=(out.tolist(), effect.tolist()))
@@ -326,14 +349,14 @@ def describe(prepared: Prepared, counts: I64) -> Effect:
 
 
 def state_to_sections(prepared: Prepared, state: DetectorState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """(header of JSON values, named arrays): all but `seen`, which is saved as floats, as they are in the state."""
+    """(header of JSON values, named arrays): as they are in the state, so that a restored one goes on bit for bit."""
     header = {"version": VERSION, "reference": prepared.reference_id, "target": prepared.target.name}
     return header, {name: array.copy() for name, array in _saved(prepared, state).items()}
 
 
 def _saved(prepared: Prepared, state: DetectorState) -> dict[str, NDArray[Any]]:
     """The arrays of a snapshot, which has `pending` of every target."""
-    arrays = state.arrays() | {"seen": state.seen.astype(np.float64)}
+    arrays = state.arrays()
     if not len(arrays["pending"]):
         arrays["pending"] = np.zeros(_pending(prepared), np.int64)
     return arrays
@@ -342,16 +365,27 @@ def _saved(prepared: Prepared, state: DetectorState) -> dict[str, NDArray[Any]]:
 def state_from_sections(
     prepared: Prepared, header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]
 ) -> DetectorState:
-    """Inverse of `state_to_sections`. Raises BadState."""
+    """Inverse of `state_to_sections`; converts states of VERSION_FLOAT64. Raises BadState."""
     expected = {"version": VERSION, "reference": prepared.reference_id, "target": prepared.target.name}
-    if dict(header) != expected:
+    converts = dict(header) == expected | {"version": VERSION_FLOAT64}
+    if not converts and dict(header) != expected:
         raise BadState(f"state of {dict(header)}, expected {expected}")
     fresh = start(prepared)
     places = fresh.arrays()
     for name, empty in _saved(prepared, fresh).items():
         saved = sections.get(name)
+        if converts and saved is not None and saved.dtype == np.float64 and empty.dtype != np.float64:
+            saved = _converted(name, saved, empty.dtype)
         if saved is None or saved.shape != empty.shape or saved.dtype != empty.dtype:
             raise BadState(f"section {name}: {None if saved is None else (saved.dtype, saved.shape)}")
         if len(places[name]) == len(saved):
             places[name][...] = saved
+    fresh.pending_weight = float(sections["pending_weight"][0])
+    fresh.seen = sections["seen"]
     return fresh
+
+
+def _converted(name: str, saved: F64, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array of VERSION_FLOAT64 in today's precision."""
+    lower = np.minimum(saved, KEPT_MAX) * ROUND_DOWN if name in EVIDENCE else saved
+    return lower.astype(dtype)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.normal import ppf
-from detectors.sequential.categories import count_score, plug_in_shares
-from detectors.sequential.rank_layer import bet, bet_adaptively, rank_bin
+from detectors.sequential.categories import count_score, decode_bets, plug_in_shares
+from detectors.sequential.rank_layer import bet, bet_adaptively, kept, rank_bin
 from detectors.sequential.scores import nominal_ranks, window_statistics
 from detectors.sequential.tube import LAWS, core_edges, grow, plug_in, tube_bets
 from detectors.sequential.uniforms import uniform
@@ -19,7 +19,8 @@ from detectors.sequential.uniforms import uniform
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-U32 = NDArray[np.uint32]
+U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
 
 # Fields of `out`.
 RANK, TUBE, LEADING, RANK_CROSSED, TUBE_CROSSED, FIRES, FIELDS = 0, 1, 2, 3, 4, 5, 6
@@ -30,6 +31,7 @@ NEVER = -(1 << 62)
 SHIFT, SIZE, FORM, SHARE, INSIDE, EFFECT_FIELDS = 0, 1, 2, 3, 4, 5
 FORM_NONE, FORM_SHIFT, FORM_SCALE, FORM_SHARE = 0.0, 1.0, 2.0, 3.0
 
+SEEN_CARRY = 1 << 16  # windows in one rank bin: more are counted in `seen_high`
 GAIN_MAX = 60.0  # nats of a bet's running gain; so that it drains in time when an excursion ends
 # An excursion is seen from here on, its start is settled when so much speaks for it, and it is over below the last.
 GAIN_BEGINS, GAIN_SETTLES, GAIN_ENDS = 3.0, 8.0, 1.0
@@ -98,30 +100,38 @@ def statistics(
 
 @compiled
 def rank_layer(
-    values: F64, ties: F64, weight: float, order: F64, order_tie: F64, alpha: F64,
-    bets: F64, bet_start: I64, share_bets: F32, decay: F64, adaptive_share: float, thresholds: F64,
-    evidence: F64, adaptive: F64, share_evidence: F64, seen: U32, recent: F64, recent_total: F64, scratch: F64, out: F64,
+    values: F64, ties: F64, weight: float, order: F32, order_tie: F32, alpha: F64,
+    bets: F64, bet_start: I64, share_bets: U8, decay: F64, adaptive_share: float, thresholds: F64,
+    evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32, scratch: F64, out: F64,
 ) -> None:  # fmt: skip
     """Move every statistic's bets on by one window; out[RANK] = largest evidence / threshold, out[LEADING] = whose."""
     bins = len(alpha)
-    present, one = np.empty(bins), np.uint32(1)
+    present, one, last = np.empty(bins), np.uint16(1), np.uint16(SEEN_CARRY - 1)
+    decoded = np.empty(share_bets.shape[1:])
     best, leading, crossed = 0.0, 0, False
     value_statistics = len(bet_start) - 1 if bets.shape[0] > 0 else 0
     for j in range(len(thresholds)):
         k = rank_bin(values[j], ties[j], order[j], order_tie[j])
         for l in range(bins):
             present[l] = alpha[l] + seen[j, l]
+            if len(seen_high) > 0:
+                present[l] += SEEN_CARRY * float(seen_high[j, l])
         if j < value_statistics:
             start, stop = bet_start[j], bet_start[j + 1]
             share = (1.0 - adaptive_share) / (stop - start)
             total = bet(k, weight, present, bets[:, start:stop], share, evidence[start:stop], scratch)
             share = adaptive_share / len(decay)
-            total += bet_adaptively(k, weight, present, recent[j], recent_total[j], decay, share, adaptive[j])
+            total += bet_adaptively(k, weight, present, recent[j], decay, share, adaptive[j])
         else:
             i = j - value_statistics
             count = share_bets.shape[2]
-            total = bet(k, weight, present, share_bets[i], 1.0 / count, share_evidence[i], scratch)
-        seen[j, k] += one
+            decode_bets(share_bets[i], decoded)
+            total = bet(k, weight, present, decoded, 1.0 / count, share_evidence[i], scratch)
+        if seen[j, k] == last:
+            seen[j, k] = 0
+            seen_high[j, k] += one
+        else:
+            seen[j, k] += one
         ratio = total / thresholds[j]
         if ratio > best:
             best, leading = ratio, j
@@ -154,7 +164,7 @@ def excursion(clock: I64, gain: float, gain_start: int) -> None:
 def tube_layer(
     core: I64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
-    evidence: F64, gain: F64, gain_start: I64, recent: F64, recent_total: F64, clock: I64, out: F64,
+    evidence: F32, gain: F32, gain_start: I64, recent: F32, clock: I64, out: F64,
 ) -> None:  # fmt: skip
     """Move the tube's bets on by one window: fixed value targets, share targets, plug-in, in this order."""
     fixed, per_share = 0, share_in.shape[1]
@@ -177,15 +187,16 @@ def tube_layer(
             exponents[at] = shares[s] * share_in[s, i] + (total - shares[s]) * share_out[s, i]
             at += 1
     if len(core) > 0:
-        exponents[at] = plug_in(core, masses, lo, hi, recent, recent_total)
+        exponents[at] = plug_in(core, masses, lo, hi, recent)
     else:
-        exponents[at] = plug_in_shares(shares, share_masses, share_lo, share_hi, recent, recent_total)
+        exponents[at] = plug_in_shares(shares, share_masses, share_lo, share_hi, recent)
     statistic, leading = 0.0, 0
     for i in range(len(evidence)):
         if bet_weight[i] == 0.0:
             continue
-        evidence[i] = grow(evidence[i], weight, exponents[i])
-        statistic += bet_weight[i] * evidence[i]
+        grown = grow(evidence[i], weight, exponents[i])
+        evidence[i] = kept(grown)
+        statistic += bet_weight[i] * grown
         if gain[i] <= 0.0:
             gain[i] = 0.0
             gain_start[i] = start_ms
@@ -296,12 +307,12 @@ def effect(
 def judge(
     counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, core_bins: int,
     score: F64, chose: I64, score_mean: F64, share_p: F64,
-    order: F64, order_tie: F64, alpha: F64, bets: F64, bet_start: I64, share_bets: F32, decay: F64, adaptive_share: float,
+    order: F32, order_tie: F32, alpha: F64, bets: F64, bet_start: I64, share_bets: U8, decay: F64, adaptive_share: float,
     thresholds: F64,
     threshold: float, tolerance: float, reference: I64, share_in: F64, share_out: F64, share_masses: F64,
     share_lo: F64, share_hi: F64, bet_weight: F64,
-    clock: I64, evidence: F64, adaptive: F64, share_evidence: F64, seen: U32, recent: F64, recent_total: F64,
-    tube: F64, gain: F64, gain_start: I64, plug: F64, plug_total: F64, out: F64, told: F64,
+    clock: I64, evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32,
+    tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
 ) -> None:  # fmt: skip
     """Both layers, the latches, and the effect of one window."""
     shares = counts[len(counts) - len(share_p) :]
@@ -319,11 +330,11 @@ def judge(
     statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)
     rank_layer(
         values, ties, weight, order, order_tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds,
-        evidence, adaptive, share_evidence, seen, recent, recent_total, scratch, out,
+        evidence, adaptive, share_evidence, seen, seen_high, recent, scratch, out,
     )  # fmt: skip
     tube_layer(
         core, shares, weight, start_ms, threshold, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi,
-        bet_weight, tube, gain, gain_start, plug, plug_total, clock, out,
+        bet_weight, tube, gain, gain_start, plug, clock, out,
     )  # fmt: skip
     latch(clock, expiry, out)
     effect(core, shares, score, score_mean, lo, hi, share_masses, share_lo, share_hi, told)

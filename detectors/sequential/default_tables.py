@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detectors.binning import Binning, Kind, bin_labels
 from detectors.reference import TargetReference, fold
-from detectors.sequential.categories import TUBE_SHIFTS, share_rank_bets, share_tube_bets
+from detectors.sequential.categories import TUBE_SHIFTS, bet_codes, share_rank_bets, share_tube_bets
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
 from detectors.sequential.tube import LAW_WEIGHTS, SHARE_PLUG_IN, core_edges, share_edges, tube_bets
@@ -160,9 +160,9 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
 
 
 @lru_cache(maxsize=256)
-def _share_bets(p: float, size: int, rank: bytes, windows: int) -> NDArray[np.float32]:
-    """Bets of one share; most numeric targets have the same two, of a few missing values and no invalid one."""
-    return share_rank_bets(p, size, np.frombuffer(rank, np.int64), windows)
+def _share_bets(p: float, size: int, rank: bytes, windows: int) -> NDArray[np.uint8]:
+    """Bets of one share, coded; most numeric targets have the same two, of a few missing values and no invalid one."""
+    return bet_codes(share_rank_bets(p, size, np.frombuffer(rank, np.int64), windows))
 
 
 def _rank_tables(target: TargetReference, settings: DetectionSettings, share_p: F64) -> tuple[Any, ...]:
@@ -174,7 +174,9 @@ def _rank_tables(target: TargetReference, settings: DetectionSettings, share_p: 
     share_bets = shared(np.stack([_share_bets(float(p), size, ranks, target.windows) for p in share_p]))
     alpha = shared(rank_counts(target.rank, target.windows))
     thresholds = shared(settings.budget_ms * settings.cells / statistic_shares(target))
-    return target.order, target.tie, alpha, bets, bet_start, share_bets, ADAPTIVE_DECAY, ADAPTIVE_SHARE, thresholds
+    whole = target.order.dtype == np.float64  # of a profile that is not `slim`
+    order, tie = (shared(each.astype(np.float32)) if whole else each for each in (target.order, target.tie))
+    return order, tie, alpha, bets, bet_start, share_bets, ADAPTIVE_DECAY, ADAPTIVE_SHARE, thresholds
 
 
 def _tube_tables(target: TargetReference, settings: DetectionSettings, masses: F64, shares: F64) -> tuple[Any, ...]:

@@ -7,7 +7,11 @@ probability of bin k given the past, when live windows are exchangeable with the
     L = h(k) / sum_l p(l) h(l)            E[L | past ranks] = 1 exactly            R <- (R + w) L
 
 so E[R_t] = sum of the weights: an e-SR process [1]; the number of times that R passes A is at most T / A in expectation.
-The adaptive bets replace h by (ew + n0 p) / ((ewn + n0) p), with exponentially weighted counts ew of the rank bins.
+The adaptive bets replace h by (ew + n0 p) / ((ewn + n0) p), with exponentially weighted counts ew of the rank bins, ewn their sum.
+
+Evidence is kept in float32, rounded down (by less than 3e-7 of it a window): what is kept is never above the process, so the
+bound holds as it stands. Statistics and tie-breaks are float32 on both sides: a function of one window, as exchangeable as
+the window itself.
 
 Source [1] Shin, Ramdas, Rinaldo 2023, "E-detectors"; ranks as in Vovk et al. on conformal test martingales.
 """
@@ -39,7 +43,9 @@ SHIFTS = (LOCATION_SHIFTS, SCALE_SHIFTS, ONE_SIDED_SHIFTS, ONE_SIDED_SHIFTS, ONE
 ADAPTIVE_SHARE = 0.08
 ADAPTIVE_DECAY = np.array([0.9, 0.98])  # memories of 10 and 50 windows
 ADAPTIVE_PRIOR = 30.0  # windows' worth of the null in an adaptive bet
-EVIDENCE_MAX = 1e250  # evidence saturates here: far above any threshold, far below overflow
+EVIDENCE_MAX = 1e250  # evidence of one window saturates here: far above any threshold, far below overflow
+KEPT_MAX = 1e37  # and what is kept of it here: above any threshold, too, and what reaches a threshold starts again at 0
+ROUND_DOWN = 1.0 - 2.0**-23  # times it, then to the nearest float32: never above the number itself
 
 
 def kept_ranks(windows: int) -> I64:
@@ -68,12 +74,13 @@ def shift_bets(rank: I64, windows: int, shifts: tuple[float, ...]) -> F64:
 
 
 @compiled
-def rank_bin(value: float, tie: float, order: F64, ties: F64) -> int:
-    """Number of kept pairs (order, ties) before (value, tie), lexicographically. O(log r)."""
+def rank_bin(value: float, tie: float, order: F32, ties: F32) -> int:
+    """Number of kept pairs (order, ties) before (value, tie), lexicographically, all rounded to float32. O(log r)."""
+    x, u = np.float32(value), np.float32(tie)
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
-        if order[middle] < value or (order[middle] == value and ties[middle] < tie):
+        if order[middle] < x or (order[middle] == x and ties[middle] < u):
             low = middle + 1
         else:
             high = middle
@@ -81,8 +88,14 @@ def rank_bin(value: float, tie: float, order: F64, ties: F64) -> int:
 
 
 @compiled
-def bet(k: int, weight: float, present: F64, bets: F32 | F64, share: float, evidence: F64, scratch: F64) -> float:
-    """One window of the fixed bets of one statistic: evidence F64[M] <- (evidence + weight) L; returns share * its sum.
+def kept(grown: float) -> float:
+    """Evidence >= 0 as it goes into a float32: rounded down."""
+    return min(grown, KEPT_MAX) * ROUND_DOWN
+
+
+@compiled
+def bet(k: int, weight: float, present: F64, bets: F64, share: float, evidence: F32, scratch: F64) -> float:
+    """One window of the fixed bets of one statistic: evidence F32[M] <- (evidence + weight) L; returns share * its sum.
 
     present F64[r + 1] = alpha + N before this window (not changed); bets [r + 1, M]; scratch F64[>= M]. O(r M).
     """
@@ -97,28 +110,29 @@ def bet(k: int, weight: float, present: F64, bets: F32 | F64, share: float, evid
     statistic = 0.0
     for i in range(count):
         # Every bet has positive mass on some bin with alpha > 0, so the denominator is positive.
-        grown = (evidence[i] + weight) * (bets[k, i] * total / scratch[i])
-        evidence[i] = min(grown, EVIDENCE_MAX)
-        statistic += share * evidence[i]
+        grown = min((evidence[i] + weight) * (bets[k, i] * total / scratch[i]), EVIDENCE_MAX)
+        evidence[i] = kept(grown)
+        statistic += share * grown
     return statistic
 
 
 @compiled
-def bet_adaptively(
-    k: int, weight: float, present: F64, recent: F64, recent_total: F64, decay: F64, share: float, evidence: F64
-) -> float:
-    """One window of the adaptive bets: recent F64[Q, r + 1] and recent_total F64[Q] are moved on; returns share * sum."""
+def bet_adaptively(k: int, weight: float, present: F64, recent: F32, decay: F64, share: float, evidence: F32) -> float:
+    """One window of the adaptive bets: recent F32[Q, r + 1] and evidence F32[Q] are moved on; returns share * sum."""
     total = 0.0
     for l in range(len(present)):
         total += present[l]
     null = present[k] / total
     statistic = 0.0
     for i in range(len(decay)):
-        ratio = (recent[i, k] + ADAPTIVE_PRIOR * null) / ((recent_total[i] + ADAPTIVE_PRIOR) * null)
-        evidence[i] = min((evidence[i] + weight) * ratio, EVIDENCE_MAX)
-        statistic += share * evidence[i]
+        recent_total = 0.0
+        for l in range(len(present)):  # of what is kept, so that E[L] = 1 whatever its rounding
+            recent_total += recent[i, l]
+        ratio = (recent[i, k] + ADAPTIVE_PRIOR * null) / ((recent_total + ADAPTIVE_PRIOR) * null)
+        grown = min((evidence[i] + weight) * ratio, EVIDENCE_MAX)
+        evidence[i] = kept(grown)
+        statistic += share * grown
         for l in range(len(present)):
             recent[i, l] *= decay[i]
         recent[i, k] += 1.0
-        recent_total[i] = recent_total[i] * decay[i] + 1.0
     return statistic

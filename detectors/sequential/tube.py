@@ -9,7 +9,7 @@ nearest law of the tube (taut_string), and
 Targets: shifts, scales, 2 % in a tail, and a plug-in that follows the stream (exponentially weighted, one window behind).
 """
 
-# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from detectors.normal import cdf, ppf
 from detectors.sequential.rank_layer import EVIDENCE_MAX
 from detectors.sequential.taut_string import taut_string
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
 SHIFTS = (0.15, 0.25, 0.45, 0.8, 1.5)
@@ -130,23 +131,22 @@ def tube_bets(masses: F64, lo: F64, hi: F64) -> F64:
 
 
 @compiled
-def plug_in(counts: NDArray[np.int64], masses: F64, lo: F64, hi: F64, recent: F64, recent_total: F64) -> float:
-    """Log likelihood ratio of one window under the plug-in bet; `recent` F64[K] and recent_total F64[1] are moved on. O(K)."""
+def plug_in(counts: NDArray[np.int64], masses: F64, lo: F64, hi: F64, recent: F32) -> float:
+    """Log likelihood ratio of one window under the plug-in bet; `recent` F32[K] is moved on. O(K)."""
     bins = len(counts)
-    exponent = 0.0
-    if recent_total[0] > 0.0:
+    exponent, recent_total = 0.0, 0.0
+    for k in range(bins):  # of what is kept, so that the law sums to 1 whatever its rounding
+        recent_total += recent[k]
+    if recent_total > 0.0:
         law, log_h = np.empty(bins), np.empty(bins)
         for k in range(bins):
-            law[k] = (recent[k] + PLUG_IN_PRIOR * masses[k]) / (recent_total[0] + PLUG_IN_PRIOR)
+            law[k] = (recent[k] + PLUG_IN_PRIOR * masses[k]) / (recent_total + PLUG_IN_PRIOR)
         taut_string(law, lo, hi, log_h)
         for k in range(bins):
             if counts[k] > 0:
                 exponent += counts[k] * log_h[k]
-    total = 0
     for k in range(bins):
-        total += counts[k]
         recent[k] = recent[k] * PLUG_IN_DECAY + counts[k]
-    recent_total[0] = recent_total[0] * PLUG_IN_DECAY + total
     return exponent
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import detector_kits as kit
 
-from detectors.sequential.categories import share_rank_bets
+from detectors.sequential.categories import RANK_BETS, bet_codes, decode_bets, share_rank_bets
 from detectors.sequential.default import state_from_sections, state_to_sections, update
 from detectors.sequential.rank_layer import (
     ADAPTIVE_DECAY,
@@ -38,23 +38,26 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
     present = rank_counts(rank, reference_windows) + g.integers(0, 50, len(rank) + 1)
     probability = present / present.sum()
     p, events = 10 ** g.uniform(-6, -0.01), int(g.integers(1, 5000))
-    for bets in (
-        shift_bets(rank, reference_windows, LOCATION_SHIFTS),
-        share_rank_bets(p, events, rank, reference_windows),
-    ):
-        mean = np.zeros(bets.shape[1])
+    coded = np.empty((len(present), RANK_BETS))
+    decode_bets(bet_codes(share_rank_bets(p, events, rank, reference_windows)), coded)
+    for bets in (shift_bets(rank, reference_windows, LOCATION_SHIFTS), coded):
+        mean, kept = np.zeros(bets.shape[1]), np.zeros(bets.shape[1])
         for k in range(len(present)):
-            evidence = np.zeros(bets.shape[1])
-            bet(k, 1.0, present, bets, 1.0, evidence, np.empty(64))
-            mean += probability[k] * evidence
+            for i in range(bets.shape[1]):
+                evidence = np.zeros(1, np.float32)
+                mean[i] += probability[k] * bet(k, 1.0, present, bets[:, i : i + 1], 1.0, evidence, np.empty(64))
+                kept[i] += probability[k] * evidence[0]
         np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
+        assert (kept <= mean).all()  # float32, rounded down
+        np.testing.assert_allclose(kept, 1.0, rtol=3e-7)
     mean = np.zeros(len(ADAPTIVE_DECAY))
-    recent = g.exponential(3.0, (len(ADAPTIVE_DECAY), len(present)))
-    total = recent.sum(axis=1)
+    recent = g.exponential(3.0, (len(ADAPTIVE_DECAY), len(present))).astype(np.float32)
     for k in range(len(present)):
-        evidence = np.zeros(len(ADAPTIVE_DECAY))
-        bet_adaptively(k, 1.0, present, recent.copy(), total.copy(), ADAPTIVE_DECAY, 1.0, evidence)
-        mean += probability[k] * evidence
+        for i in range(len(ADAPTIVE_DECAY)):
+            one, evidence = slice(i, i + 1), np.zeros(1, np.float32)
+            mean[i] += probability[k] * bet_adaptively(
+                k, 1.0, present, recent[one].copy(), ADAPTIVE_DECAY[one], 1.0, evidence
+            )
     np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
 
 
