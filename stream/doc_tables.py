@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from detectors import REGISTRY, card
+from detectors.known_differences import DIFFERENCES
 from stream.bad_input import rows as bad_input_rows
 from stream.config_errors import ERROR_CODES
 from stream.deadletter import REASONS
@@ -103,6 +104,13 @@ def catalogue() -> str:
     return _markdown(("detector", "what holds", "cost", "parameters", "source"), rows)
 
 
+def known_differences() -> str:
+    rows = [
+        (f"`{x.ours}`", f"`{x.other}`" if "." in x.other else x.other, x.there, x.here, x.size) for x in DIFFERENCES
+    ]
+    return _markdown(("ours", "theirs", "there", "here", "difference"), rows)
+
+
 def rights() -> str:
     return _markdown(("command", "on", "operations"), rights_table())
 
@@ -118,6 +126,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "detectors": detectors,
     "catalogue": catalogue,
+    "known_differences": known_differences,
 }
 
 

@@ -27,8 +27,3 @@ def largest(values: F64, start: I64) -> F64:
     """Maximum of values[start[i]:start[i+1]] for every i; NaN for an empty part. Output F64[t]. O(n)."""
     found = np.maximum.reduceat(np.append(values, -np.inf), start[:-1]) if len(start) > 1 else np.zeros(0)
     return np.where(start[:-1] == start[1:], np.nan, found)
-
-
-def smallest(values: F64, start: I64) -> F64:
-    """Minimum of each part, as `largest` its maximum."""
-    return -largest(-values, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import math
 import sys
@@ -12,6 +13,7 @@ import jsonschema
 import pytest
 
 import detectors
+from detectors.known_differences import DIFFERENCES
 from detectors.parameters import Base, choice, number, read, schema, whole
 from detectors.registry import SECTIONS, BadEntry, Entry, Family, sections
 from detectors.registry import card as card_of
@@ -135,6 +137,17 @@ def test_every_kind_of_parameter() -> None:
     }  # fmt: skip
     with pytest.raises(BadSettings, match="unit: 'mile' is none of value, std"):
         read(Some, {"unit": "mile"})
+
+
+# ---- known differences ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", DIFFERENCES, ids=lambda row: row.ours)
+def test_every_known_difference_has_a_test_that_shows_it(row) -> None:
+    assert row.ours in detectors.REGISTRY
+    file, _, test = row.shown_by.partition("::")
+    tree = ast.parse((Path(__file__).parents[1] / file).read_text())
+    assert test in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 # ---- one more -------------------------------------------------------------------------------------------------------
