@@ -51,7 +51,8 @@ DIFFERENCES: tuple[Difference, ...] = (
         "scipy.stats.wasserstein_distance",
         "raw values; NaN if one is missing",
         "both laws uniform within a bin; missing values have their own rate",
-        "at most `error_bound`; on the test's samples 1 to 5 % (normal, lognormal, t, Poisson), 15 % (lognormal, sigma 3), half (all in one far bin)",
+        "at most `error_bound`; on the test's samples 1 to 5 % (normal, lognormal, t, Poisson), 15 % (lognormal, sigma 3), half "
+        "(all in one far bin)",
         f"{_CATALOGUE}::test_wasserstein_is_within_its_error_of_scipy_on_raw_rows",
     ),
     Difference(

@@ -1,8 +1,8 @@
 """The difference of two distribution functions along the values, for the distances that know where bins are.
 
 Within a bin both laws are taken as uniform; the outermost bins that hold anything end at the smallest and largest value of
-reference and window together. So F - G is a straight line in each bin: exact at every cut. Without known extremes the open
-bins have no width: what lies in them counts as at their cut.
+reference and window together. So F - G is a straight line in each bin: exact at every cut. Unless both sides' extremes are known
+the open bins have no width: what lies in them counts as at their cut.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def lines(along: Axis, window: WindowBins) -> Lines:
     before = np.append(0.0, total)[reference.ordered_start[:-1]]
     right = total - before[along.target]
     right[~has] = np.nan
-    low, high = np.fmin(reference.minimum, window.minimum), np.fmax(reference.maximum, window.maximum)
+    low, high = np.minimum(reference.minimum, window.minimum), np.maximum(reference.maximum, window.maximum)
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     lower = np.clip(along.lower, low[along.target], high[along.target])
     upper = np.clip(along.upper, low[along.target], high[along.target])
