@@ -210,6 +210,15 @@ def test_counters_are_those_of_the_first_marker_at_or_after_the_edge():
     assert [each["consumed"] for each in merger.counters_at(10)] == [10, 40]
 
 
+def test_markers_that_say_the_same_plans_hold_them_once():
+    merger = Merger(2)
+    for offset, body in enumerate([marker(0, 10), marker(1, 10), marker(0, 20, "q"), marker(1, 20, "q")]):
+        merger.add(PaneRecord(offset, 0, 1, body))
+    first, second = (source.markers for source in merger.sources)
+    assert [marked.plans for marked in first] == [{"m": "p"}, {"m": "q"}]
+    assert all(one.plans is other.plans for one, other in zip(first, second, strict=True))
+
+
 def test_a_grown_topic_and_an_unknown_stream_are_refused_by_name():
     merger = Merger(2)
     with pytest.raises(UnknownSourceError, match="has grown"):
