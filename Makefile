@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test faults chaos-ci lint format real throughput clean simulate
+.PHONY: help env demo test faults chaos-ci lint format real throughput detection clean simulate
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ simulate: $(VENV)/.dev  ## thousands of seeds of the simulator: 2,000 of the rea
 
 throughput: $(VENV)/.dev  ## events per wall and CPU second against a bare consumer and plain Faust
 	@$(BIN)/python -m load_tests.throughput --json $(ARGS)
+
+detection: $(VENV)/.dev  ## false alarms and delays of the detectors on seeded streams: hours; ARGS=--quick for a look
+	@$(BIN)/python -m load_tests.detection --jobs 2 $(ARGS)
 
 env: $(VENV)/.dev  ## the development environment only
 

@@ -1,0 +1,115 @@
+"""False alarms and delays of the default detector, of river's, and of one that always fires, on the same seeded streams.
+
+    python -m load_tests.detection --quick [--json]         about a minute and a half a core: shows that it runs, not that bounds hold
+    python -m load_tests.detection --jobs 2 --json          the whole: 200 pairs a stream, 64 seeds a change
+    python -m load_tests.detection --stream normal --case ".5 sd" --pairs 20 --seeds 10
+
+One default configuration with two named settings of budget and tolerance; nothing is set per stream. Figures do not depend on
+the machine or on --jobs: pair n of a stream has the same rows in every run of a seed. An event is one row; a delay counts the
+first changed event as 1 and ends with the last event of the alarming window. For d cells one feature is watched with the
+threshold of d, and its alarms are counted d times: the expectation of d equal features, however they depend on each other.
+Exit code 1 when a condition fails for which enough was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from load_tests.detection import report
+from load_tests.detection.measure import FULL, QUICK, Size, alarm_task, delay_task
+from load_tests.detection.rivals import LEFT_OUT, RivalEnvironment
+from load_tests.detection.streams import BY_NAME, CASES
+
+
+def commit() -> dict[str, Any]:
+    """Which code was measured."""
+    here = Path(__file__).parent
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=here)
+    changes = subprocess.run(
+        ["git", "status", "--porcelain", "--", "../../detectors"], capture_output=True, text=True, check=True, cwd=here
+    )
+    return {"id": head.stdout.strip(), "detectors_changed_since": bool(changes.stdout.strip())}
+
+
+def measure(
+    size: Size, seed: int, jobs: int, *, streams: Sequence[str], cases: Sequence[str], rivals: RivalEnvironment | None
+) -> dict[str, Any]:
+    """Every task in a process of its own pool, results in the order of their numbers."""
+    alarms: dict[str, list[Future[Any]]] = defaultdict(list)
+    found: dict[str, list[Future[Any]]] = defaultdict(list)
+    place = {case.name: i for i, case in enumerate(CASES)}
+    with ProcessPoolExecutor(jobs) as pool:
+        for name in streams:
+            alarms[name] = [pool.submit(alarm_task, name, size, seed, n) for n in range(size.pairs)]
+        for name in cases:
+            found[name] = [pool.submit(delay_task, place[name], size, seed, n) for n in range(size.delays)]
+        of_streams, of_cases = {}, {}
+        for name in streams:
+            tasks = [future.result() for future in alarms.pop(name)]
+            if rivals is not None:
+                tasks = [task | more for task, more in zip(tasks, rivals.alarms(name, size, seed), strict=True)]
+            of_streams[name] = report.alarm_report(name, tasks)
+            print(f"{name}: {len(tasks)} pairs", file=sys.stderr, flush=True)
+        for name in cases:
+            of_cases[name] = [future.result() for future in found.pop(name)]
+            if rivals is not None:
+                more = rivals.delays(name, size, seed)
+                of_cases[name] = [task | other for task, other in zip(of_cases[name], more, strict=True)]
+            print(f"{name}: {len(of_cases[name])} seeds", file=sys.stderr, flush=True)
+    return {
+        "commit": commit(),
+        "seed": seed,
+        "size": asdict(size),
+        "false_alarms": of_streams,
+        "delays": {name: report.delay_report(tasks, seed) for name, tasks in of_cases.items()},
+        "geometric_mean_of_six": report.means_over_six(of_cases, seed),
+        "conditions": report.conditions(of_streams),
+        "left_out": {} if rivals is not None else LEFT_OUT,
+    }
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few pairs and seeds")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--pairs", type=int, help="(reference, stream) pairs of every stream")
+    parser.add_argument("--seeds", type=int, help="seeds of every change")
+    parser.add_argument("--stream", action="append", choices=list(BY_NAME), help="only these; also without any --case")
+    parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
+    parser.add_argument(
+        "--rivals", type=Path, help="folder for an environment with nannyml and evidently; made if absent"
+    )
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
+    size = QUICK if args.quick else FULL
+    size = replace(size, pairs=args.pairs or size.pairs, delays=args.seeds or size.delays)
+    chosen = args.stream or args.case
+    streams = args.stream or ([] if chosen else list(BY_NAME))
+    cases = args.case or ([] if chosen else [case.name for case in CASES])
+    rivals = RivalEnvironment(args.rivals) if args.rivals else None
+    result = measure(size, args.seed, args.jobs, streams=streams, cases=cases, rivals=rivals)
+    print(report.show(result), file=sys.stderr if args.json else sys.stdout)
+    if args.json:
+        print(json.dumps(result))
+    failed = [c for c in result["conditions"] if c.get("enough", size.pairs >= FULL.pairs) and not c["holds"]]
+    for condition in failed:
+        print(f"does not hold: {condition}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

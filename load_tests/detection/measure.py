@@ -1,0 +1,196 @@
+"""The measurements: false alarms without a change, the one-step factor, and delays. One function is one task of one process."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from load_tests.detection.contenders import (
+    CELLS,
+    SETTINGS,
+    AlwaysFires,
+    Contender,
+    Factors,
+    Ours,
+    Setting,
+    delay,
+    judge,
+    live_windows,
+    reference_of,
+    river_defaults,
+)
+from load_tests.detection.streams import BY_NAME, CASES, EXCHANGEABLE, Case, Rows, Stream
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+REFERENCE_ROWS = 288_000  # sixty days
+FINITE_REFERENCE = 200_000  # of a finite table; live rows are drawn from the rest
+QUIET_EVENTS = 10_000  # before the change
+LAYERS = ("rank layer alone", "tube alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured.
+
+    live         events of a pair for A = 1e5; a pair of d cells watches so many more events as `longer` says
+    slow_events  events of a pair, and `slow_pairs` pairs at most, for KSWIN
+    """
+
+    pairs: int
+    live: int
+    reference: int
+    delays: int
+    slow_pairs: int
+    slow_events: int
+    slow_delays: int
+    longer: tuple[tuple[int, int], ...] = ((1, 1), (20, 1), (200, 5))
+
+    def events(self, cells: int, stream: Stream) -> int:
+        wanted = self.live * dict(self.longer)[cells]
+        return min(wanted, stream.rows_max - self.reference_rows(stream)) if stream.rows_max else wanted
+
+    def reference_rows(self, stream: Stream) -> int:
+        return min(self.reference, FINITE_REFERENCE) if stream.rows_max else self.reference
+
+    def longest(self, stream: Stream) -> int:
+        return max(self.events(cells, stream) for cells in CELLS)
+
+
+FULL = Size(200, 100_000, REFERENCE_ROWS, 64, 20, 20_000, 16)
+QUICK = Size(4, 100_000, 100_000, 4, 1, 1_000, 1, longer=((1, 1), (20, 1), (200, 1)))
+
+
+def generator(seed: int, name: str, number: int) -> np.random.Generator:
+    """The same rows for every detector, whichever process draws them."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), number])
+
+
+def pair(stream: Stream, size: Size, seed: int, number: int, live: int) -> tuple[Rows, Rows]:
+    """Reference and live rows, one piece of the stream."""
+    first = size.reference_rows(stream)
+    rows = stream.draw(generator(seed, stream.name, number), first + live)
+    return rows.cut(0, first), rows.cut(first, first + live)
+
+
+def inside(stream: Stream, live: Rows, tolerance: float) -> Rows:
+    """Half the tolerance of drift, if the stream is about that. The reference's standard deviation is 1 there."""
+    return Rows(live.time_ms, live.value + 0.5 * tolerance) if stream.inside else live
+
+
+def is_slow(contender: Contender) -> bool:
+    return contender.name.endswith("KSWIN")
+
+
+def others() -> list[Contender]:
+    return [AlwaysFires(), *river_defaults()]
+
+
+def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, dict[str, Any]]:
+    """One pair through our detector: {contender: {"events", "budget", "cells", "count", layers}}, and the factor's steps."""
+    reference, live = pair(stream, size, seed, number, size.longest(stream))
+    out: dict[str, dict[str, Any]] = {}
+    versions = [False] if stream.windows == EXCHANGEABLE or stream.inside else [False, True]
+    for plain in versions:
+        profile = reference_of(reference, plain=plain)
+        for setting in SETTINGS:
+            windows = live_windows(profile, inside(stream, live, setting.tolerance))
+            for cells in CELLS if not plain else CELLS[:1]:
+                events = size.events(cells, stream)
+                kept = int(np.searchsorted(windows.last, events))
+                part = type(windows)(windows.counts[:kept], windows.start_ms[:kept], windows.last[:kept])
+                run = judge(profile, part, setting.settings(cells))
+                name = Ours(setting, cells, plain=plain).name
+                common = {"events": events, "budget": setting.budget, "cells": cells}
+                out[name] = {"count": len(run.alarms), **common}
+                if cells == 1:
+                    for layer, found in zip(LAYERS, (run.rank_crossings, run.tube_crossings), strict=True):
+                        out[f"{name}, {layer}"] = {"count": len(found), **common}
+        if not plain:
+            out["factor"] = factors(profile, windows, SETTINGS[-1])
+            out["factor"]["every_ms"] = profile.windows.every_ms
+    return out
+
+
+def factors(profile: Any, windows: Any, setting: Setting) -> dict[str, Any]:
+    """The factor of every step and statistic, at the large budget, so that next to nothing is set back."""
+    settings = setting.settings(1)
+    follow = Factors()
+    judge(profile, windows, settings, each=follow)
+    nothing = np.zeros(0)
+    return {
+        "before": np.concatenate(follow.before or [nothing]).astype(np.float32),
+        "factor": np.concatenate(follow.factor or [nothing]).astype(np.float32),
+        "set_back": follow.unknown,
+    }
+
+
+def other_alarms(
+    contenders: Sequence[Contender], stream: Stream, size: Size, seed: int, number: int
+) -> dict[str, dict[str, Any]]:
+    """One pair through detectors that have no budget; the same rows as ours sees at d = 1."""
+    events = size.events(1, stream)
+    reference, live = pair(stream, size, seed, number, size.longest(stream))
+    live = inside(stream, live.cut(0, events), SETTINGS[0].tolerance)
+    out = {}
+    for contender in contenders:
+        if contender.numeric_only and not stream.numeric:
+            continue
+        some = live
+        if is_slow(contender):
+            if number >= size.slow_pairs:
+                continue
+            some = live.cut(0, min(size.slow_events, len(live)))
+        contender.fit(reference)
+        count = len(contender.alarms(some))
+        out[contender.name] = {"count": count, "events": len(some), "budget": SETTINGS[0].budget, "cells": 1}
+    return out
+
+
+def changed(case: Case, size: Size, seed: int, number: int) -> tuple[Rows, Rows]:
+    """Reference, and live rows that change after QUIET_EVENTS."""
+    stream = BY_NAME[case.stream]
+    # Other numbers than the pairs without change: delays must not come from rows that false alarms were counted on.
+    first, live = pair(stream, size, seed, 1_000_000 + number, QUIET_EVENTS + case.events)
+    values = live.value.copy()
+    g = generator(seed, f"{case.stream}: {case.name}", number)
+    values[QUIET_EVENTS:] = case.change(g, live.cut(QUIET_EVENTS, len(live)))
+    return first, Rows(live.time_ms, values)
+
+
+def delays(case: Case, contenders: Sequence[Contender] | None, size: Size, seed: int, number: int) -> dict[str, float]:
+    """Delay of one seed, in events, by contender; NaN = not found. `contenders` None: ours and the default others."""
+    reference, live = changed(case, size, seed, number)
+    stream = BY_NAME[case.stream]
+    out: dict[str, float] = {}
+    if contenders is None:
+        profile = reference_of(reference)
+        windows = live_windows(profile, live)
+        for setting in SETTINGS:
+            for cells in CELLS:
+                run = judge(profile, windows, setting.settings(cells), after=QUIET_EVENTS)
+                out[Ours(setting, cells).name] = delay(np.array(run.alarms, np.int64), QUIET_EVENTS)
+        contenders = others()
+    for contender in contenders:
+        if contender.numeric_only and not stream.numeric:
+            continue
+        if is_slow(contender) and number >= size.slow_delays:
+            continue
+        contender.fit(reference)
+        out[contender.name] = delay(contender.alarms(live, QUIET_EVENTS), QUIET_EVENTS)
+    return out
+
+
+def alarm_task(stream: str, size: Size, seed: int, number: int) -> dict[str, dict[str, Any]]:
+    chosen = BY_NAME[stream]
+    return our_alarms(chosen, size, seed, number) | other_alarms(others(), chosen, size, seed, number)
+
+
+def delay_task(case: int, size: Size, seed: int, number: int) -> dict[str, float]:
+    return delays(CASES[case], None, size, seed, number)

@@ -1,0 +1,138 @@
+"""Figures from the tasks' results, and the table on stdout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from load_tests.detection.contenders import CELLS, SETTINGS, Ours
+from load_tests.detection.figures import alarm_figures, delay_figures, factor_figures, geometric_mean
+from load_tests.detection.streams import BY_NAME, CASES, SIX
+
+UPPER_MAX = 1.1  # of T / A
+FACTOR_ERROR_MAX = 0.01
+Task = Mapping[str, Mapping[str, Any]]
+
+
+def alarm_report(stream: str, tasks: Sequence[Task]) -> dict[str, Any]:
+    """False alarms of every contender on one stream, and our factor: of all its pairs."""
+    names = list(dict.fromkeys(name for task in tasks for name in task if name != "factor"))
+    contenders = {}
+    for name in names:
+        of = [task[name] for task in tasks if name in task]
+        first = of[0]
+        contenders[name] = alarm_figures([o["count"] for o in of], first["events"], first["budget"], first["cells"])
+    factors = [task["factor"] for task in tasks if "factor" in task]
+    lengths, times = np.unique([f["every_ms"] for f in factors], return_counts=True)
+    factor = factor_figures([f["before"] for f in factors], [f["factor"] for f in factors])
+    factor["set_back"] = int(sum(f["set_back"] for f in factors))
+    return {
+        "windows": BY_NAME[stream].windows,
+        "contenders": contenders,
+        "factor": factor,
+        "window_every_ms": {str(ms): count for ms, count in zip(lengths.tolist(), times.tolist(), strict=True)},
+    }
+
+
+def delay_report(tasks: Sequence[Mapping[str, float]], seed: int) -> dict[str, Any]:
+    names = list(dict.fromkeys(name for task in tasks for name in task))
+    return {name: delay_figures([task[name] for task in tasks if name in task], seed) for name in names}
+
+
+def means_over_six(delays: Mapping[str, Sequence[Mapping[str, float]]], seed: int) -> dict[str, Any]:
+    """Geometric mean of the mean delays of the six changes of normal data, by contender; seeds resampled."""
+    length = {case.name: float(case.events) for case in CASES}
+    if any(name not in delays for name in SIX):
+        return {}
+    names = dict.fromkeys(name for case in SIX for task in delays[case] for name in task)
+    out = {}
+    for name in names:
+        found = [[task[name] for task in delays[case] if name in task] for case in SIX]
+        if all(found):
+            out[name] = geometric_mean(found, [length[case] for case in SIX], seed)
+    return out
+
+
+def conditions(alarms: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is promised of our own default, held against what was measured. One entry a stream, setting and number of cells."""
+    found = []
+    for stream, report in alarms.items():
+        for setting in SETTINGS:
+            for cells in CELLS:
+                figures = report["contenders"].get(Ours(setting, cells).name)
+                if figures is None:
+                    continue
+                enough = figures["pairs"] >= 200 and figures["events"] >= 200 * setting.budget
+                entry = {"stream": stream, "setting": setting.name, "cells": cells, "ratio": figures["ratio"]}
+                entry |= {"ratio_upper": figures["ratio_upper"], "enough": enough}
+                found.append(entry | {"holds": figures["ratio_upper"] <= UPPER_MAX})
+        means = [report["factor"]["mean"], *(mean for mean, _ in report["factor"]["deciles"])]
+        worst = max(means, key=lambda mean: abs(mean - 1.0))
+        holds = abs(worst - 1.0) <= FACTOR_ERROR_MAX
+        found.append({"stream": stream, "factor_furthest_from_1": worst, "holds": holds})
+    return found
+
+
+# ---- the table ----------------------------------------------------------------------------------------------------------
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.2g}"
+
+
+def _lines(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads))]
+    shown = [
+        [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))]
+        for r in (heads, *rows)
+    ]
+    return [title, *("  ".join(row) for row in shown), ""]
+
+
+def show(result: Mapping[str, Any]) -> str:
+    """Text of a whole result."""
+    lines: list[str] = []
+    for stream, report in result["false_alarms"].items():
+        rows = [
+            [
+                name,
+                str(f["events"]),
+                str(f["alarms"]),
+                _number(f["per_million"]),
+                f"{_number(f['poisson_95'][0])} to {_number(f['poisson_95'][1])}",
+                _number(f["bound_per_million"]) if name.startswith("driftline") else "none",
+            ]
+            for name, f in report["contenders"].items()
+        ]
+        factor = report["factor"]
+        title = (
+            f"{stream}: windows {report['windows']}; one-step factor {factor['mean']:.4f} ± {factor['error']:.4f}, "
+            f"deciles {min(m for m, _ in factor['deciles']):.3f} to {max(m for m, _ in factor['deciles']):.3f}"
+        )
+        heads = ["no change", "events", "alarms", "x cells, a million", "Poisson 95 %", "bound"]
+        lines += _lines(title, heads, rows)
+    for case, report in result["delays"].items():
+        rows = [
+            [
+                name,
+                _number(f["mean"]),
+                "-" if f["mean_95"] is None else f"{_number(f['mean_95'][0])} to {_number(f['mean_95'][1])}",
+                _number(f["p95"]),
+                f"{f['misses']} of {f['seeds']}",
+            ]
+            for name, f in report.items()
+        ]
+        lines += _lines(f"{case}: delay in events", ["change", "mean", "95 %", "p95", "missed"], rows)
+    rows = [
+        [name, _number(f["value"]), f"{_number(f['interval_95'][0])} to {_number(f['interval_95'][1])}"]
+        for name, f in result["geometric_mean_of_six"].items()
+    ]
+    if rows:
+        lines += _lines("geometric mean of six delays on normal data", ["", "events", "95 %"], rows)
+    lines.append("left out: " + "; ".join(f"{name}: {why}" for name, why in result["left_out"].items()))
+    return "\n".join(lines)
