@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.reference import ReferenceProfile
 from detectors.sequential import default
@@ -26,6 +27,8 @@ from stream.plan import Role
 from stream.tally import Sections, Tally
 from stream.window_statistics import Lens, Statistics
 from stream.windows import Window
+
+F32 = NDArray[np.float32]
 
 VERSION = 1
 SERIES_VERSION = 2  # 1: a row of registers for every target
@@ -113,7 +116,7 @@ class Series:
         self.recent: list[Tally] = []  # the last RECENT_WINDOWS judged windows
         self.starts: I64 = np.empty(0, np.int64)  # of the last HISTORY_WINDOWS judged windows
         self.events: I64 = np.empty(0, np.int64)
-        self.shifts: F64 = np.empty((0, len(lens.names)))
+        self.shifts: F32 = np.empty((0, len(lens.names)), np.float32)  # only compared with each other
 
     def skip(self, weight_ms: float) -> None:
         """A window in which this series had no event: its time counts all the same."""
@@ -153,7 +156,7 @@ class Series:
             effect=default.describe(self.prepared[target], pool.counts),
             now=Lens([self.lens.names[target]], self.profile).statistics(pool),
             events=int(self.events[-windows:].sum()),
-            onset=_onset(self.shifts[-windows:, target]),
+            onset=_onset(self.shifts[-windows:, target].astype(np.float64)),
         )
 
     def since(self, target: int, since_ms: int) -> int:
@@ -163,7 +166,7 @@ class Series:
         where (sum of the effects after it)^2 / their number is largest; it is taken if little had happened before it.
         """
         first = int(np.searchsorted(self.starts, since_ms))
-        effects = self.shifts[first:, target]
+        effects = self.shifts[first:, target].astype(np.float64)
         if len(effects) < 2:
             return since_ms
         after = np.cumsum(effects[::-1])[::-1]
@@ -186,7 +189,7 @@ class Series:
             self.first_starts.append(start_ms)
         self.recent = [*self.recent[1 - RECENT_WINDOWS :], whole.remembered()]
         keep = slice(1 - HISTORY_WINDOWS, None)
-        shifts = np.array([[verdict.shift for verdict in verdicts]])
+        shifts = np.array([[verdict.shift for verdict in verdicts]], np.float32)
         self.starts = np.append(self.starts[keep], start_ms)
         self.events = np.append(self.events[keep], whole.events)
         self.shifts = np.concatenate((self.shifts[keep], shifts))
@@ -240,7 +243,7 @@ class Series:
         saved = container.decode(data).expect("series", SERIES_VERSIONS)
         header, sections = saved.header, saved.sections
         for part in _PARTS:
-            setattr(self, part, sections[part].copy())
+            setattr(self, part, sections[part].astype(getattr(self, part).dtype))  # shifts once had 64 bits
         self.carried_weight_ms = header["carried_weight_ms"]
         self.carried_start_ms = header["carried_start_ms"]
         self.first_starts = header["first_starts"]

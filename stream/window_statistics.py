@@ -17,6 +17,7 @@ from detectors.binning import Kind
 from detectors.distance import jensen_shannon, kolmogorov_smirnov, population_groups, psi
 from detectors.reference import ReferenceProfile, TargetReference
 from stream.columns import F64, I64
+from stream.panes import smallest
 from stream.tally import APART, PlanMismatchError, Tally
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
@@ -54,17 +55,18 @@ class Lens:
         bins = np.array([target.binning.bins for target in self.targets], np.int64)
         self.start: I64 = np.concatenate(([0], np.cumsum(bins + APART))).astype(np.int64)
         self.numeric: NDArray[np.bool_] = np.array([t.binning.kind is Kind.NUMERIC for t in self.targets], np.bool_)
-        self.reference: I64 = _flat([target.histogram for target in self.targets], np.int64)
+        self.reference = smallest(_flat([target.histogram for target in self.targets], np.int64))
         ordered = np.zeros(int(self.start[-1]), np.bool_)
         for index in np.flatnonzero(self.numeric):
             ordered[self.start[index] : self.start[index + 1] - APART] = True
-        self._group, self._group_start = population_groups(self.reference, ordered, self.start)
+        group, self._group_start = population_groups(self.reference, ordered, self.start)
+        self._group = smallest(group)
         self._ordered = np.flatnonzero(ordered).astype(np.int32)
         width = bins[self.numeric]
         self._start: I64 = np.concatenate(([0], np.cumsum(width))).astype(np.int64)
         cuts = [target.binning.cuts for target in self.targets if target.binning.kind is Kind.NUMERIC]
         # the ends of the k-th numeric target's bins, one more than it has bins: bin i's are at i + k and i + k + 1
-        self._ends = _flat([np.concatenate(([-np.inf], each, [np.inf])) for each in cuts], np.float64)
+        self._ends: F64 = _flat([np.concatenate(([-np.inf], each, [np.inf])) for each in cuts], np.float64)
         self._centre = np.array([target.binning.centre for target in self.targets], np.float64)
 
     def statistics(self, tally: Tally) -> Statistics:

@@ -251,7 +251,7 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
     )  # the current one, and the one that a lateness of a minute keeps open
     assert eight.ids_bytes == 10_000 * 120 * 26
     assert eight.sample_bytes == 0
-    assert eight.detectors_bytes == 100 * 10_000
+    assert eight.detectors_bytes == 100 * 5_000
     assert estimate(plain, 16, events_per_s=20_000).edge_bytes == 2 * eight.edge_bytes
     segments = {"segments": {"country": [f"c{n}" for n in range(9)]}}
     assert estimate(collector_plan(config(segments), references)[0], 8).edge_bytes == 11 * eight.edge_bytes
