@@ -55,9 +55,7 @@ def lines(along: Axis, window: WindowBins) -> Lines:
     q = shares(window.counts[reference.places], reference.ordered_start)
     gap = p - q
     has = np.isfinite(gap)
-    total = np.cumsum(np.where(has, gap, 0.0))
-    before = np.append(0.0, total)[reference.ordered_start[:-1]]
-    right = total - before[along.target]
+    right = np.cumsum(np.where(has, gap, 0.0))  # through all targets: each one's differences add up to 0
     right[~has] = np.nan
     low, high = np.minimum(reference.minimum, window.minimum), np.maximum(reference.maximum, window.maximum)
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
