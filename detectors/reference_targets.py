@@ -19,7 +19,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 WINDOWS_MIN = 20  # below it a window's rank says next to nothing
-CATEGORIES_MAX = 30  # with a bin of their own: each costs 2 KB a series, and the false alarms are shared among them
+CATEGORIES_MAX = 30  # with a bin of their own: each costs 1 KB a series, and the false alarms are shared among them
 CATEGORY_ROWS_MIN = 5  # of the first rows: the share of a rarer category is not known to a factor of two
 KNOWN_MAX = 100_000  # categories that are told from unseen ones, 12 bytes each in every collector
 
