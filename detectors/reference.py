@@ -156,8 +156,11 @@ class ReferenceProfile:
 def slim(profile: ReferenceProfile) -> ReferenceProfile:
     """The same profile for detectors and plans, under the same id, 3 KB a target smaller; it cannot be written again.
 
-    Detectors compare in float32, so `order` and `tie` need no more; texts that models share are kept once.
+    Detectors compare in float32, so `order` and `tie` need no more; texts that models share are kept once. One that is
+    still being learnt stays as it is: whoever goes on learning writes it.
     """
+    if not profile.complete:
+        return profile
     return replace(profile, targets=tuple(_slim_target(target) for target in profile.targets))
 
 

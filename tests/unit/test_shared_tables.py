@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,13 @@ def test_a_slim_profile_judges_as_the_whole_one_and_cannot_be_written():
     assert kit.run(*kit.ready(small), counts) == kit.run(*kit.ready(whole), counts)
     with pytest.raises(NotWritableError):
         to_sections(small)
+
+
+def test_a_profile_that_is_still_being_learnt_can_be_written():
+    whole = kit.profile("categories")
+    cuts = replace(whole, windows=replace(whole.windows, count=0))
+    assert slim(cuts) is cuts
+    assert to_sections(slim(cuts))[0]["id"] == whole.id
 
 
 def test_a_numeric_target_keeps_less_than_3500_bytes_besides_its_reference():
