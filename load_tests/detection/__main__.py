@@ -1,6 +1,6 @@
 """False alarms and delays of the default detector, of river's, and of one that always fires, on the same seeded streams.
 
-    python -m load_tests.detection --quick [--json]         about a minute and a half a core: shows that it runs, not that bounds hold
+    python -m load_tests.detection --quick [--json]         a minute or two: shows that it runs, not that bounds hold
     python -m load_tests.detection --jobs 2 --json          the whole: 200 pairs a stream, 64 seeds a change
     python -m load_tests.detection --stream normal --case ".5 sd" --pairs 20 --seeds 10
 
@@ -49,7 +49,7 @@ def measure(
     place = {case.name: i for i, case in enumerate(CASES)}
     with ProcessPoolExecutor(jobs) as pool:
         for name in streams:
-            alarms[name] = [pool.submit(alarm_task, name, size, seed, n) for n in range(size.pairs)]
+            alarms[name] = [pool.submit(alarm_task, name, size, seed, n) for n in range(size.pairs_of(BY_NAME[name]))]
         for name in cases:
             found[name] = [pool.submit(delay_task, place[name], size, seed, n) for n in range(size.delays)]
         of_streams, of_cases = {}, {}

@@ -73,6 +73,11 @@ class Windows:
     start_ms: I64
     last: I64
 
+    def until(self, event: int) -> Windows:
+        """Those that ended before this event."""
+        kept = int(np.searchsorted(self.last, event))
+        return Windows(self.counts[:kept], self.start_ms[:kept], self.last[:kept])
+
 
 def live_windows(profile: ReferenceProfile, live: Rows) -> Windows:
     """Cut as the collector and the monitor do."""
@@ -192,7 +197,7 @@ class Factors:
     def _mixtures(self, state: DetectorState) -> F64:
         """Weighted evidence of each statistic: of the values, then of the shares."""
         fixed = state.real("evidence").astype(np.float64)
-        shares = state.real("share_evidence").astype(np.float64).mean(axis=1)
+        shares: F64 = state.real("share_evidence").astype(np.float64).mean(axis=1)
         if not len(fixed):
             return shares
         adaptive = state.real("adaptive").astype(np.float64).mean(axis=1)

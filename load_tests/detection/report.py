@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from load_tests.detection.contenders import CELLS, SETTINGS, Ours
-from load_tests.detection.figures import alarm_figures, delay_figures, factor_figures, geometric_mean
+from load_tests.detection.figures import alarm_figures, delay_figures, factor_figures, geometric_mean, poisson_interval
 from load_tests.detection.streams import BY_NAME, CASES, SIX
 
 UPPER_MAX = 1.1  # of T / A
@@ -66,6 +66,7 @@ def conditions(alarms: Mapping[str, Any]) -> list[dict[str, Any]]:
                 if figures is None:
                     continue
                 enough = figures["pairs"] >= 200 and figures["events"] >= 200 * setting.budget
+                enough &= poisson_interval(0)[1] * cells * setting.budget <= UPPER_MAX * figures["events"]
                 entry = {"stream": stream, "setting": setting.name, "cells": cells, "ratio": figures["ratio"]}
                 entry |= {"ratio_upper": figures["ratio_upper"], "enough": enough}
                 found.append(entry | {"holds": figures["ratio_upper"] <= UPPER_MAX})

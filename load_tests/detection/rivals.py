@@ -51,7 +51,7 @@ class RivalEnvironment:
         """One entry a pair, as measure.other_alarms; empty for pairs that they did not see."""
         chosen = BY_NAME[stream]
         events = size.events(1, chosen)
-        out: list[dict[str, Any]] = [{} for _ in range(size.pairs)]
+        out: list[dict[str, Any]] = [{} for _ in range(size.pairs_of(chosen))]
         for tool, most, longest in (
             ("nannyml", NANNYML_PAIRS, events),
             ("evidently", EVIDENTLY_PAIRS, EVIDENTLY_EVENTS),

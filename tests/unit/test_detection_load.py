@@ -300,6 +300,26 @@ def test_river_leaves_missing_values_out():
     assert got.tolist() == [2]
 
 
+def test_a_finite_table_gets_more_pairs_instead_of_longer_ones():
+    assert measure.FULL.pairs_of(BY_NAME["normal"]) == 200
+    table = BY_NAME["flights: delay, shuffled"]
+    events = measure.FULL.events(200, table)
+    assert measure.FULL.reference_rows(table) + events == table.rows_max
+    assert measure.FULL.pairs_of(table) * events >= 200 * measure.FULL.events(200, BY_NAME["normal"])
+    assert measure.FULL.events(200, BY_NAME["normal"], SETTINGS[1]) == measure.FULL.live
+
+
+def test_too_few_events_for_two_hundred_cells_are_told_apart_from_too_many_alarms():
+    def of(events):
+        task = {Ours(SETTINGS[0], 200).name: {"count": 0, "events": events, "budget": 1e5, "cells": 200}}
+        task |= {"factor": {"before": np.arange(20.0), "factor": np.ones(20), "set_back": 0, "every_ms": 60_000}}
+        return report.conditions({"normal": report.alarm_report("normal", [task] * 200)})[0]
+
+    assert not of(100_000)["enough"]
+    assert of(400_000)["enough"]
+    assert of(400_000)["holds"]
+
+
 def test_conditions_fail_where_alarms_are_too_many():
     def of(count):
         tasks = [
