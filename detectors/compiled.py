@@ -2,20 +2,55 @@
 
 A folder that cannot be written (read-only, full, not ours) costs the cache, never the function: numba alone would refuse to
 compile, or fail after it has. What happened is in UNCACHED, for whoever logs.
+
+Numba takes a cached kernel for valid while the file that defines it is unchanged, but constants and kernels of other modules
+are compiled into it. So what a kernel reads of them is part of its stamp: an upgrade in place never runs yesterday's constant.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 UNCACHED: list[str] = []
 """Why functions were not cached, in words; a restart compiles them again."""
+
+
+_STAMPS: dict[Any, tuple[Any, str]] = {}  # of every kernel, by its dispatcher
+
+
+def _names(code: CodeType) -> set[str]:
+    """Globals and attributes that a function mentions, its inner ones included."""
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _compiled_in(function: Any) -> str:
+    """Digest of the constants and the kernels that `function` mentions by name, as they are now.
+
+    What its own file defines below it is missed, and is in that file's stamp.
+    """
+    names, scope = sorted(_names(function.__code__)), function.__globals__
+    found = [scope[name] for name in names if name in scope]
+    for module in [value for value in found if isinstance(value, ModuleType) and value not in (np, numba)]:
+        found += [getattr(module, name) for name in names if hasattr(module, name)]
+    digest = hashlib.blake2b(digest_size=16)
+    for value in found:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
+        elif isinstance(value, bool | int | float | str | tuple | np.generic):
+            digest.update(repr(value).encode())
+        elif callable(value) and value in _STAMPS:
+            digest.update(repr(_STAMPS[value]).encode())
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -35,7 +70,11 @@ def njit(**options: Any) -> Callable[[Any], Any]:
         except RuntimeError as error:  # "no locator available"
             UNCACHED.append(str(error))
             return numba.njit(**options)(function)
-        kernel._cache._guard_against_spurious_io_errors = _without_cache  # noqa: SLF001 - it forgives only Windows
+        cache = kernel._cache  # noqa: SLF001 - numba has no public way to either
+        cache._guard_against_spurious_io_errors = _without_cache  # noqa: SLF001 - it forgives only Windows
+        file = cache._cache_file  # noqa: SLF001
+        stamp = _STAMPS[kernel] = (file._source_stamp, _compiled_in(function))  # noqa: SLF001
+        file._source_stamp = stamp  # noqa: SLF001
         return kernel
 
     return decorate

@@ -1,4 +1,4 @@
-"""F21: a cache folder that cannot be found or written costs the cache, not the function."""
+"""F21: a cache folder that cannot be found or written costs the cache, not the function; and no cached kernel is out of date."""
 
 from __future__ import annotations
 
@@ -37,3 +37,43 @@ def test_a_disk_that_refuses_the_cache_is_noted(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert told in done.stdout
+
+
+KERNELS = {
+    "constants": "import numpy as np\nSTEP, TABLE = 1, np.array([{}, 0])\n",
+    "inner": """from detectors.compiled import compiled
+from kernels import constants
+@compiled
+def step(x: int) -> int:
+    return x + constants.STEP + constants.TABLE[0]
+""",
+    "outer": """from detectors.compiled import compiled
+from kernels.inner import step
+@compiled
+def twice(x: int) -> int:
+    return step(step(x))
+print(twice(0), sum(twice.stats.cache_hits.values()))
+""",
+}
+
+
+def test_a_constant_of_another_module_that_changes_is_compiled_in_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(value: int) -> str:
+        for name, text in KERNELS.items():
+            if name == "constants" or not (folder / f"{name}.py").exists():
+                (folder / f"{name}.py").write_text(text.format(value) if name == "constants" else text)
+        path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+        command = [sys.executable, "-c", "import kernels.outer"]
+        done = subprocess.run(
+            command, env=environment | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.strip()
+
+    assert run(10) == "22 0"
+    assert run(10) == "22 1", "nothing has changed: the cache serves"
+    assert run(20) == "42 0"
