@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.reference import ReferenceProfile
 from load_tests.detection.contenders import (
     CELLS,
     SETTINGS,
@@ -19,8 +18,8 @@ from load_tests.detection.contenders import (
     Contender,
     Factors,
     Ours,
+    Run,
     Setting,
-    Windows,
     delay,
     judge,
     live_windows,
@@ -35,7 +34,6 @@ I64 = NDArray[np.int64]
 REFERENCE_ROWS = 288_000  # sixty days
 FINITE_REFERENCE = 200_000  # of a finite table; live rows are drawn from the rest
 QUIET_EVENTS = 10_000  # before the change
-FACTOR_LENGTH = 2  # times `live`: events of a pair on which the one-step factor is followed
 LAYERS = ("rank layer alone", "tube alone")
 
 
@@ -57,9 +55,9 @@ class Size:
     slow_delays: int
     longer: tuple[tuple[int, int], ...] = ((1, 1), (20, 1), (200, 10))
 
-    def events(self, cells: int, stream: Stream, setting: Setting = SETTINGS[0]) -> int:
-        """Live events of a pair. Under the large budget no stream is long enough for alarms to be counted."""
-        wanted = self.live * (dict(self.longer)[cells] if setting is SETTINGS[0] else 1)
+    def events(self, cells: int, stream: Stream) -> int:
+        """Live events of a pair."""
+        wanted = self.live * dict(self.longer)[cells]
         return min(wanted, stream.rows_max - self.reference_rows(stream)) if stream.rows_max else wanted
 
     def pairs_of(self, stream: Stream) -> int:
@@ -103,48 +101,58 @@ def others() -> list[Contender]:
 
 
 def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, dict[str, Any]]:
-    """One pair through our detector: {contender: {"events", "budget", "cells", "count", layers}}, and the factor's steps."""
+    """One pair through our detector: {contender: {"events", "budget", "cells", "count"}}, and the factor's steps.
+
+    Under the large budget no stream is long enough for alarms to be counted: there the factor is followed. Pairs beyond
+    `size.pairs` are for the most cells alone.
+    """
     reference, live = pair(stream, size, seed, number, size.longest(stream))
     out: dict[str, dict[str, Any]] = {}
-    versions = [False] if stream.windows == EXCHANGEABLE or stream.inside else [False, True]
-    for plain in versions:
-        profile = reference_of(reference, plain=plain)
+    profile = reference_of(reference)
+    small, large = SETTINGS
+    windows = live_windows(profile, inside(stream, live, small.tolerance))
+    for cells in CELLS if number < size.pairs else CELLS[-1:]:
+        events = size.events(cells, stream)
+        out |= _counts(
+            Ours(small, cells).name, small, cells, events, judge(profile, windows.until(events), small.settings(cells))
+        )
+    if number >= size.pairs:
+        return out
+    events = size.events(1, stream)
+    follow = Factors()
+    windows = live_windows(profile, inside(stream, live, large.tolerance)).until(events)
+    out |= _counts(Ours(large).name, large, 1, events, judge(profile, windows, large.settings(1), each=follow))
+    out["factor"] = {
+        "before": np.concatenate(follow.before).astype(np.float32),
+        "factor": np.concatenate(follow.factor).astype(np.float32),
+        "set_back": follow.unknown,
+        "every_ms": profile.windows.every_ms,
+    }
+    if stream.windows != EXCHANGEABLE and not stream.inside:
+        profile = reference_of(reference, plain=True)
+        windows = live_windows(profile, live).until(events)
         for setting in SETTINGS:
-            windows = live_windows(profile, inside(stream, live, setting.tolerance))
-            parts = {size.events(cells, stream, setting) for cells in CELLS}
-            first = {events: windows.until(events) for events in parts}
-            for cells in CELLS if not plain else CELLS[:1]:
-                events = size.events(cells, stream, setting)
-                run = judge(profile, first[events], setting.settings(cells))
-                name = Ours(setting, cells, plain=plain).name
-                common = {"events": events, "budget": setting.budget, "cells": cells}
-                out[name] = {"count": len(run.alarms), **common}
-                if cells == 1:
-                    for layer, found in zip(LAYERS, (run.rank_crossings, run.tube_crossings), strict=True):
-                        out[f"{name}, {layer}"] = {"count": len(found), **common}
-        if not plain and number < size.pairs:
-            out["factor"] = factors(profile, windows.until(FACTOR_LENGTH * size.live), SETTINGS[-1])
-            out["factor"]["every_ms"] = profile.windows.every_ms
+            name = Ours(setting, plain=True).name
+            out |= _counts(name, setting, 1, events, judge(profile, windows, setting.settings(1)))
     return out
 
 
-def factors(profile: ReferenceProfile, windows: Windows, setting: Setting) -> dict[str, Any]:
-    """The factor of every step and statistic, at the large budget, so that next to nothing is set back."""
-    settings = setting.settings(1)
-    follow = Factors()
-    judge(profile, windows, settings, each=follow)
-    nothing = np.zeros(0)
-    return {
-        "before": np.concatenate(follow.before or [nothing]).astype(np.float32),
-        "factor": np.concatenate(follow.factor or [nothing]).astype(np.float32),
-        "set_back": follow.unknown,
-    }
+def _counts(name: str, setting: Setting, cells: int, events: int, run: Run) -> dict[str, dict[str, Any]]:
+    """Alarms, and for one cell the crossings that either layer alone would have paged."""
+    common = {"events": events, "budget": setting.budget, "cells": cells}
+    counts = {name: {"count": len(run.alarms), **common}}
+    if cells == 1:
+        for layer, found in zip(LAYERS, (run.rank_crossings, run.tube_crossings), strict=True):
+            counts[f"{name}, {layer}"] = {"count": len(found), **common}
+    return counts
 
 
 def other_alarms(
     contenders: Sequence[Contender], stream: Stream, size: Size, seed: int, number: int
 ) -> dict[str, dict[str, Any]]:
     """One pair through detectors that have no budget; the same rows as ours sees at d = 1."""
+    if number >= size.pairs:
+        return {}
     events = size.events(1, stream)
     reference, live = pair(stream, size, seed, number, size.longest(stream))
     live = inside(stream, live.cut(0, events), SETTINGS[0].tolerance)

@@ -135,5 +135,5 @@ def show(result: Mapping[str, Any]) -> str:
     ]
     if rows:
         lines += _lines("geometric mean of six delays on normal data", ["", "events", "95 %"], rows)
-    lines.append("left out: " + "; ".join(f"{name}: {why}" for name, why in result["left_out"].items()))
+    lines += [f"left out: {name}: {why}" for name, why in result["left_out"].items()]
     return "\n".join(lines)

@@ -306,7 +306,8 @@ def test_a_finite_table_gets_more_pairs_instead_of_longer_ones():
     events = measure.FULL.events(200, table)
     assert measure.FULL.reference_rows(table) + events == table.rows_max
     assert measure.FULL.pairs_of(table) * events >= 200 * measure.FULL.events(200, BY_NAME["normal"])
-    assert measure.FULL.events(200, BY_NAME["normal"], SETTINGS[1]) == measure.FULL.live
+    more = measure.alarm_task(table.name, SMALL, 1, SMALL.pairs)  # one that `pairs` does not count
+    assert list(more) == [Ours(SETTINGS[0], 200).name]
 
 
 def test_too_few_events_for_two_hundred_cells_are_told_apart_from_too_many_alarms():
