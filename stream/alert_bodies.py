@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detectors import RECORDED
 from detectors.binning import Kind as BinKind
 from detectors.reference import COVERS_BINNINGS, TargetReference
 from detectors.verdict import Level, Verdict
@@ -57,24 +56,31 @@ class Case:
         return self.judgement.verdicts[self.place]
 
 
-def breaches(statistics: Statistics, place: int, name: str, settings: ModelSettings) -> tuple[Breach, ...]:
-    """The operator's thresholds that this window passes."""
+def breaches(case: Case, *, quality: bool) -> tuple[Breach, ...]:
+    """The operator's thresholds that this window passes, of the data's quality or of the others."""
     found = []
-    for limit in settings.thresholds:
-        if limit.targets and name not in limit.targets:
+    for threshold in case.settings.thresholds:
+        if threshold.quality is not quality or (threshold.targets and case.target.name not in threshold.targets):
             continue
-        assert limit.type in RECORDED, limit.type
-        value = float(getattr(statistics, limit.type)[place])
-        if math.isfinite(value) and value > limit.threshold:
-            found.append(Breach(limit.type, value, limit.threshold))
+        assert case.judgement.statistics is not None
+        value = float(case.judgement.statistics.series(threshold.series)[case.place])
+        passed = threshold.passed(value)
+        if passed is not None:
+            found.append(Breach(threshold.series, value, passed))
     return tuple(found)
 
 
-def observation(case: Case) -> Observation:
-    """What the state machine needs to know."""
+def observations(case: Case) -> Iterator[Observation]:
+    """What the state machine needs to know: of the target's law, and where thresholds on it are set, of its data's quality."""
+    yield _law(case)
+    name = case.target.name
+    if any(each.quality and (not each.targets or name in each.targets) for each in case.settings.thresholds):
+        yield _quality(case)
+
+
+def _law(case: Case) -> Observation:
     series, verdict, place = case.series, case.verdict, case.place
-    assert case.judgement.statistics is not None
-    passed = breaches(case.judgement.statistics, place, case.target.name, case.settings)
+    passed = breaches(case, quality=False)
     crossing = verdict.rank_crossed or verdict.tube_crossed
     alarm = verdict.level is Level.ALARM
     since_ms = case.window.start_ms
@@ -94,6 +100,23 @@ def observation(case: Case) -> Observation:
         alarm=alarm,
         quiet=verdict.inside_tube and not crossing and not passed,
         effect=abs(verdict.shift) / max(case.settings.tolerance_of(case.target.name), TOLERANCE_MIN),
+        breaches=passed,
+    )
+
+
+def _quality(case: Case) -> Observation:
+    """Rates have limits and no size in tolerances: they never escalate, and are quiet within their limits."""
+    passed = breaches(case, quality=True)
+    return Observation(
+        kind=Kind.DATA_QUALITY,
+        series=case.series.key.name,
+        segment=case.series.key.segment,
+        target=case.target.name,
+        end_ms=case.window.end_ms,
+        since_ms=case.window.start_ms,
+        alarm=False,
+        quiet=not passed,
+        effect=0.0,
         breaches=passed,
     )
 
@@ -195,10 +218,11 @@ def _summary(case: Case, incident: Incident, seen: Observation, excursion: Excur
     if incident.promised:
         odds = chance(case.settings.budget_ms)
     elif seen.breaches:
-        breach = seen.breaches[0]
-        odds = f"{breach.type} {breach.value:.2g} is above the configured {breach.threshold:g}; nothing is promised about false alarms"
+        odds = f"{seen.breaches[0].text}; nothing is promised about false alarms"
     else:
         odds = "opened by a configured threshold; nothing is promised about false alarms"
+    if incident.kind is Kind.DATA_QUALITY:
+        return f"{case.target.name}: {odds}; {when}."
     if incident.kind is Kind.SKEW:
         origin = f"; likely cause: {cause}" if cause else ""
         return f"{what} against its training data, from the first window on{origin}; {when}; {odds}."

@@ -5,9 +5,9 @@
     open    --r windows inside the tube without a crossing-->  resolved "inside the tolerance again"
     open    --new reference, target no longer watched-->       resolved with that reason
 
-An incident is one (model, version or reference, segment, target); detectors are evidence inside. Ids are hashes of what
-happened, so that a restored monitor says the same again under the same id. Bodies hold no wall clock, host or offset;
-`historical` alone depends on when the log was written.
+An incident is one (model, version or reference, segment, target), of the data's law or of their quality; detectors are
+evidence inside. Ids are hashes of what happened, so that a restored monitor says the same again under the same id. Bodies
+hold no wall clock, host or offset; `historical` alone depends on when the log was written.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ SEVERITY = {  # criticality -> severity of an opened, of an escalated alert
 }
 
 
+Key = tuple[str, str, str, bool]
+
+
 class Kind(StrEnum):
     """A closed list."""
 
@@ -43,6 +46,7 @@ class Kind(StrEnum):
     PREDICTION_DRIFT = "prediction_drift"
     SCORE_DRIFT = "score_drift"
     SKEW = "skew"
+    DATA_QUALITY = "data_quality"
     JOB = "job"
 
 
@@ -60,11 +64,16 @@ RETIRED = "the version has been silent for 30 days"
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A distance above an operator's threshold."""
+    """A window series beyond an operator's threshold."""
 
     type: str
     value: float
     threshold: float
+
+    @property
+    def text(self) -> str:
+        side = "above" if self.value > self.threshold else "below"
+        return f"{self.type} {self.value:.2g} is {side} the configured {self.threshold:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,10 @@ class Observation:
     quiet: bool
     effect: float
     breaches: tuple[Breach, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return self.series, self.segment, self.target, self.kind is Kind.DATA_QUALITY
 
 
 @dataclass(slots=True)
@@ -105,8 +118,9 @@ class Incident:
     versions: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
 
-
-Key = tuple[str, str, str]
+    @property
+    def key(self) -> Key:
+        return self.series, self.segment, self.target, self.kind is Kind.DATA_QUALITY
 
 
 class AlertBook:
@@ -118,7 +132,7 @@ class AlertBook:
 
     def observe(self, seen: Observation) -> tuple[Transition, Incident] | None:
         """What one more window changes. A resolved incident is returned, and no longer in the book."""
-        key = (seen.series, seen.segment, seen.target)
+        key = seen.key
         incident = self.open.get(key)
         if incident is None:
             if not (seen.alarm or seen.breaches):
@@ -146,7 +160,7 @@ class AlertBook:
             if series in (None, incident.series) and target in (None, incident.target)
         ]
         for incident in ended:
-            del self.open[incident.series, incident.segment, incident.target]
+            del self.open[incident.key]
         last = {"historical": historical}
         return [self.resolved(incident, reason, end_ms, incident.data | last) for incident in ended]
 
@@ -154,7 +168,8 @@ class AlertBook:
         """The event that ends an incident."""
         text = f"{incident.target} is no longer judged as before: {reason}"
         if reason == INSIDE:
-            text = f"{incident.target} is back inside its tolerance, {self.settings.resolve_after} windows in a row"
+            what = "limits" if incident.kind is Kind.DATA_QUALITY else "tolerance"
+            text = f"{incident.target} is back inside its {what}, {self.settings.resolve_after} windows in a row"
         said = {"summary": f"{text}; open since {clock(incident.opened_ms, end_ms)}.", "reason": reason}
         return self.event(Transition.RESOLVED, incident, end_ms, {**data, **said})
 
@@ -203,7 +218,7 @@ class AlertBook:
         incidents = [
             Incident(**{**saved, "kind": Kind(saved["kind"]), "versions": tuple(saved["versions"])}) for saved in header
         ]
-        self.open = {(each.series, each.segment, each.target): each for each in incidents}
+        self.open = {each.key: each for each in incidents}
 
 
 def cloud_event(

@@ -18,8 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from detectors import RECORDED
-from stream.config_errors import unknown_name
+from stream.config_detectors import Threshold
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section
 from stream.quantities import Duration, Rate, Size, refusal, shown
 from stream.topics import TopicRole, topic_name
@@ -71,15 +70,6 @@ def _pointer(value: Any) -> Any:
 
 
 Pointer = Annotated[str, Field(max_length=NAME_MAX), BeforeValidator(_pointer)]
-
-
-def _distance(value: Any) -> Any:
-    if isinstance(value, str) and value not in RECORDED:
-        raise refusal("DL-C013", f"{shown(value)} is not known", unknown_name(value, RECORDED))
-    return value
-
-
-DistanceName = Annotated[str, BeforeValidator(_distance), WithJsonSchema({"enum": list(RECORDED)})]
 
 
 class MappingSettings(Section):
@@ -241,14 +231,6 @@ class Target(Section):
         return self
 
 
-class Threshold(Section):
-    """A distance that pages above an operator's own threshold, outside the promise of `false_alarms`."""
-
-    type: DistanceName = Field(description="which distance")
-    targets: tuple[Name, ...] = Field(default=(), description="names of targets; none = all")
-    threshold: Annotated[float, Field(allow_inf_nan=False, gt=0, le=1000)] = Field(description="pages above this")
-
-
 class Model(Section):
     """One watched model, by the name that its events carry."""
 
@@ -265,7 +247,7 @@ class Model(Section):
         dict[Name, Annotated[tuple[SegmentValue, ...], Field(min_length=1, max_length=SEGMENT_VALUES_MAX)]],
         Field(max_length=20),
     ] = Field(default={}, description="segment keys and the values that are followed; the rest is counted as __other__")
-    detectors: tuple[Threshold, ...] = Field(default=(), description="distances that page above a threshold")
+    detectors: tuple[Threshold, ...] = Field(default=(), description="window series that page beyond a threshold")
     traffic: Literal["shadow", "split"] = Field(
         default="shadow",
         description="split: each request reaches one version, so versions are pooled; shadow: several may see the same request",

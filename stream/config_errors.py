@@ -36,6 +36,8 @@ ERROR_CODES: dict[str, str] = {
 }
 """Codes are released names: they are never reused for something else."""
 
+NAMES_SHOWN = 30
+
 
 class Severity(StrEnum):
     ERROR = "error"
@@ -103,5 +105,7 @@ def unknown_name(name: str, known: Iterable[str]) -> str:
     """What to say under an unknown name: the nearest one, and what is known here."""
     names = sorted(known)
     guess = nearest(name, names)
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    shown = ", ".join(names[:NAMES_SHOWN]) + (
+        f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    )
     return (f"did you mean `{guess}`?  " if guess else "") + f"Known here: {shown or 'nothing'}"

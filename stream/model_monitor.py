@@ -22,8 +22,17 @@ import orjson
 from detectors.reference import ReferenceProfile, WindowRule
 from detectors.sequential import default
 from detectors.verdict import Level
-from stream.alert_bodies import Case, alert_data, observation, resolved_data
-from stream.alerts import INSIDE, NEW_REFERENCE, NO_TARGET, RETIRED, Transition, historical
+from stream.alert_bodies import Case, alert_data, observations, resolved_data
+from stream.alerts import (
+    INSIDE,
+    NEW_REFERENCE,
+    NO_TARGET,
+    RETIRED,
+    Incident,
+    Observation,
+    Transition,
+    historical,
+)
 from stream.learning import Learner
 from stream.merging import Group, Hole
 from stream.model_state import SERIES_NAME_SLASHES, ModelState, Previous
@@ -262,24 +271,23 @@ class ModelMonitor(ModelState):
         late = historical(window.end_ms, self.log_ms)
         for place, verdict in enumerate(judgement.verdicts):
             quiet = verdict.level is not Level.ALARM and not self.settings.thresholds
-            key = (series.key.name, series.key.segment, series.lens.names[place])
-            if not verdict.judged or (quiet and key not in self.book.open):
+            named = (series.key.name, series.key.segment, series.lens.names[place])
+            if not verdict.judged or (quiet and not {(*named, False), (*named, True)} & self.book.open.keys()):
                 continue  # by far the most of all targets
             case = Case(series, judgement, place, window, self.settings)
-            seen = observation(case)
-            change = self.book.observe(seen)
-            if change is None:
-                continue
-            transition, incident = change
-            incident.versions = versions
-            if transition is Transition.RESOLVED:
-                output = self.book.resolved(
-                    incident, INSIDE, window.end_ms, resolved_data(case, incident, seen, historical=late)
-                )
-            else:
-                data = alert_data(case, incident, seen, historical=late)
-                output = self.book.event(transition, incident, window.end_ms, data)
-            self.emit(output)
+            for seen in observations(case):
+                change = self.book.observe(seen)
+                if change is not None:
+                    change[1].versions = versions
+                    self.emit(self._told(case, seen, *change, late=late))
+
+    def _told(self, case: Case, seen: Observation, transition: Transition, incident: Incident, *, late: bool) -> Output:
+        """The event of what a window changed."""
+        if transition is Transition.RESOLVED:
+            data = resolved_data(case, incident, seen, historical=late)
+            return self.book.resolved(incident, INSIDE, case.window.end_ms, data)
+        data = alert_data(case, incident, seen, historical=late)
+        return self.book.event(transition, incident, case.window.end_ms, data)
 
     def _pages(self, key: SeriesKey) -> bool:
         """Whether this is a cell: `all`, and the inputs of the segments that were asked for."""
@@ -288,7 +296,7 @@ class ModelMonitor(ModelState):
     def _lens(self, profile: ReferenceProfile, names: tuple[str, ...]) -> Lens:
         key = (profile.id, names)
         if key not in self._lenses:
-            self._lenses[key] = Lens(names, profile)
+            self._lenses[key] = Lens(names, profile, self.settings.thresholds)
         return self._lenses[key]
 
     def _series(self, key: SeriesKey, profile: ReferenceProfile, names: tuple[str, ...], end_ms: int) -> Series:

@@ -21,10 +21,11 @@ from stream.claims import GAP, RESET
 from stream.job_alerts import JobWatch
 from stream.merging import Hole, Merger, PaneRecord, UnknownSourceError
 from stream.model_monitor import ModelMonitor
-from stream.monitor_settings import ModelSettings, MonitorSettings, Threshold
+from stream.monitor_settings import ModelSettings, MonitorSettings
 from stream.panes import Pane
 from stream.stage import Decision, Output, StageWaits
 from stream.topics import TopicRole
+from stream.window_series import Threshold
 
 __all__ = [
     "MissingReference",

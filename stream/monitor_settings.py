@@ -12,6 +12,7 @@ import orjson
 from detectors.reference import WindowInfo, WindowRule
 from stream.plan import Role
 from stream.topics import TopicRole
+from stream.window_series import Threshold
 from stream.windows import Lengths
 
 DAY_MS = 86_400_000
@@ -25,15 +26,6 @@ SPLIT = "split"
 def digest(*parts: str | int) -> str:
     """Id of these parts, in this order: the first half of their SHA-256, in hexadecimal. Used for every id of a monitor."""
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:HASH_LENGTH]
-
-
-@dataclass(frozen=True, slots=True)
-class Threshold:
-    """An operator's own limit on a distance; `targets` empty = all. It pages outside the promise."""
-
-    type: str
-    threshold: float
-    targets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +77,7 @@ class ModelSettings:
             "budget_ms": self.budget_ms,
             "tolerance": self.tolerance,
             "tolerances": dict(self.tolerances),
-            "thresholds": [[t.type, t.threshold, list(t.targets)] for t in self.thresholds],
+            "thresholds": [threshold.deciding for threshold in self.thresholds],
             "traffic": self.traffic,
             "segments": list(self.segments),
             "resolve_after": self.resolve_after,

@@ -22,7 +22,7 @@ from stream.config_checks import mapping_of
 from stream.config_errors import unknown_name
 from stream.deadletter import Policy
 from stream.mapping import Layout
-from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings, Threshold
+from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
 from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
 from stream.plan_codec import sealed
 from stream.topics import TopicRole
@@ -303,7 +303,7 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
             for target, settings in model.targets.items()
             if settings.tolerance is not None and settings.watch
         },
-        thresholds=tuple(Threshold(own.type, own.threshold, own.targets) for own in model.detectors),
+        thresholds=tuple(own.read() for own in model.detectors),
         traffic=model.traffic,
         learn_first=model.reference.first,
         roles={target.name: target.role for target in known},

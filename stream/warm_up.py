@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
 from numba.np import linalg
 
+from detectors import RECORDED
 from detectors.binning import Binning, Kind
+from detectors.distance import WindowBins
 from detectors.reference import ReferenceProfile
 from detectors.sequential import default
 from stream import give_back
@@ -25,6 +26,7 @@ from stream.panes import EDGE_END, decode_record
 from stream.plan import ALL, ModelPlan, Role, TargetPlan
 from stream.stage import Decision
 from stream.topics import TopicRole
+from stream.window_series import Comparisons, Threshold, watched
 
 if TYPE_CHECKING:
     from stream.collector import Collector
@@ -101,8 +103,10 @@ def warm_up(
     sent = [output.value for output in collector.outbox if output.topic == TopicRole.PANES and output.value]
     records = [PaneRecord(i, 0, 1, decode_record(value), value) for i, value in enumerate(sent)]
     monitor.apply(TopicRole.PANES.value, records)
-    for profile in islice(profiles, PROFILES):
-        _judge(profile)
+    for number, profile in enumerate(profiles):
+        if number < PROFILES:
+            _judge(profile)
+        _compare(profile, monitor.settings.model(profile.model).thresholds)
     del columns, sent, records
     give_back.compiler()
     give_back.trim()
@@ -152,6 +156,14 @@ def _without_blas() -> Iterator[None]:
         yield
     finally:
         linalg.ensure_blas = kept
+
+
+def _compare(profile: ReferenceProfile, thresholds: Sequence[Threshold]) -> None:
+    """The distances and tests that thresholds are set on, of the reference against itself."""
+    targets = profile.targets[:TARGETS_JUDGED]
+    counts = np.concatenate([target.histogram for target in targets])
+    ends = (np.array([getattr(target, end) for target in targets]) for end in ("minimum", "maximum"))
+    Comparisons(watched(thresholds, RECORDED), targets).measured(WindowBins(counts, *ends))
 
 
 def _judge(profile: ReferenceProfile) -> None:

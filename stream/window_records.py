@@ -127,21 +127,7 @@ def evidence(log10: float) -> float:
 
 def columns(statistics: Statistics) -> dict[str, list[float]]:
     """Every statistic by its name in records, as a list over the targets. JSON has no NaN: orjson writes null."""
-    named = {
-        "mean": statistics.mean,
-        "std": statistics.std,
-        "min": statistics.minimum,
-        "max": statistics.maximum,
-        **statistics.quantiles,
-        "missing": statistics.missing,
-        "invalid": statistics.invalid,
-        "out_of_range": statistics.out_of_range,
-        "unseen": statistics.unseen,
-        "psi": statistics.psi,
-        "kolmogorov_smirnov": statistics.kolmogorov_smirnov,
-        "jensen_shannon": statistics.jensen_shannon,
-    }
-    return {name: values.tolist() for name, values in named.items()}
+    return {name: values.tolist() for name, values in statistics.named().items()}
 
 
 def _targets(recorded: Recorded) -> dict[str, Any]:

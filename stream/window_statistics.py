@@ -6,19 +6,21 @@ ends are the cuts and, outermost, the exact minimum and maximum: the error is at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors import RECORDED
 from detectors.binning import Kind
 from detectors.distance import jensen_shannon, kolmogorov_smirnov, population_groups, psi
 from detectors.reference import ReferenceProfile, TargetReference
 from stream.columns import F64, I64
 from stream.panes import smallest
 from stream.tally import APART, PlanMismatchError, Tally
+from stream.window_series import Comparisons, Threshold, watched
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
@@ -39,12 +41,37 @@ class Statistics:
     psi: F64
     kolmogorov_smirnov: F64
     jensen_shannon: F64
+    compared: Mapping[str, F64] = field(default_factory=dict)  # watched distances and tests
+
+    def series(self, name: str) -> F64:
+        """F64[t] of a window series. Raises KeyError."""
+        return self.compared[name] if name in self.compared else self.named()[name]
+
+    def named(self) -> dict[str, F64]:
+        """Every statistic by its name in records, F64[t] each."""
+        return {
+            "mean": self.mean,
+            "std": self.std,
+            "min": self.minimum,
+            "max": self.maximum,
+            **self.quantiles,
+            "missing": self.missing,
+            "invalid": self.invalid,
+            "out_of_range": self.out_of_range,
+            "unseen": self.unseen,
+            "psi": self.psi,
+            "kolmogorov_smirnov": self.kolmogorov_smirnov,
+            "jensen_shannon": self.jensen_shannon,
+            **self.compared,
+        }
 
 
 class Lens:
-    """Everything about a reference that the statistics of its windows need, laid out flat once. `names`: the plan's targets."""
+    """Everything about a reference that the statistics of its windows need, laid out flat once. `names`: the plan's targets;
+    `thresholds`: whose distances and tests are computed besides those of every record.
+    """
 
-    def __init__(self, names: Sequence[str], profile: ReferenceProfile) -> None:
+    def __init__(self, names: Sequence[str], profile: ReferenceProfile, thresholds: Sequence[Threshold] = ()) -> None:
         known = {target.name: target for target in profile.targets}
         unknown = [name for name in names if name not in known]
         if unknown:
@@ -67,6 +94,7 @@ class Lens:
         cuts = [target.binning.cuts for target in self.targets if target.binning.kind is Kind.NUMERIC]
         # the ends of the k-th numeric target's bins, one more than it has bins: bin i's are at i + k and i + k + 1
         self._ends: F64 = _flat([np.concatenate(([-np.inf], each, [np.inf])) for each in cuts], np.float64)
+        self._comparisons = Comparisons(watched(thresholds, RECORDED), self.targets)
         self._centre = np.array([target.binning.centre for target in self.targets], np.float64)
 
     def statistics(self, tally: Tally) -> Statistics:
@@ -94,6 +122,7 @@ class Lens:
             psi=psi(self.reference, tally.counts, self._group, self._group_start),
             kolmogorov_smirnov=self._kolmogorov_smirnov(tally),
             jensen_shannon=jensen_shannon(self.reference, tally.counts, self.start),
+            compared=self._comparisons.values(tally),
         )
 
     def _kolmogorov_smirnov(self, tally: Tally) -> F64:

@@ -235,11 +235,43 @@ BAD = {
     ),
     "unknown distance": (
         fraud("detectors: [{type: ks, threshold: 1}]"),
-        "monitor.yaml:6:24  models.fraud.detectors[0].type: 'ks' is not known | Known here: jensen_shannon, kolmogorov_smirnov, psi",
+        "monitor.yaml:6:24  models.fraud.detectors[0].type: 'ks' is not known | Known here: chi_squared, energy, ",
     ),
     "misspelt distance": (
         fraud("detectors: [{type: psy, threshold: 1}]"),
-        "'psy' is not known | did you mean `psi`?  Known here: jensen",
+        "'psy' is not known | did you mean `psi`?  Known here: chi",
+    ),
+    "series without a limit": (
+        fraud("detectors: [{type: mean}]"),
+        "mean has no limit | expected: threshold: the value above which it pages | DL-C010",
+    ),
+    "test without p": (
+        fraud("detectors: [{type: g_test}]"),
+        "g_test has no limit | expected: below: the p at which it pages | DL-C010",
+    ),
+    "test above": (
+        fraud("detectors: [{type: g_test, threshold: 0.01}]"),
+        "g_test pages where p is small | expected: below, between 0 and 1, and no threshold | DL-C020",
+    ),
+    "distance below": (
+        fraud("detectors: [{type: psi, below: 0.01}]"),
+        "psi pages where it is large | expected: threshold, above 0, and no below | DL-C020",
+    ),
+    "limits that always page": (
+        fraud("detectors: [{type: mean, below: 3, threshold: 2}]"),
+        "below 3 and above 2 is always | expected: below < threshold | DL-C020",
+    ),
+    "parameters of a statistic": (
+        fraud("detectors: [{type: mean, below: 3, parameters: {groups: 5}}]"),
+        "mean has no parameters | expected: no parameters | DL-C020",
+    ),
+    "unknown parameter": (
+        fraud("detectors: [{type: psi, threshold: 1, parameters: {bins: 5}}]"),
+        "'bins' is no parameter; known here: groups, epsilon_count | expected: as the README's catalogue says | DL-C014",
+    ),
+    "parameter out of range": (
+        fraud("detectors: [{type: psi, threshold: 1, parameters: {groups: 1}}]"),
+        "psi.groups: 1 is outside 2 to 100",
     ),
     "half of SASL": (
         MODEL.replace("a:1}", "a:1, security: {protocol: SASL_SSL, username: me}}"),

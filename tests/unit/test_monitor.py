@@ -269,7 +269,7 @@ def test_a_gradual_onset():
 
 
 def test_thresholds_of_an_operator_page_outside_the_promise():
-    limits = (Threshold("psi", 0.25, ("amount",)),)
+    limits = (Threshold("psi", 0.25, None, ("amount",)),)
     outputs = kit.run(kit.monitor([PROFILE], thresholds=limits), drifting([0.1] * 2 + [0.49] * 2))
     found = kit.alerts(outputs)
     assert [a["subject"] for a in found] == ["feature_drift/amount"]

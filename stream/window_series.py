@@ -1,0 +1,112 @@
+"""Window series: one number for each target in each judged window, on which an operator may set thresholds. Pure.
+
+A series is a statistic of the windows records, a distance to the reference, or the p-value of a two-sample test; the two
+latter come from the catalogue, by name and with parameters. Thresholds page outside the promise of `false_alarms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detectors import REGISTRY, load
+from detectors.distance import ReferenceBins, WindowBins, prepared_distance, prepared_test
+from detectors.parameters import Base, read
+from detectors.reference import TargetReference
+from detectors.registry import Family
+from stream.columns import F64
+from stream.tally import Tally
+
+QUALITY = ("missing", "invalid", "out_of_range", "unseen")
+SUMMARY = ("mean", "std", "min", "p01", "p05", "p25", "p50", "p75", "p95", "p99", "max", *QUALITY)
+"""Statistics of every windows record, by their names there. Rates are shares of the window's events."""
+COMPARISONS = tuple(name for name, entry in REGISTRY.items() if entry.family in (Family.DISTANCE, Family.TEST))
+NAMES = (*SUMMARY, *COMPARISONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Pages where the series is above `above` or below `below`, as far as they are set; `targets` empty = all.
+
+    `parameters`: (name, value) of a distance or a test, by name. The number of a test is its p-value.
+    """
+
+    type: str
+    above: float | None
+    below: float | None = None
+    targets: tuple[str, ...] = ()
+    parameters: tuple[tuple[str, float | str], ...] = ()
+
+    @property
+    def series(self) -> str:
+        """As records and alerts name it: with its parameters where they are not the defaults."""
+        said = ", ".join(f"{name}={value}" for name, value in self.parameters)
+        return f"{self.type}({said})" if said else self.type
+
+    @property
+    def quality(self) -> bool:
+        """Whether it is about the data's quality, not their law."""
+        return self.type in QUALITY
+
+    @property
+    def deciding(self) -> list[Any]:
+        """What of it decides about alarms, as JSON values; a plain upper limit says what it always said."""
+        more = [] if self.below is None and not self.parameters else [self.below, list(map(list, self.parameters))]
+        return [self.type, self.above, list(self.targets), *more]
+
+    def passed(self, value: float) -> float | None:
+        """The limit that `value` is beyond, None if it is within both or has no value."""
+        if not math.isfinite(value):
+            return None
+        if self.above is not None and value > self.above:
+            return self.above
+        return self.below if self.below is not None and value < self.below else None
+
+
+def parameters_of(name: str, values: Mapping[str, Any]) -> tuple[tuple[str, float | str], ...]:
+    """What differs from the defaults of a distance or a test, by name. Raises BadSettings."""
+    kind: type[Base] = load(name).Parameters
+    chosen, usual = read(kind, values), kind()
+    return tuple(
+        (each, getattr(chosen, each)) for each in sorted(values) if getattr(chosen, each) != getattr(usual, each)
+    )
+
+
+def watched(thresholds: Iterable[Threshold], always: Sequence[str]) -> tuple[Threshold, ...]:
+    """One threshold of each series that has to be computed for them, in order: what is no statistic and does not run anyway."""
+    found = {limit.series: limit for limit in thresholds if limit.type in COMPARISONS and limit.series not in always}
+    return tuple(found.values())
+
+
+class Comparisons:
+    """Watched distances and tests of the windows of one reference."""
+
+    def __init__(self, limits: Sequence[Threshold], targets: Sequence[TargetReference]) -> None:
+        reference = ReferenceBins.of(targets) if limits else None
+        self._measures: dict[str, Callable[[WindowBins], F64]] = {}
+        for limit in limits:
+            assert reference is not None
+            self._measures[limit.series] = _measure(limit, reference)
+
+    def values(self, tally: Tally) -> dict[str, F64]:
+        """Series -> F64[t], NaN where a target has none. Raises BadCounts."""
+        if not self._measures:
+            return {}
+        low, high = np.ascontiguousarray(tally.extremes.T)
+        return self.measured(WindowBins(tally.counts, low, high))
+
+    def measured(self, window: WindowBins) -> dict[str, F64]:
+        """The same of bins."""
+        return {series: measure(window) for series, measure in self._measures.items()}
+
+
+def _measure(limit: Threshold, reference: ReferenceBins) -> Callable[[WindowBins], F64]:
+    parameters = dict(limit.parameters)
+    if REGISTRY[limit.type].family is Family.DISTANCE:
+        return prepared_distance(limit.type, reference, parameters)
+    test = prepared_test(limit.type, reference, parameters)
+    return lambda window: test(window).p_value

@@ -1,0 +1,164 @@
+"""Thresholds on window series: statistics, distances, tests; what they open, under which name, and what they leave alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import monitor_kit as kit
+
+from detectors import RECORDED, REGISTRY
+from detectors.distance import ReferenceBins, WindowBins, prepared_distance, prepared_test
+from detectors.registry import Family
+from detectors.verdict import BadSettings
+from stream.window_series import COMPARISONS, NAMES, QUALITY, SUMMARY, Threshold, parameters_of, watched
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch):
+    kit.scripted(monkeypatch)
+
+
+PROFILE = kit.reference()
+
+
+def drifting(shares, profile=PROFILE, events=40, **fields):
+    log = kit.Log()
+    for index, share in enumerate(shares):
+        log.edge(index * kit.RESOLUTION, events, profile, shifted=share, **fields)
+    return log
+
+
+def found(outputs):
+    return [
+        (a["type"].split(".")[2], a["subject"], a["data"]["evidence"].get("thresholds")) for a in kit.alerts(outputs)
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in QUALITY])
+def test_every_series_can_page_and_says_its_value_and_limit(name):
+    """A window that is all in the last bin; the limit is just inside what the record says the series is."""
+    test = name in COMPARISONS and REGISTRY[name].family is Family.TEST
+    log = drifting([0.1] * 2 + [0.49] * 4)
+    wanted = Threshold(name, None, 2.0, ("amount",)) if test else Threshold(name, -1e9, None, ("amount",))
+    records = kit.windows(kit.run(kit.monitor([PROFILE], thresholds=(wanted,)), log))
+    values = [record["targets"]["amount"][name] for record in records if "amount" in record["targets"]]
+    low, high = min(values[0], values[1]), max(values[0], values[1])
+    if low == high:  # an extreme or a quantile at the edge of its bin does not move
+        limit = Threshold(name, low - 1.0, None, ("amount",))
+    elif values[1] == low:
+        limit = Threshold(name, None, (low + high) / 2, ("amount",))
+    else:
+        limit = Threshold(name, (low + high) / 2, None, ("amount",))
+    seen = found(kit.run(kit.monitor([PROFILE], thresholds=(limit,)), log))
+    opened = [entry for entry in seen if entry[0] == "opened"]
+    assert [entry[1] for entry in opened] == ["feature_drift/amount"]
+    (breach,) = opened[0][2]
+    assert breach["type"] == name
+    assert breach["threshold"] == (limit.above if limit.above is not None else limit.below)
+    assert breach["value"] in values
+
+
+def test_a_series_within_its_limits_opens_nothing():
+    limits = (Threshold("mean", 1e9, -1e9), Threshold("g_test", None, 1e-300), Threshold("hellinger", 1.0))
+    assert not kit.alerts(kit.run(kit.monitor([PROFILE], thresholds=limits), drifting([0.1] * 2 + [0.49] * 4)))
+
+
+def test_the_limits_are_those_of_the_series_in_the_record():
+    """Independent of the monitor: from the bins of its own record."""
+    limits = (Threshold("hellinger", 9.0), Threshold("wasserstein", 9e9, None, (), (("scale", "reference_std"),)),
+              Threshold("chi_squared", None, 1e-9))  # fmt: skip
+    records = kit.windows(kit.run(kit.monitor([PROFILE], thresholds=limits), drifting([0.1] * 2 + [0.4] * 2)))
+    reference = ReferenceBins.of([PROFILE.target("amount")])
+    for record in [record for record in records if "amount" in record["targets"]]:
+        said = record["targets"]["amount"]
+        rates = [round(said[name] * record["events"]) for name in ("missing", "invalid")]
+        extremes = np.array([[said["min"]], [said["max"]]])
+        window = WindowBins(np.array([*said["bins"], *rates]), *extremes)
+        assert said["hellinger"] == pytest.approx(prepared_distance("hellinger", reference)(window)[0], abs=1e-12)
+        assert said["chi_squared"] == pytest.approx(
+            prepared_test("chi_squared", reference)(window).p_value[0], rel=1e-9
+        )
+        scaled = prepared_distance("wasserstein", reference, {"scale": "reference_std"})(window)[0]
+        assert said["wasserstein(scale=reference_std)"] == pytest.approx(scaled, abs=1e-12)
+        assert "energy" not in said
+
+
+def test_quality_is_an_incident_of_its_own_beside_drift():
+    """The scripted detector alarms on the values; the rate of missing ones has its own limit and its own end."""
+    limits = (Threshold("missing", 0.2, None, ("amount",)),)
+    log = kit.Log()
+    for index, (share, missing) in enumerate([(0.1, 0)] * 8 + [(0.8, 20)] * 4 + [(0.8, 0)] * 6):
+        edge = index * kit.RESOLUTION
+        pane = kit.pane(0, edge, 40, PROFILE, shifted=share)
+        log.add(kit.replace(pane, missing=np.array([missing, 0]), events=40 + missing))
+        log.add(kit.marker(0, edge + kit.RESOLUTION))
+    seen = [
+        (transition, subject)
+        for transition, subject, _ in found(kit.run(kit.monitor([PROFILE], thresholds=limits), log))
+    ]
+    assert seen.count(("opened", "feature_drift/amount")) == 1
+    assert seen.count(("opened", "data_quality/amount")) == 1
+    assert ("resolved", "data_quality/amount") in seen
+    assert ("resolved", "feature_drift/amount") not in seen
+
+
+def test_what_a_quality_alert_says():
+    limits = (Threshold("missing", 0.2, None, ("amount",)),)
+    log = kit.Log()
+    for index in range(4):
+        pane = kit.pane(0, index * kit.RESOLUTION, 40, PROFILE, shifted=0.1)
+        log.add(kit.replace(pane, missing=np.array([40, 0]), events=80))
+        log.add(kit.marker(0, (index + 1) * kit.RESOLUTION))
+    (alert,) = kit.alerts(kit.run(kit.monitor([PROFILE], thresholds=limits), log))
+    assert alert["data"]["kind"] == "data_quality"
+    assert alert["data"]["summary"].startswith("amount: missing 0.5 is above the configured 0.2; nothing is promised")
+    assert alert["data"]["evidence"]["promise"] == "none: an operator's threshold"
+
+
+def test_open_incidents_of_both_kinds_survive_a_snapshot():
+    limits = (Threshold("missing", 0.2, None, ("amount",)),)
+    monitor = kit.monitor([PROFILE], thresholds=limits)
+    log = kit.Log()
+    for index in range(8):
+        pane = kit.pane(0, index * kit.RESOLUTION, 40, PROFILE, shifted=0.1 if index < 4 else 1.0)
+        missing = 0 if index < 4 else 20
+        log.add(kit.replace(pane, missing=np.array([missing, 0]), events=40 + missing))
+        log.add(kit.marker(0, (index + 1) * kit.RESOLUTION))
+    kit.run(monitor, log)
+    book = monitor.models[kit.MODEL].book
+    saved = orjson.loads(orjson.dumps(book.to_header()))
+    again = type(book)(book.settings)
+    again.load(saved)
+    assert again.open == book.open
+    assert sorted(key[3] for key in again.open if key[2] == "amount") == [False, True]
+
+
+def test_names_are_told_apart_and_parameters_checked():
+    assert set(NAMES) == {*SUMMARY, *COMPARISONS}
+    assert set(RECORDED) < set(COMPARISONS)
+    assert parameters_of("psi", {"groups": 10}) == ()
+    assert parameters_of("psi", {"groups": 20}) == (("groups", 20),)
+    with pytest.raises(BadSettings, match=r"psi\.groups: nan"):
+        parameters_of("psi", {"groups": float("nan")})
+    limits = [Threshold("psi", 0.2), Threshold("psi", 0.2, None, (), (("groups", 20),)), Threshold("mean", 1.0),
+              Threshold("energy", 0.2), Threshold("energy", 0.4, None, ("amount",))]  # fmt: skip
+    assert [each.series for each in watched(limits, RECORDED)] == ["psi(groups=20)", "energy"]
+
+
+def test_a_plain_upper_limit_decides_under_the_hash_it_always_had():
+    assert Threshold("psi", 0.25, None, ("amount",)).deciding == ["psi", 0.25, ["amount"]]
+    assert Threshold("psi", 0.25, None, ("amount",), (("groups", 20),)).deciding != ["psi", 0.25, ["amount"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "passed"), [(2.0, 1.5), (1.5, None), (0.0, None), (-1.0, None), (-1.1, -1.0), (float("nan"), None)]
+)
+def test_limits_are_passed_beyond_them_and_never_by_no_value(value, passed):
+    assert Threshold("mean", 1.5, -1.0).passed(value) == passed
