@@ -114,6 +114,14 @@ class Log:
         return self.add(*(marker(partition, edge + RESOLUTION, plan) for partition in range(sources)))
 
 
+def drifting(shares, profile=None, events=40, **fields):
+    """One edge of `events` after the other, two a window; the usual reference where none is given."""
+    log = Log()
+    for index, share in enumerate(shares):
+        log.edge(index * RESOLUTION, events, profile or reference(), shifted=share, **fields)
+    return log
+
+
 def monitor(profiles=(), sources=1, **fields):
     known = {profile.id: profile for profile in profiles}
     return Monitor(0, sources=sources, settings=settings(**fields), profiles=known, app_version="1")

@@ -23,14 +23,7 @@ def _scripted(monkeypatch):
 
 
 PROFILE = kit.reference()
-
-
-def drifting(shares, profile=PROFILE, events=40, **fields):
-    """One edge of `events` after the other, two a window."""
-    log = kit.Log()
-    for index, share in enumerate(shares):
-        log.edge(index * kit.RESOLUTION, events, profile, shifted=share, **fields)
-    return log
+drifting = kit.drifting
 
 
 def spans(records, segment="all"):
