@@ -11,7 +11,7 @@ from types import ModuleType
 from detectors.registry import Card, Entry, Family, Reads
 from detectors.registry import card as _card
 
-_DISTANCE, _TEST = Family.DISTANCE, Family.TEST
+_DISTANCE, _TEST, _ONLINE = Family.DISTANCE, Family.TEST, Family.ONLINE
 
 REGISTRY: dict[str, Entry] = {
     "default": Entry(Family.SEQUENTIAL, "detectors.sequential.default", promise=True, always=True, parameters="DetectionSettings"),
@@ -26,6 +26,16 @@ REGISTRY: dict[str, Entry] = {
     "chi_squared": Entry(_TEST, "detectors.distance.chi_squared"),
     "g_test": Entry(_TEST, "detectors.distance.g_test"),
     "kolmogorov_smirnov_test": Entry(_TEST, "detectors.distance.kolmogorov_smirnov_test", Reads.ORDERED),
+    "adwin": Entry(_ONLINE, "detectors.online.adwin", Reads.NUMBERS),
+    "page_hinkley": Entry(_ONLINE, "detectors.online.page_hinkley", Reads.NUMBERS),
+    "kswin": Entry(_ONLINE, "detectors.online.kswin", Reads.NUMBERS),
+    "cusum": Entry(_ONLINE, "detectors.online.cusum", Reads.NUMBERS),
+    "ewma": Entry(_ONLINE, "detectors.online.ewma", Reads.NUMBERS),
+    "ddm": Entry(_ONLINE, "detectors.online.ddm", Reads.ERRORS),
+    "eddm": Entry(_ONLINE, "detectors.online.eddm", Reads.ERRORS),
+    "hddm_a": Entry(_ONLINE, "detectors.online.hddm_a", Reads.ERRORS),
+    "hddm_w": Entry(_ONLINE, "detectors.online.hddm_w", Reads.ERRORS),
+    "fhddm": Entry(_ONLINE, "detectors.online.fhddm", Reads.ERRORS),
 }  # fmt: skip
 
 RECORDED = tuple(name for name, entry in REGISTRY.items() if entry.family is _DISTANCE and entry.always)

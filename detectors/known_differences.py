@@ -20,6 +20,7 @@ class Difference(NamedTuple):
 
 
 _CATALOGUE = "oracle/test_catalogue_oracle.py"
+_ONLINE = "oracle/test_online_oracle.py"
 
 DIFFERENCES: tuple[Difference, ...] = (
     Difference(
@@ -86,5 +87,37 @@ DIFFERENCES: tuple[Difference, ...] = (
         "exact up to `exact_pairs`, then the limit with Stephens' correction",
         "equal where exact and every value has a bin; else p within a fifth for p >= 1e-4 and 20 values",
         f"{_CATALOGUE}::test_kolmogorovs_limit_is_within_a_fifth_of_the_exact_law",
+    ),
+    Difference(
+        "fhddm",
+        "river.drift.binary.FHDDM",
+        "fires when the share of ones falls, while its documentation calls a one an error",
+        "fires when errors rise",
+        "none if river is given 1 - value",
+        f"{_ONLINE}::test_rivers_fhddm_fires_when_errors_become_fewer",
+    ),
+    Difference(
+        "adwin",
+        "river.drift.ADWIN",
+        "takes NaN, and never fires again",
+        "refuses what is not finite, and what is beyond +-1e9",
+        "none on other values: the same index",
+        f"{_ONLINE}::test_one_nan_silences_river_for_good",
+    ),
+    Difference(
+        "page_hinkley",
+        "river.drift.PageHinkley",
+        "takes NaN, and never fires again",
+        "refuses what is not finite, and what is beyond +-1e100, as all of this family do",
+        "none on other values: the same index",
+        f"{_ONLINE}::test_one_nan_silences_river_for_good",
+    ),
+    Difference(
+        "kswin",
+        "river.drift.KSWIN",
+        "draws otherwise on each run unless it is told a seed",
+        "`seed`, 0 unless it is configured; the generator is part of the state",
+        "none with the same seed: the same index",
+        f"{_ONLINE}::test_rivers_kswin_draws_otherwise_each_time_unless_it_is_told_a_seed",
     ),
 )

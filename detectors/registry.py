@@ -31,19 +31,23 @@ class Family(StrEnum):
     sequential   judges windows and remembers: prepare, start, update, describe, state_to_sections, state_from_sections
     distance     one number for one window, 0 = as the reference: prepare(reference, parameters) -> measure(window) -> F64[t]
     test         a statistic of one window and its p-value: prepare(reference, parameters) -> measure(window) -> Outcome
+    online       one number after the other: start, update, state_to_sections, state_from_sections (`detectors.online`)
     """
 
     SEQUENTIAL = "sequential"
     DISTANCE = "distance"
     TEST = "test"
+    ONLINE = "online"
 
 
 class Reads(StrEnum):
-    """What of a window a detector looks at."""
+    """What of a window a detector looks at; one of the family online looks at any series."""
 
     BINS = "all bins"  # missing, invalid and categories included
     ORDERED = "ordered bins"  # of numeric targets, without missing and invalid: others have no value
     POSITIONS = "ordered bins and their cuts"
+    NUMBERS = "numbers"
+    ERRORS = "errors: 0 or 1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,10 @@ class BadCounts(DetectorError):
     """Counts of the wrong length or dtype, or negative."""
 
 
+class BadValue(DetectorError):
+    """A value of a series that is no number, not finite or out of range, or an error that is neither 0 nor 1."""
+
+
 class BadWeight(DetectorError):
     """The time since the previous window must be finite and not negative."""
 

@@ -23,8 +23,12 @@ FUNCTIONS = {
     Family.SEQUENTIAL: ("prepare", "start", "update", "describe", "state_to_sections", "state_from_sections"),
     Family.DISTANCE: ("prepare",),
     Family.TEST: ("prepare",),
+    Family.ONLINE: ("start", "update", "state_to_sections", "state_from_sections"),
 }
-HELPERS = {"__init__", "bins", "contingency", "cumulative", "ragged"}  # what several distances share
+HELPERS = {  # what several of a folder share
+    "distance": {"__init__", "bins", "contingency", "cumulative", "ragged"},
+    "online": {"__init__", "series"},
+}
 CONFIGURED_HERE = [name for name in detectors.REGISTRY if issubclass(detectors.card(name).parameters, Base)]
 FIELDS = [
     pytest.param(name, field, id=f"{name}.{field.name}")
@@ -55,14 +59,15 @@ def test_parameters_are_frozen(name: str) -> None:
     assert parameters.__dataclass_params__.frozen
 
 
-def test_the_registry_is_complete() -> None:
+@pytest.mark.parametrize("folder", HELPERS)
+def test_the_registry_is_complete(folder: str) -> None:
     registered = {
         entry.module.rpartition(".")[2]
         for entry in detectors.REGISTRY.values()
-        if entry.module.startswith("detectors.distance.")
+        if entry.module.startswith(f"detectors.{folder}.")
     }
-    files = {path.stem for path in (Path(detectors.__file__).parent / "distance").glob("*.py")}
-    assert registered == files - HELPERS
+    files = {path.stem for path in (Path(detectors.__file__).parent / folder).glob("*.py")}
+    assert registered == files - HELPERS[folder]
     for name, entry in detectors.REGISTRY.items():
         assert entry.family is Family.SEQUENTIAL or entry.module.endswith(f".{name}")
 
@@ -96,9 +101,10 @@ def wrong_values(limits) -> list[object]:
     if "among" in limits:
         return ["neither", 1, None, math.nan]
     values: list[object] = [math.nan, math.inf, -math.inf, True, "1", None]
-    step = 1 if limits["type"] == "integer" else 1e-6
-    values += [limits["low"] - step, limits["high"] + step]
-    return values + ([1.5] if limits["type"] == "integer" else [])
+    low, high = limits["low"], limits["high"]
+    if limits["type"] == "integer":
+        return [*values, low - 1, high + 1, 1.5]
+    return [*values, low - 1e-6 * max(1.0, abs(low)), high + 1e-6 * max(1.0, abs(high))]
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS)
