@@ -15,6 +15,8 @@ from stream.monitor_settings import ModelSettings
 from stream.plan import Role
 from stream.series import Excursion, Judgement, Series
 from stream.window_records import columns, evidence, window_body
+from stream.watchers import Watcher
+from stream.window_series import Threshold
 from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import UNSEEN, Movement, chance, movement, since
@@ -57,7 +59,7 @@ class Case:
 
 
 def breaches(case: Case, *, quality: bool) -> tuple[Breach, ...]:
-    """The operator's thresholds that this window passes, of the data's quality or of the others."""
+    """The operator's thresholds and detectors that this window passes, of the data's quality or of the others."""
     found = []
     for threshold in case.settings.thresholds:
         if threshold.quality is not quality or (threshold.targets and case.target.name not in threshold.targets):
@@ -67,6 +69,10 @@ def breaches(case: Case, *, quality: bool) -> tuple[Breach, ...]:
         passed = threshold.passed(value)
         if passed is not None:
             found.append(Breach(threshold.series, value, passed))
+    for said in case.judgement.online.get(case.place, ()):
+        if said.fired and said.watcher.quality is quality:
+            assert said.statistic is not None
+            found.append(Breach(said.watcher.name, said.statistic, None))
     return tuple(found)
 
 
@@ -74,7 +80,8 @@ def observations(case: Case) -> Iterator[Observation]:
     """What the state machine needs to know: of the target's law, and where thresholds on it are set, of its data's quality."""
     yield _law(case)
     name = case.target.name
-    if any(each.quality and (not each.targets or name in each.targets) for each in case.settings.thresholds):
+    asked: tuple[Threshold | Watcher, ...] = (*case.settings.thresholds, *case.settings.watchers)
+    if any(each.quality and (not each.targets or name in each.targets) for each in asked):
         yield _quality(case)
 
 
@@ -220,7 +227,7 @@ def _summary(case: Case, incident: Incident, seen: Observation, excursion: Excur
     elif seen.breaches:
         odds = f"{seen.breaches[0].text}; nothing is promised about false alarms"
     else:
-        odds = "opened by a configured threshold; nothing is promised about false alarms"
+        odds = "opened by a configured threshold or detector; nothing is promised about false alarms"
     if incident.kind is Kind.DATA_QUALITY:
         return f"{case.target.name}: {odds}; {when}."
     if incident.kind is Kind.SKEW:
@@ -242,11 +249,13 @@ def _evidence(case: Case, incident: Incident, seen: Observation) -> dict[str, An
         "promise": promise(case) if incident.promised else "none: an operator's threshold",
         "tolerance": case.settings.tolerance_of(case.target.name),
     }
-    if seen.breaches:
-        body["thresholds"] = [
-            {"type": each.type, "value": each.value, "threshold": each.threshold} for each in seen.breaches
-        ]
-    return body
+    passed = [
+        {"type": each.type, "value": each.value, "threshold": each.threshold}
+        for each in seen.breaches
+        if each.threshold is not None
+    ]
+    found = [{"type": each.type, "statistic": each.value} for each in seen.breaches if each.threshold is None]
+    return body | ({"thresholds": passed} if passed else {}) | ({"online": found} if found else {})
 
 
 def promise(case: Case) -> str:

@@ -1,6 +1,6 @@
 """Alerts: the state machine of incidents, and their CloudEvents.
 
-    (none)  --alarm, or an operator's threshold passed-->      opened
+    (none)  --alarm, or an operator's threshold or detector->  opened
     open    --effect passes the next step, two windows-->      escalated      (still open; further alarms only update)
     open    --r windows inside the tube without a crossing-->  resolved "inside the tolerance again"
     open    --new reference, target no longer watched-->       resolved with that reason
@@ -64,14 +64,16 @@ RETIRED = "the version has been silent for 30 days"
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A window series beyond an operator's threshold."""
+    """A window series beyond an operator's threshold; None: an online detector has found a change, `value` is its statistic."""
 
     type: str
     value: float
-    threshold: float
+    threshold: float | None
 
     @property
     def text(self) -> str:
+        if self.threshold is None:
+            return f"{self.type} has found a change"
         side = "above" if self.value > self.threshold else "below"
         return f"{self.type} {self.value:.2g} is {side} the configured {self.threshold:g}"
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from stream.config_detectors import Threshold
+from stream.config_detectors import Detector
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section
 from stream.quantities import Duration, Rate, Size, refusal, shown
 from stream.topics import TopicRole, topic_name
@@ -247,7 +247,9 @@ class Model(Section):
         dict[Name, Annotated[tuple[SegmentValue, ...], Field(min_length=1, max_length=SEGMENT_VALUES_MAX)]],
         Field(max_length=20),
     ] = Field(default={}, description="segment keys and the values that are followed; the rest is counted as __other__")
-    detectors: tuple[Threshold, ...] = Field(default=(), description="window series that page beyond a threshold")
+    detectors: tuple[Detector, ...] = Field(
+        default=(), description="window series that page beyond a threshold, or when an online detector fires"
+    )
     traffic: Literal["shadow", "split"] = Field(
         default="shadow",
         description="split: each request reaches one version, so versions are pooled; shadow: several may see the same request",

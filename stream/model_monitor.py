@@ -259,6 +259,7 @@ class ModelMonitor(ModelState):
             tally=tally,
             statistics=judgement.statistics,
             verdicts=judgement.verdicts,
+            online=judgement.online,
             drifting=drifting,
             labels={} if profile is None else self._lens(profile, tally.names).labels,
             learning=self.learner.progress if self.learner is not None and state is State.LEARNING else None,
@@ -270,7 +271,8 @@ class ModelMonitor(ModelState):
         assert judgement.verdicts is not None
         late = historical(window.end_ms, self.log_ms)
         for place, verdict in enumerate(judgement.verdicts):
-            quiet = verdict.level is not Level.ALARM and not self.settings.thresholds
+            fired = any(said.fired for said in judgement.online.get(place, ()))
+            quiet = verdict.level is not Level.ALARM and not self.settings.thresholds and not fired
             named = (series.key.name, series.key.segment, series.lens.names[place])
             if not verdict.judged or (quiet and not {(*named, False), (*named, True)} & self.book.open.keys()):
                 continue  # by far the most of all targets
@@ -296,7 +298,7 @@ class ModelMonitor(ModelState):
     def _lens(self, profile: ReferenceProfile, names: tuple[str, ...]) -> Lens:
         key = (profile.id, names)
         if key not in self._lenses:
-            self._lenses[key] = Lens(names, profile, self.settings.thresholds)
+            self._lenses[key] = Lens(names, profile, self.settings.compared)
         return self._lenses[key]
 
     def _series(self, key: SeriesKey, profile: ReferenceProfile, names: tuple[str, ...], end_ms: int) -> Series:
@@ -305,7 +307,9 @@ class ModelMonitor(ModelState):
             cells = len(features) * (1 + len(self.settings.segments)) + len(outputs)
             promise = Promise(self.settings.budget_ms, cells)
             prepared = [self._prepare(profile, name, promise) for name in names]
-            self.series[key] = Series(key, profile, self._lens(profile, names), promise, prepared)
+            self.series[key] = Series(
+                key, profile, self._lens(profile, names), promise, prepared, watched=self.settings.watchers
+            )
             self.series[key].last_ms = end_ms
         return self.series[key]
 

@@ -12,6 +12,7 @@ import orjson
 from detectors.reference import WindowInfo, WindowRule
 from stream.plan import Role
 from stream.topics import TopicRole
+from stream.watchers import Watcher
 from stream.window_series import Threshold
 from stream.windows import Lengths
 
@@ -48,6 +49,7 @@ class ModelSettings:
     tolerance: float = 0.05
     tolerances: Mapping[str, float] = field(default_factory=dict)
     thresholds: tuple[Threshold, ...] = ()
+    watchers: tuple[Watcher, ...] = ()
     traffic: str = SHADOW
     segments: tuple[str, ...] = ()
     resolve_after: int = 12
@@ -57,6 +59,11 @@ class ModelSettings:
     owner: str | None = None
     criticality: str = "medium"
     runbook: str | None = None
+
+    @property
+    def compared(self) -> tuple[Threshold, ...]:
+        """What has to be computed of each window for thresholds and watchers."""
+        return (*self.thresholds, *(Threshold(watcher.series, None) for watcher in self.watchers))
 
     def tolerance_of(self, target: str) -> float:
         return self.tolerances.get(target, self.tolerance)
@@ -83,6 +90,8 @@ class ModelSettings:
             "resolve_after": self.resolve_after,
             "learn_first": self.learn_first,
         }
+        if self.watchers:
+            deciding["watchers"] = [watcher.deciding for watcher in self.watchers]
         return digest(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS).decode())
 
 

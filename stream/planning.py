@@ -26,6 +26,8 @@ from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
 from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
 from stream.plan_codec import sealed
 from stream.topics import TopicRole
+from stream.watchers import Watcher
+from stream.window_series import Threshold
 
 SAMPLE_ROWS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
 SAMPLE_ROWS_MAX = 20_000  # bounds a learning pane; more rows move a cut by less than its own sampling error
@@ -291,6 +293,7 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
     model = config.models[name]
     rate = config.false_alarms_of(name)
     known = (*discovered, *declared_targets(config, name))
+    detectors = [detector.read() for detector in model.detectors]
     return ModelSettings(
         model=name,
         window=window_rule(config, name),
@@ -303,7 +306,8 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
             for target, settings in model.targets.items()
             if settings.tolerance is not None and settings.watch
         },
-        thresholds=tuple(own.read() for own in model.detectors),
+        thresholds=tuple(own for own in detectors if isinstance(own, Threshold)),
+        watchers=tuple(own for own in detectors if isinstance(own, Watcher)),
         traffic=model.traffic,
         learn_first=model.reference.first,
         roles={target.name: target.role for target in known},

@@ -12,7 +12,7 @@ has changed since its excursion began, on how many events, and whether it came s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from detectors.reference import ReferenceProfile
 from detectors.sequential import default
 from detectors.verdict import Verdict
-from stream import container
+from stream import container, watchers
 from stream.columns import F64, I64
 from stream.plan import Role
 from stream.tally import Sections, Tally
+from stream.watchers import Said, Watcher, Watchers
 from stream.window_statistics import Lens, Statistics
 from stream.windows import Window
 
@@ -79,6 +80,7 @@ class Judgement:
     tally: Tally
     statistics: Statistics | None
     verdicts: tuple[Verdict, ...] | None
+    online: Mapping[int, tuple[Said, ...]] = field(default_factory=dict)  # by place of the target
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Excursion:
 
 
 class Series:
-    """One series that may page. `prepared`: one for each of its targets, in their order."""
+    """One series that may page. `prepared`: one for each of its targets, in their order; `watched`: by online detectors."""
 
     def __init__(
         self,
@@ -101,6 +103,8 @@ class Series:
         lens: Lens,
         promise: Promise,
         prepared: Sequence[default.Prepared],
+        *,
+        watched: Sequence[Watcher] = (),
     ) -> None:
         self.key = key
         self.profile = profile
@@ -108,6 +112,7 @@ class Series:
         self.promise = promise
         self.prepared = list(prepared)
         self.states = [default.start(each) for each in self.prepared]
+        self.watchers = Watchers(watched, lens.names)
         self.carried: Tally | None = None
         self.carried_weight_ms = 0.0
         self.carried_start_ms = 0
@@ -143,7 +148,7 @@ class Series:
             for index, (prepared, state) in enumerate(zip(self.prepared, self.states, strict=True))
         )
         self._remember(whole, verdicts, start_ms)
-        return Judgement(tally, statistics, verdicts)
+        return Judgement(tally, statistics, verdicts, self.watchers.feed(statistics))
 
     def effect(self, target: int, since_ms: int) -> Excursion:
         """What has been seen of a target in the windows from `since_ms` on, as far as they are kept."""
@@ -224,13 +229,12 @@ class Series:
             blobs[f"{name}/{first // TARGETS_PER_BLOB}"] = container.encode(
                 "detectors", VERSION, {"first": first, "states": heads}, arrays
             )
-        return blobs
+        return blobs | self.watchers.blobs(name)
 
     def names(self, name: str) -> set[str]:
         """Names of all its blobs."""
-        return {name} | {
-            f"{name}/{first // TARGETS_PER_BLOB}" for first in range(0, len(self.states), TARGETS_PER_BLOB)
-        }
+        detectors = range(0, len(self.states), TARGETS_PER_BLOB)
+        return {name, *(f"{name}/{first // TARGETS_PER_BLOB}" for first in detectors)} | self.watchers.names(name)
 
     @staticmethod
     def key_of(data: bytes) -> tuple[SeriesKey, tuple[str, ...]]:
@@ -254,7 +258,11 @@ class Series:
         read = (Tally.from_sections(header[f"recent.{i}"], sections, f"recent.{i}.") for i in places)
         self.recent = [tally.remembered() for tally in read]
         for blob in detectors:
-            states = container.decode(blob).expect("detectors", (VERSION,))
+            states = container.decode(blob)
+            if states.kind == watchers.KIND:
+                self.watchers.load(states)
+                continue
+            states = states.expect("detectors", (VERSION,))
             for index, head in enumerate(states.header["states"], states.header["first"]):
                 prefix = f"{index:05d}."
                 arrays = {

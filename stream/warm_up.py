@@ -26,6 +26,7 @@ from stream.panes import EDGE_END, decode_record
 from stream.plan import ALL, ModelPlan, Role, TargetPlan
 from stream.stage import Decision
 from stream.topics import TopicRole
+from stream.watchers import Watchers
 from stream.window_series import Comparisons, Threshold, watched
 
 if TYPE_CHECKING:
@@ -106,7 +107,9 @@ def warm_up(
     for number, profile in enumerate(profiles):
         if number < PROFILES:
             _judge(profile)
-        _compare(profile, monitor.settings.model(profile.model).thresholds)
+        settings = monitor.settings.model(profile.model)
+        _compare(profile, settings.compared)
+        Watchers(settings.watchers, ())  # imports their libraries
     del columns, sent, records
     give_back.compiler()
     give_back.trim()

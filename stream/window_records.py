@@ -22,6 +22,7 @@ from stream.panes import RECORD_BYTES_MAX
 from stream.stage import Output
 from stream.tally import APART, Tally
 from stream.topics import TopicRole
+from stream.watchers import Said
 from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import instant
@@ -43,7 +44,8 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One record before it is JSON. `drifting`: targets with an open incident; `labels`: of categorical targets' bins;
+    """One record before it is JSON. `drifting`: targets with an open incident; `online`: what watchers said, by
+    place of the target; `labels`: of categorical targets' bins;
     `learning`: how far a reference that is being learnt had come before this window; `holes`: what it lacks.
     """
 
@@ -58,6 +60,7 @@ class Recorded:
     statistics: Statistics | None
     verdicts: Sequence[Verdict] | None
     drifting: frozenset[str]
+    online: Mapping[int, Sequence[Said]] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     learning: Mapping[str, Any] | None = None
     holes: Sequence[Hole] = ()
@@ -130,6 +133,12 @@ def columns(statistics: Statistics) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in statistics.named().items()}
 
 
+def _said(said: Said) -> dict[str, Any]:
+    if said.refused:
+        return {"refused": said.refused}
+    return {"statistic": said.statistic, "fired": said.fired}
+
+
 def _targets(recorded: Recorded) -> dict[str, Any]:
     if recorded.statistics is None:
         return {}
@@ -150,5 +159,7 @@ def _targets(recorded: Recorded) -> dict[str, Any]:
             body["evidence"] = {"rank": evidence(verdict.rank_log10), "tube": evidence(verdict.tube_log10)}
             body["shift"] = verdict.shift
             body["level"] = "drift" if name in recorded.drifting else verdict.level.value
+        if place in recorded.online:
+            body["online"] = {said.watcher.name: _said(said) for said in recorded.online[place]}
         bodies[name] = body
     return bodies

@@ -26,6 +26,7 @@ SUMMARY = ("mean", "std", "min", "p01", "p05", "p25", "p50", "p75", "p95", "p99"
 """Statistics of every windows record, by their names there. Rates are shares of the window's events."""
 COMPARISONS = tuple(name for name, entry in REGISTRY.items() if entry.family in (Family.DISTANCE, Family.TEST))
 NAMES = (*SUMMARY, *COMPARISONS)
+Parameters = tuple[tuple[str, float | str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Threshold:
     above: float | None
     below: float | None = None
     targets: tuple[str, ...] = ()
-    parameters: tuple[tuple[str, float | str], ...] = ()
+    parameters: Parameters = ()
 
     @property
     def series(self) -> str:
@@ -67,8 +68,8 @@ class Threshold:
         return self.below if self.below is not None and value < self.below else None
 
 
-def parameters_of(name: str, values: Mapping[str, Any]) -> tuple[tuple[str, float | str], ...]:
-    """What differs from the defaults of a distance or a test, by name. Raises BadSettings."""
+def parameters_of(name: str, values: Mapping[str, Any]) -> Parameters:
+    """What differs from the defaults of a detector, by name. Raises BadSettings."""
     kind: type[Base] = load(name).Parameters
     chosen, usual = read(kind, values), kind()
     return tuple(

@@ -235,11 +235,11 @@ BAD = {
     ),
     "unknown distance": (
         fraud("detectors: [{type: ks, threshold: 1}]"),
-        "monitor.yaml:6:24  models.fraud.detectors[0].type: 'ks' is not known | Known here: chi_squared, energy, ",
+        "monitor.yaml:6:24  models.fraud.detectors[0].type: 'ks' is not known | Known here: adwin, chi_squared, ",
     ),
     "misspelt distance": (
         fraud("detectors: [{type: psy, threshold: 1}]"),
-        "'psy' is not known | did you mean `psi`?  Known here: chi",
+        "'psy' is not known | did you mean `psi`?  Known here: adwin",
     ),
     "series without a limit": (
         fraud("detectors: [{type: mean}]"),
@@ -272,6 +272,30 @@ BAD = {
     "parameter out of range": (
         fraud("detectors: [{type: psi, threshold: 1, parameters: {groups: 1}}]"),
         "psi.groups: 1 is outside 2 to 100",
+    ),
+    "online without series": (
+        fraud("detectors: [{type: adwin}]"),
+        "adwin has no series | expected: series: the numbers it sees, for instance mean | DL-C010",
+    ),
+    "online with a threshold": (
+        fraud("detectors: [{type: adwin, series: mean, threshold: 3}]"),
+        "adwin has its limits among its parameters | expected: no threshold and no below | DL-C020",
+    ),
+    "online on an unknown series": (
+        fraud("detectors: [{type: adwin, series: mood}]"),
+        "detectors[0].series: 'mood' is not known",
+    ),
+    "errors without a stream of them": (
+        fraud("detectors: [{type: ddm, series: mean}]"),
+        "detectors[0].type: 'ddm' is not known",
+    ),
+    "series of a statistic": (
+        fraud("detectors: [{type: mean, series: mean, threshold: 3}]"),
+        "mean is a series itself | expected: no series; those are for online detectors | DL-C020",
+    ),
+    "parameter of an online detector": (
+        fraud("detectors: [{type: cusum, series: mean, parameters: {slack: -1}}]"),
+        "cusum.slack: -1 is outside 0 to 10",
     ),
     "half of SASL": (
         MODEL.replace("a:1}", "a:1, security: {protocol: SASL_SSL, username: me}}"),
