@@ -14,8 +14,8 @@ from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
 from stream.monitor_settings import ModelSettings
 from stream.plan import Role
 from stream.series import Excursion, Judgement, Series
-from stream.window_records import columns, evidence, window_body
 from stream.watchers import Watcher
+from stream.window_records import columns, evidence, window_body
 from stream.window_series import Threshold
 from stream.window_statistics import Statistics
 from stream.windows import Window
