@@ -23,6 +23,7 @@ from stream.stage import Output
 from stream.tally import APART, Tally
 from stream.topics import TopicRole
 from stream.watchers import Said
+from stream.window_series import DISTINCT
 from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import instant
@@ -148,7 +149,9 @@ def _targets(recorded: Recorded) -> dict[str, Any]:
     distinct = tally.distinct.by_target()
     bodies: dict[str, Any] = {}
     for place, name in enumerate(tally.names):
-        body: dict[str, Any] = {statistic: values[place] for statistic, values in named.items()}
+        body: dict[str, Any] = {
+            statistic: values[place] for statistic, values in named.items() if statistic != DISTINCT
+        }
         body["bins"] = counts[start[place] : start[place + 1] - APART]
         if name in recorded.labels:
             body["labels"] = recorded.labels[name]

@@ -18,6 +18,7 @@ from detectors.distance import ReferenceBins, WindowBins, prepared_distance, pre
 from detectors.parameters import Base, read
 from detectors.reference import TargetReference
 from detectors.registry import Family
+from detectors.sketches.distinct import estimate
 from stream.columns import F64
 from stream.tally import Tally
 
@@ -25,7 +26,8 @@ QUALITY = ("missing", "invalid", "out_of_range", "unseen")
 SUMMARY = ("mean", "std", "min", "p01", "p05", "p25", "p50", "p75", "p95", "p99", "max", *QUALITY)
 """Statistics of every windows record, by their names there. Rates are shares of the window's events."""
 COMPARISONS = tuple(name for name, entry in REGISTRY.items() if entry.family in (Family.DISTANCE, Family.TEST))
-NAMES = (*SUMMARY, *COMPARISONS)
+DISTINCT = "distinct"  # of categorical targets, over all events: segments have no registers
+NAMES = (*SUMMARY, DISTINCT, *COMPARISONS)
 Parameters = tuple[tuple[str, float | str], ...]
 
 
@@ -79,26 +81,32 @@ def parameters_of(name: str, values: Mapping[str, Any]) -> Parameters:
 
 def watched(thresholds: Iterable[Threshold], always: Sequence[str]) -> tuple[Threshold, ...]:
     """One threshold of each series that has to be computed for them, in order: what is no statistic and does not run anyway."""
-    found = {limit.series: limit for limit in thresholds if limit.type in COMPARISONS and limit.series not in always}
+    found = {limit.series: limit for limit in thresholds if limit.type not in (*SUMMARY, *always) or limit.parameters}
     return tuple(found.values())
 
 
 class Comparisons:
-    """Watched distances and tests of the windows of one reference."""
+    """Watched distances, tests and distinct counts of the windows of one reference."""
 
     def __init__(self, limits: Sequence[Threshold], targets: Sequence[TargetReference]) -> None:
-        reference = ReferenceBins.of(targets) if limits else None
+        self._distinct = any(limit.type == DISTINCT for limit in limits)
+        compared = [limit for limit in limits if limit.type != DISTINCT]
         self._measures: dict[str, Callable[[WindowBins], F64]] = {}
-        for limit in limits:
-            assert reference is not None
-            self._measures[limit.series] = _measure(limit, reference)
+        if compared:
+            reference = ReferenceBins.of(targets)
+            self._measures = {limit.series: _measure(limit, reference) for limit in compared}
 
     def values(self, tally: Tally) -> dict[str, F64]:
         """Series -> F64[t], NaN where a target has none. Raises BadCounts."""
-        if not self._measures:
-            return {}
-        low, high = np.ascontiguousarray(tally.extremes.T)
-        return self.measured(WindowBins(tally.counts, low, high))
+        found: dict[str, F64] = {}
+        if self._measures:
+            low, high = np.ascontiguousarray(tally.extremes.T)
+            found = self.measured(WindowBins(tally.counts, low, high))
+        if self._distinct:
+            found[DISTINCT] = np.full(len(tally.names), np.nan)
+            for place, registers in tally.distinct.by_target().items():
+                found[DISTINCT][place] = estimate(registers)
+        return found
 
     def measured(self, window: WindowBins) -> dict[str, F64]:
         """The same of bins."""

@@ -16,8 +16,10 @@ import monitor_kit as kit
 from detectors import RECORDED, REGISTRY
 from detectors.distance import ReferenceBins, WindowBins, prepared_distance, prepared_test
 from detectors.registry import Family
+from detectors.sketches.distinct import REGISTERS, add
 from detectors.verdict import BadSettings
-from stream.window_series import COMPARISONS, NAMES, QUALITY, SUMMARY, Threshold, parameters_of, watched
+from stream.registers import Registers
+from stream.window_series import COMPARISONS, DISTINCT, NAMES, QUALITY, SUMMARY, Threshold, parameters_of, watched
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +37,7 @@ def found(outputs):
     ]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in QUALITY])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*QUALITY, DISTINCT)])
 def test_every_series_can_page_and_says_its_value_and_limit(name):
     """A window that is all in the last bin; the limit is just inside what the record says the series is."""
     test = name in COMPARISONS and REGISTRY[name].family is Family.TEST
@@ -134,8 +136,34 @@ def test_open_incidents_of_both_kinds_survive_a_snapshot():
     assert sorted(key[3] for key in again.open if key[2] == "amount") == [False, True]
 
 
+def test_the_number_of_distinct_values_has_its_limit_where_values_are_counted():
+    profile = kit.reference(
+        kit.reference_target("amount"), kit.reference_target("country", binning=kit.categorical("DE", "FR"))
+    )
+    limits = (Threshold("distinct", 20.0),)
+    log = kit.Log()
+    for index in range(4):
+        registers = np.zeros((1, REGISTERS), np.uint8)
+        add(
+            registers[0],
+            np.random.default_rng(1).integers(0, 1 << 63, 40 if index >= 2 else 5).astype(np.uint64) * np.uint64(2),
+        )
+        pane = kit.pane(0, index * kit.RESOLUTION, 40, profile, shifted=0.1)
+        log.add(
+            kit.replace(pane, distinct=Registers.of(np.array([1]), registers)),
+            kit.marker(0, (index + 1) * kit.RESOLUTION),
+        )
+    outputs = kit.run(kit.monitor([profile], thresholds=limits), log)
+    records = [record["targets"] for record in kit.windows(outputs) if "country" in record["targets"]]
+    assert [record["country"]["distinct"] for record in records] == pytest.approx([5, 40], rel=0.05)
+    assert "distinct" not in records[0]["amount"]
+    (alert,) = kit.alerts(outputs)
+    assert alert["subject"] == "feature_drift/country"
+    assert alert["data"]["evidence"]["thresholds"][0]["value"] == pytest.approx(40, rel=0.05)
+
+
 def test_names_are_told_apart_and_parameters_checked():
-    assert set(NAMES) == {*SUMMARY, *COMPARISONS}
+    assert set(NAMES) == {*SUMMARY, *COMPARISONS, DISTINCT}
     assert set(RECORDED) < set(COMPARISONS)
     assert parameters_of("psi", {"groups": 10}) == ()
     assert parameters_of("psi", {"groups": 20}) == (("groups", 20),)
