@@ -200,14 +200,20 @@ def test_a_name_of_another_family_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "constant"),
     [(name, x) for name in ERRORS for x in (0, 1)]
-    + [(name, x) for name in NUMBERS for x in (0.0, 0.1, -123.456, 0.7, -0.7)],
+    + [(name, x) for name in NUMBERS for x in (0.0, 0.1, -123.456, 1 / 3, -1 / 3)],
 )
 def test_a_constant_series_never_fires(name: str, constant: float) -> None:
-    """0.7: that share of the largest value that is taken."""
-    constant = constant * largest_value(name) if abs(constant) == 0.7 else constant
+    """1/3: that share of the largest value that is taken, whose sums are rounded."""
+    constant = constant * largest_value(name) if abs(constant) == 1 / 3 else constant
     detector = started(name, {"mean": constant} if name in ("cusum", "ewma") else {})  # at what they were told
     length = 20_000 if name != "kswin" else 400
     assert not any(step.fired for step in run(detector, [constant] * length))
+
+
+def test_rounding_makes_adwin_fire_on_a_long_constant_series_of_large_values() -> None:
+    """River's sums are rounded anew with each value, and its bound is in the unit of the values."""
+    detector = started("adwin")
+    assert any(step.fired for step in run(detector, [1e9 / 3] * 42_000))
 
 
 CALM = {  # told so that a series of 700 values without drift is calm
