@@ -12,7 +12,7 @@ from river import drift
 import detectors
 from detectors.online import restored, started
 from detectors.registry import Family, Reads
-from detectors.verdict import BadValue
+from detectors.verdict import BadState, BadValue
 
 # name, what ours is told, river's own with the same
 RIVERS = [
@@ -178,3 +178,9 @@ def test_adwins_plain_values_are_what_river_says_of_itself() -> None:
             assert int(np.sum(arrays["held"] * 2 ** np.arange(len(arrays["held"])))) == width
             assert arrays["counters"][3] == detector.state.n_detections
             assert restored("adwin", header, arrays, {"delta": 0.05}).state.variance == detector.state.variance
+
+
+def test_an_adwin_of_another_layout_is_not_saved() -> None:
+    detector = started("adwin")
+    with pytest.raises(BadState, match="another layout"):
+        detectors.load("adwin").state_to_sections(type(detector.parameters)(grace_period=11), detector.state)
