@@ -64,8 +64,8 @@ def breaches(case: Case, *, quality: bool) -> tuple[Breach, ...]:
     for threshold in case.settings.thresholds:
         if threshold.quality is not quality or (threshold.targets and case.target.name not in threshold.targets):
             continue
-        assert case.judgement.statistics is not None
-        value = float(case.judgement.statistics.series(threshold.series)[case.place])
+        assert case.judgement.whole is not None
+        value = float(case.judgement.whole.series(threshold.series)[case.place])
         passed = threshold.passed(value)
         if passed is not None:
             found.append(Breach(threshold.series, value, passed))
@@ -76,12 +76,18 @@ def breaches(case: Case, *, quality: bool) -> tuple[Breach, ...]:
     return tuple(found)
 
 
-def observations(case: Case) -> Iterator[Observation]:
-    """What the state machine needs to know: of the target's law, and where thresholds on it are set, of its data's quality."""
-    yield _law(case)
+def observations(case: Case, *, quality_open: bool) -> Iterator[Observation]:
+    """What the state machine needs to know: of the target's law, and where thresholds on it are set, of its data's quality.
+
+    A window that the detector only collected is seen by thresholds and watchers alone. `quality_open`: an incident of
+    quality must end, too, where a new configuration sets no limit any more.
+    """
+    law = _law(case)
+    if law.judged or law.breaches:
+        yield law
     name = case.target.name
     asked: tuple[Threshold | Watcher, ...] = (*case.settings.thresholds, *case.settings.watchers)
-    if any(each.quality and (not each.targets or name in each.targets) for each in asked):
+    if quality_open or any(each.quality and (not each.targets or name in each.targets) for each in asked):
         yield _quality(case)
 
 
@@ -108,6 +114,7 @@ def _law(case: Case) -> Observation:
         quiet=verdict.inside_tube and not crossing and not passed,
         effect=abs(verdict.shift) / max(case.settings.tolerance_of(case.target.name), TOLERANCE_MIN),
         breaches=passed,
+        judged=verdict.judged,
     )
 
 

@@ -80,7 +80,10 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One judged window of one target. `effect`: |shift| in tolerances; `quiet`: inside the tube, no crossing, no breach."""
+    """One judged window of one target. `effect`: |shift| in tolerances; `quiet`: inside the tube, no crossing, no breach.
+
+    `judged` False: the detector only collected the window, so that it has no effect; a limit was passed.
+    """
 
     kind: Kind
     series: str
@@ -92,6 +95,7 @@ class Observation:
     quiet: bool
     effect: float
     breaches: tuple[Breach, ...] = ()
+    judged: bool = True
 
     @property
     def key(self) -> Key:
@@ -146,6 +150,8 @@ class AlertBook:
         if incident.quiet >= self.settings.resolve_after:
             del self.open[key]
             return Transition.RESOLVED, incident
+        if not seen.judged:
+            return None
         incident.over = incident.over + 1 if seen.effect >= _step(incident.next_step) else 0
         if incident.over < 2:
             return None

@@ -274,10 +274,13 @@ class ModelMonitor(ModelState):
             fired = any(said.fired for said in judgement.online.get(place, ()))
             quiet = verdict.level is not Level.ALARM and not self.settings.thresholds and not fired
             named = (series.key.name, series.key.segment, series.lens.names[place])
-            if not verdict.judged or (quiet and not {(*named, False), (*named, True)} & self.book.open.keys()):
+            quality_open = (*named, True) in self.book.open
+            if verdict.level is Level.INSUFFICIENT_DATA or (
+                quiet and not quality_open and (*named, False) not in self.book.open
+            ):
                 continue  # by far the most of all targets
             case = Case(series, judgement, place, window, self.settings)
-            for seen in observations(case):
+            for seen in observations(case, quality_open=quality_open):
                 change = self.book.observe(seen)
                 if change is not None:
                     change[1].versions = versions

@@ -75,12 +75,16 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One window as a series saw it. `verdicts` None: not judged; `statistics` None: there is no reference yet."""
+    """One window as a series saw it. `verdicts` None: not judged; `statistics` None: there is no reference yet.
+
+    `whole`: statistics of all that was judged, the windows that were carried into this one among it.
+    """
 
     tally: Tally
     statistics: Statistics | None
     verdicts: tuple[Verdict, ...] | None
     online: Mapping[int, tuple[Said, ...]] = field(default_factory=dict)  # by place of the target
+    whole: Statistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,8 @@ class Series:
             for index, (prepared, state) in enumerate(zip(self.prepared, self.states, strict=True))
         )
         self._remember(whole, verdicts, start_ms)
-        return Judgement(tally, statistics, verdicts, self.watchers.feed(statistics))
+        judged = statistics if whole is tally else self.lens.statistics(whole)
+        return Judgement(tally, statistics, verdicts, self.watchers.feed(judged), judged)
 
     def effect(self, target: int, since_ms: int) -> Excursion:
         """What has been seen of a target in the windows from `since_ms` on, as far as they are kept."""

@@ -17,7 +17,8 @@ from detectors import RECORDED, REGISTRY
 from detectors.distance import ReferenceBins, WindowBins, prepared_distance, prepared_test
 from detectors.registry import Family
 from detectors.sketches.distinct import REGISTERS, add
-from detectors.verdict import BadSettings
+from detectors.verdict import BadSettings, Level
+from stream.alerts import AlertBook, Breach, Kind, Observation, Transition
 from stream.registers import Registers
 from stream.window_series import COMPARISONS, DISTINCT, NAMES, QUALITY, SUMMARY, Threshold, parameters_of, watched
 
@@ -184,3 +185,82 @@ def test_a_plain_upper_limit_decides_under_the_hash_it_always_had():
 )
 def test_limits_are_passed_beyond_them_and_never_by_no_value(value, passed):
     assert Threshold("mean", 1.5, -1.0).passed(value) == passed
+
+
+def quality(log, index, missing, **fields):
+    pane = kit.pane(0, index * kit.RESOLUTION, 40, PROFILE, shifted=0.1, **fields)
+    log.add(kit.replace(pane, missing=np.array([missing, 0]), events=40 + missing))
+    return log.add(kit.marker(0, (index + 1) * kit.RESOLUTION))
+
+
+@pytest.mark.parametrize("later", [(), (Threshold("missing", 0.2, None, ("score",)),), (Threshold("psi", 99.0),)])
+def test_an_incident_of_quality_ends_under_a_configuration_without_its_limit(later):
+    """A restart with other limits: what was opened under the old ones must not stay open for good."""
+    first = kit.monitor([PROFILE], thresholds=(Threshold("missing", 0.2, None, ("amount",)),))
+    log = kit.Log()
+    for index in range(6):
+        quality(log, index, 40)
+    (opened,) = kit.alerts(kit.run(first, log))
+    again = kit.monitor([PROFILE], thresholds=later)
+    again.load({name: data for name, data in first.changed_blobs().items() if data is not None})
+    seen = len(log.records)
+    for index in range(6, 16):
+        quality(log, index, 40 if index < 10 else 0)
+    (ended,) = kit.alerts(kit.run(again, log.records[seen:]))
+    assert (ended["type"], ended["data"]["incident"]) == ("driftline.alert.resolved.v1", opened["data"]["incident"])
+
+
+def test_limits_are_on_all_that_is_judged_with_what_was_carried_into_it():
+    """Nine good events are carried, one without a score follows: a tenth is missing, not all of them."""
+
+    def run(limit):
+        log = kit.Log()
+        for index in range(4):
+            log.add(kit.pane(0, index * kit.RESOLUTION, 40, PROFILE, shifted=0.1))
+            if index in {0, 2}:
+                pane = kit.pane(0, index * kit.RESOLUTION, 0 if index else 9, PROFILE, shifted=0.1, version="2")
+                missing = np.array([1, 1]) if index else pane.missing
+                log.add(kit.replace(pane, missing=missing, events=1 if index else 9))
+            log.add(kit.marker(0, (index + 1) * kit.RESOLUTION))
+        log.add(kit.pane(0, 40, 40, PROFILE, shifted=0.1)).add(kit.marker(0, 50))
+        return kit.run(kit.monitor([PROFILE], thresholds=(Threshold("missing", limit, None, ("score",)),)), log)
+
+    outputs = run(0.11)
+    states = [(each["state"], each["events"]) for each in kit.windows(outputs) if each["versions"] == ["2"]]
+    assert states == [("carried", 9), ("judged", 1)]
+    assert not kit.alerts(outputs)
+    (alert,) = kit.alerts(run(0.09))
+    assert alert["data"]["evidence"]["thresholds"] == [{"type": "missing", "value": 0.1, "threshold": 0.09}]
+
+
+@pytest.mark.parametrize(
+    ("limit", "kind"), [(Threshold("missing", 0.2), "data_quality"), (Threshold("psi", 0.2), "feature_drift")]
+)
+def test_a_window_that_the_detector_only_collects_has_its_limits(monkeypatch, limit, kind):
+    """A slow target is judged once in a few windows; what an operator set a limit on is of each."""
+    monkeypatch.setattr(kit.default, "update", _collecting(kit.default.update))
+    log = kit.Log()
+    for index, missing in enumerate([0] * 4 + [40] * 2 + [0] * 10):
+        quality(log, index, missing)
+    outputs = kit.run(kit.monitor([PROFILE], thresholds=(limit,)), log)
+    assert [(alert["type"].split(".")[2], alert["data"]["kind"]) for alert in kit.alerts(outputs)][:1] == [
+        ("opened", kind)
+    ]
+
+
+def _collecting(update):
+    """The scripted detector, which says of every window that it was only collected."""
+
+    def collect(*arguments):
+        return kit.replace(update(*arguments), judged=False, level=Level.OK)
+
+    return collect
+
+
+def test_a_limit_that_is_passed_while_a_window_is_collected_leaves_escalation_to_judged_ones():
+    book = AlertBook(kit.model_settings())
+    far = Observation(Kind.FEATURE_DRIFT, "r", "all", "amount", 1, 0, alarm=True, quiet=False, effect=1.0)
+    collected = kit.replace(far, alarm=False, effect=0.0, breaches=(Breach("psi", 1.0, 0.5),), judged=False)
+    assert book.observe(far)[0] is Transition.OPENED
+    told = [book.observe(seen) for seen in (kit.replace(far, effect=50.0), collected, kit.replace(far, effect=50.0))]
+    assert [None if each is None else each[0] for each in told] == [None, None, Transition.ESCALATED]
