@@ -166,6 +166,8 @@ def slim(profile: ReferenceProfile) -> ReferenceProfile:
 
 def _slim_target(target: TargetReference) -> TargetReference:
     order, tie = target.order.astype(np.float32), target.tie.astype(np.float32)
+    # as those of a whole profile's tables: numba would compile the detector once more for arrays that can be written
+    order.flags.writeable = tie.flags.writeable = False
     labels = tuple(intern(label) for label in target.binning.labels)
     summary = {intern(name): value for name, value in target.summary.items()}
     binning = replace(target.binning, labels=labels)

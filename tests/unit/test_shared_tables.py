@@ -17,6 +17,7 @@ from detectors.reference import NotWritableError, slim, to_sections
 from detectors.sequential import default_tables as tables
 from detectors.sequential.categories import BET_VALUES, bet_codes
 from detectors.sequential.default import DetectionSettings, prepare, start
+from detectors.sequential.default_kernel import judge
 
 SETTINGS = DetectionSettings(0.05, 1e9)
 
@@ -74,6 +75,16 @@ def test_a_slim_profile_judges_as_the_whole_one_and_cannot_be_written():
     assert kit.run(*kit.ready(small), counts) == kit.run(*kit.ready(whole), counts)
     with pytest.raises(NotWritableError):
         to_sections(small)
+
+
+def test_a_slim_profile_needs_no_kernel_of_its_own():
+    """A worker warms up with slim profiles; the one that it has learnt itself is whole, and comes in mid-stream."""
+    whole = kit.profile("normal")
+    counts = kit.windows(whole.targets[0], np.zeros(40))
+    kit.run(*kit.ready(slim(whole)), counts)
+    compiled = list(judge.signatures)
+    kit.run(*kit.ready(whole), counts)
+    assert judge.signatures == compiled
 
 
 def test_a_profile_that_is_still_being_learnt_can_be_written():
