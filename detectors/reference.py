@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from sys import intern
 from typing import Any
 
@@ -79,6 +79,23 @@ class WindowInfo:
     auto: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class BlockEffects:
+    """What whole blocks (days) of the reference do to a target, for `tolerance: auto` (tolerance_auto.py).
+
+    values, absent   standard deviations in probit units, of its values and of its shares of missing and invalid values (a
+                     categorical target: of all shares, twice); 0 = nothing beyond sampling noise
+    length_ms        of the blocks that are meant; events: of the largest of them
+    blocks           how many of the longest length that was looked at
+    """
+
+    length_ms: int
+    events: int
+    blocks: int
+    values: float
+    absent: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TargetReference:
     """One watched column of the reference. b = binning.bins; columns b and b + 1 of all counts are missing and invalid.
@@ -93,6 +110,7 @@ class TargetReference:
     summary      {mean, std, p01, p05, p25, median, p75, p95, p99, missing, invalid, distinct}; a categorical target has
                  only the last three
     minimum, maximum   of valid values; NaN where there is none
+    effects      of blocks; None where its windows follow each other as if independent, or too few blocks show them
     """
 
     name: str
@@ -111,6 +129,7 @@ class TargetReference:
     summary: Mapping[str, float]
     minimum: float
     maximum: float
+    effects: BlockEffects | None = None
 
     @property
     def histogram(self) -> I64:
@@ -225,13 +244,18 @@ def _binning_header(target: TargetReference) -> dict[str, Any]:
 
 
 def _target_header(target: TargetReference) -> dict[str, Any]:
-    return _binning_header(target) | {
+    header = _binning_header(target) | {
         "windows": target.windows,
         "size": [target.size_min, target.size_max, target.size_median],
         "group": target.group,
         "summary": dict(target.summary),
         "extremes": [None if np.isnan(x) else x for x in (target.minimum, target.maximum)],
     }
+    if (
+        target.effects is not None
+    ):  # without any, the header and so the id are those of references stored before there were
+        header["effects"] = asdict(target.effects)
+    return header
 
 
 def digest(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> str:
@@ -348,4 +372,5 @@ def _target(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Targ
         summary=dict(head["summary"]),
         minimum=low,
         maximum=high,
+        effects=BlockEffects(**head["effects"]) if "effects" in head else None,
     )

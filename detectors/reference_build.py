@@ -35,6 +35,7 @@ from detectors.reference_windows import (
     equal_windows,
     shuffled,
     window_size,
+    window_starts,
     windows_in_time,
 )
 from detectors.sequential.windows_auto import LENGTHS_MS, Choice, Ratio, choose_window
@@ -133,16 +134,18 @@ def build_with_windows(
         first.append(first_rows(name, roles[name], start, ranges.get(name), notes))
         bins.append(bins_of(first[-1].binning, column.take(slice(rows_first, rows))).astype(np.int32))
         summaries.append(column_summary(column))
-    info, cut = _file_windows(first, bins, None if time_ms is None else time_ms[order][rows_first:], rule, notes)
+    row_ms = None if time_ms is None else time_ms[order][rows_first:]
+    info, cut = _file_windows(first, bins, row_ms, rule, notes)
     of_row, count = cut
     if count < WINDOWS_MIN:
         raise TooFewRows(
             f"{count} windows in {rows - rows_first} rows; {WINDOWS_MIN} are needed: more rows, or shorter windows"
         )
     targets, windows = [], []
+    start_ms = None if row_ms is None else window_starts(row_ms, of_row, count)
     for target, row_bins, (summary, extremes) in zip(first, bins, summaries, strict=True):
         counts = count_windows(row_bins, target.binning.bins + 2, of_row, count)
-        done = ranked_target(target, counts, rule, info.every_ms, notes)
+        done = ranked_target(target, counts, rule, info.every_ms, start_ms, notes=notes)
         targets.append(replace(done, summary=summary, minimum=extremes[0], maximum=extremes[1]))
         windows.append(counts)
     profile = ReferenceProfile(
@@ -296,12 +299,13 @@ def profile_from_windows(
         raise TooFewRows(f"{len(windows)} windows; {WINDOWS_MIN} are needed")
     ordered = sorted(windows, key=lambda w: w.start_ms)
     notes = list(learning.notes)
-    every = rule.every_ms or int(np.median(np.diff([w.start_ms for w in ordered])))
+    start_ms = np.array([w.start_ms for w in ordered], np.int64)
+    every = rule.every_ms or int(np.median(np.diff(start_ms)))
     events = [w.events for w in ordered]
     targets = []
     for i, target in enumerate(learning.targets):
         counts = np.stack([w.counts[i] for w in ordered]).astype(np.int64)
-        done = ranked_target(target, counts, rule, every, notes)
+        done = ranked_target(target, counts, rule, every, start_ms, notes=notes)
         sums = np.cumsum(np.stack([w.sums[i] for w in ordered]), axis=0)[-1]  # strictly in window order
         extremes = np.stack([w.extremes[i] for w in ordered])
         summary, (low, high) = counts_summary(target.binning, done.counts, sums, extremes)

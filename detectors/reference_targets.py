@@ -13,6 +13,7 @@ from detectors.column_values import VALID, Column
 from detectors.reference import TargetReference, WindowRule
 from detectors.reference_windows import bins_of
 from detectors.sequential.reference_ranks import grouped, ranked, window_statistics
+from detectors.sequential.tolerance_auto import block_effects
 from detectors.sequential.windows_auto import SHARES_TESTED, Ratio, choose_group, dependence
 
 F64 = NDArray[np.float64]
@@ -96,16 +97,28 @@ def categories(name: str, column: Column, valid: NDArray[np.bool_], notes: list[
 
 
 def ranked_target(
-    target: TargetReference, windows: I64, rule: WindowRule, every_ms: int, notes: list[str]
+    target: TargetReference,
+    windows: I64,
+    rule: WindowRule,
+    every_ms: int,
+    start_ms: I64 | None,
+    *,
+    notes: list[str],
 ) -> TargetReference:
-    """The target with the counts, ranks and sizes of its windows I64[m, b + 2]."""
-    group = 1
-    if rule.auto and every_ms > 0:
-        group, holds = choose_group(lambda k: target_dependence(target, grouped(windows, k), k * every_ms))
+    """The target with the counts, ranks and sizes of its windows I64[m, b + 2], which began at start_ms I64[m] (None: without
+    time). Where they depend on each other, with the effects of blocks.
+    """
+    group, effects = 1, None
+    if start_ms is not None and every_ms > 0:
+        group, holds = _group(target, windows, rule, every_ms)
         if not holds:
-            notes.append(
-                f"{target.name}: its windows depend on each other at every length; its promise rests on the tolerance"
-            )
+            effects = block_effects(target.binning, windows, start_ms, every_ms)
+            if effects is not None and max(effects.values, effects.absent) > 0.0:
+                group = 1  # the tube carries the promise then, and longer windows would only be slower
+            if rule.auto:
+                notes.append(
+                    f"{target.name}: its windows depend on each other at every length; its promise rests on the tolerance"
+                )
     judged = grouped(windows, group)
     if len(judged) < WINDOWS_MIN:
         group, judged = 1, windows
@@ -122,4 +135,12 @@ def ranked_target(
         size_max=int(sizes.max()),
         size_median=int(np.sort(sizes)[len(sizes) // 2]),
         group=group,
+        effects=effects,
     )
+
+
+def _group(target: TargetReference, windows: I64, rule: WindowRule, every_ms: int) -> tuple[int, bool]:
+    """(list windows that the target takes as one, whether they follow each other as if independent)."""
+    if rule.auto:
+        return choose_group(lambda k: target_dependence(target, grouped(windows, k), k * every_ms))
+    return 1, target_dependence(target, windows, every_ms).excess <= 1.0

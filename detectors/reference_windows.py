@@ -67,6 +67,13 @@ def windows_in_time(time_ms: I64, rule: WindowRule, every_ms: int) -> tuple[I32,
     return np.repeat(of_pane, np.diff(np.append(first, len(time_ms)))), count
 
 
+def window_starts(time_ms: I64, of_row: I32, count: int) -> I64:
+    """Time I64[count] of the first row of each window."""
+    inside = np.flatnonzero(of_row >= 0)
+    found: I64 = time_ms[inside[np.searchsorted(of_row[inside], np.arange(count))]]
+    return found
+
+
 def equal_windows(rows: int, size: int) -> tuple[I32, int]:
     """Rows one after the other into windows of `size`; what is left over is in none."""
     count = rows // size

@@ -21,6 +21,7 @@ from detectors.reference import TargetReference, fold
 from detectors.sequential.categories import TUBE_SHIFTS, bet_codes, share_rank_bets, share_tube_bets
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
+from detectors.sequential.tolerance_auto import Tolerances, tolerances
 from detectors.sequential.tube import LAW_WEIGHTS, SHARE_PLUG_IN, core_edges, share_edges, tube_bets
 from detectors.sequential.uniforms import seed_prefix
 from detectors.verdict import BadSettings, IncompleteReference
@@ -38,12 +39,15 @@ TOLERANCE_MAX = 3.0  # beyond it the tube holds every law that a detector could 
 
 @dataclass(frozen=True, slots=True)
 class DetectionSettings:
-    """tolerance: probit units, >= 0. budget_ms: A, the time in which one false alarm of the model is accepted. cells: d."""
+    """tolerance: probit units, >= 0; `auto`: at least it, and as much as holds the reference's own block effects.
+    budget_ms: A, the time in which one false alarm of the model is accepted. cells: d.
+    """
 
     tolerance: float
     budget_ms: float
     cells: int = 1
     latch_windows: int = 200
+    auto: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +56,7 @@ class Prepared:
 
     target: TargetReference
     settings: DetectionSettings
+    tolerances: Tolerances
     reference_id: str
     statistics: tuple[str, ...]
     prefix: bytes
@@ -141,9 +146,11 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
     masses = smoothed(core_counts[:core]) if numeric else np.zeros(0)
     score = shared(score_table(first_core[:core]).score if numeric else np.zeros((0, 4)))
     share_p = shared(share_masses(binning, first_core))
+    taken = tolerances_of(target, settings)
     return Prepared(
         target=target,
         settings=settings,
+        tolerances=taken,
         reference_id=reference_id,
         statistics=statistic_names(target),
         prefix=seed_prefix(target.name, reference_id),
@@ -153,7 +160,7 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
         score_mean=shared(masses @ score if numeric else np.zeros(4)),
         share_p=share_p,
         rank=_rank_tables(target, settings, share_p),
-        tube=_tube_tables(target, settings, masses, share_masses(binning, core_counts)),
+        tube=_tube_tables(target, settings, taken, masses, share_masses(binning, core_counts)),
         size_range=(target.size_min, target.size_max),
         threshold_log10=math.log10(settings.budget_ms),
     )
@@ -179,8 +186,16 @@ def _rank_tables(target: TargetReference, settings: DetectionSettings, share_p: 
     return order, tie, alpha, bets, bet_start, share_bets, ADAPTIVE_DECAY, ADAPTIVE_SHARE, thresholds
 
 
-def _tube_tables(target: TargetReference, settings: DetectionSettings, masses: F64, shares: F64) -> tuple[Any, ...]:
-    tolerance = settings.tolerance
+def tolerances_of(target: TargetReference, settings: DetectionSettings) -> Tolerances:
+    """What is in force for a target."""
+    effects = target.effects if settings.auto else None
+    return tolerances(settings.tolerance, effects, settings.budget_ms, settings.cells, most=TOLERANCE_MAX)
+
+
+def _tube_tables(
+    target: TargetReference, settings: DetectionSettings, taken: Tolerances, masses: F64, shares: F64
+) -> tuple[Any, ...]:
+    tolerance = taken.values
     if len(masses):
         lo, hi = np.empty(len(masses)), np.empty(len(masses))
         core_edges(masses, tolerance, lo, hi)
@@ -189,8 +204,8 @@ def _tube_tables(target: TargetReference, settings: DetectionSettings, masses: F
     else:
         log_h, weights = np.zeros((0, 0)), np.zeros(0)
         share_weight, plug_weight = np.full(len(shares), (1.0 - SHARE_PLUG_IN) / len(shares)), SHARE_PLUG_IN
-    edges = np.array([share_edges(float(p), tolerance) for p in shares])
-    tables = [share_tube_bets(float(p), tolerance) for p in shares]
+    edges = np.array([share_edges(float(p), taken.absent) for p in shares])
+    tables = [share_tube_bets(float(p), taken.absent) for p in shares]
     share_in, share_out = np.array([t[0] for t in tables]), np.array([t[1] for t in tables])
     weight = np.concatenate([weights, np.repeat(share_weight / len(TUBE_SHIFTS), len(TUBE_SHIFTS)), [plug_weight]])
     # A target inside the tube has h = 1: its evidence is the mere passing of time. Its weight goes to the others.
