@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from stream import give_back
 
 MAPS = """\
@@ -37,3 +40,21 @@ def test_compiled_code_goes_on_after_the_compiler_was_given_back():
     ]
     assert not held
     assert cdf(0.3) == before
+
+
+def test_a_large_buffer_in_a_young_cycle_is_freed_although_few_objects_were_made():
+    class Reader:
+        pass
+
+    gone: list[str] = []
+    gc.disable()
+    try:
+        reader = Reader()
+        reader.itself, reader.fetched = reader, bytearray(1 << 20)
+        weakref.finalize(reader, gone.append, "reader")
+        del reader
+        assert not gone
+        give_back.trim()
+        assert gone == ["reader"]
+    finally:
+        gc.enable()
