@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ UNCACHED: list[str] = []
 
 
 _STAMPS: dict[Any, tuple[Any, str]] = {}  # of every kernel, by its dispatcher
+_KERNELS: dict[str, list[tuple[Any, Any, Any]]] = {}  # of every module: kernel, its function, the stamp of its file
+ROUNDS_MAX = 5  # how deep kernels of one module that call such as stand below them are followed
 
 
 def _names(code: CodeType) -> set[str]:
@@ -33,12 +35,9 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _compiled_in(function: Any) -> str:
-    """Digest of the constants and the kernels that `function` mentions by name, as they are now.
-
-    What its own file defines below it is missed, and is in that file's stamp.
-    """
-    names, scope = sorted(_names(function.__code__)), function.__globals__
+def _compiled_in(function: Any, own: Mapping[str, Any]) -> str:
+    """Digest of the constants and the kernels that `function` mentions by name, as they are now; `own`: those of its module."""
+    names, scope = sorted(_names(function.__code__)), {**function.__globals__, **own}
     found = [scope[name] for name in names if name in scope]
     for module in [value for value in found if isinstance(value, ModuleType) and value not in (np, numba)]:
         found += [getattr(module, name) for name in names if hasattr(module, name)]
@@ -51,6 +50,22 @@ def _compiled_in(function: Any) -> str:
         elif callable(value) and value in _STAMPS:
             digest.update(repr(_STAMPS[value]).encode())
     return digest.hexdigest()
+
+
+def _stamp(kernel: Any, function: Any) -> None:
+    """Stamp a new kernel and, where it stands below one that calls it, all of its module once more."""
+    file = kernel._cache._cache_file  # noqa: SLF001 - numba has no public way
+    siblings = _KERNELS.setdefault(function.__module__, [])
+    called_above = any(function.__name__ in _names(its.__code__) for _, its, _ in siblings)
+    siblings.append((kernel, function, file._source_stamp))  # noqa: SLF001
+    own = {its.__name__: each for each, its, _ in siblings}
+    for _ in range(ROUNDS_MAX if called_above else 1):
+        before = dict(_STAMPS)
+        for each, its, source in siblings if called_above else siblings[-1:]:
+            stamp = _STAMPS[each] = (source, _compiled_in(its, own))
+            each._cache._cache_file._source_stamp = stamp  # noqa: SLF001
+        if before == _STAMPS:
+            return
 
 
 @contextlib.contextmanager
@@ -72,9 +87,7 @@ def njit(**options: Any) -> Callable[[Any], Any]:
             return numba.njit(**options)(function)
         cache = kernel._cache  # noqa: SLF001 - numba has no public way to either
         cache._guard_against_spurious_io_errors = _without_cache  # noqa: SLF001 - it forgives only Windows
-        file = cache._cache_file  # noqa: SLF001
-        stamp = _STAMPS[kernel] = (file._source_stamp, _compiled_in(function))  # noqa: SLF001
-        file._source_stamp = stamp  # noqa: SLF001
+        _stamp(kernel, function)
         return kernel
 
     return decorate

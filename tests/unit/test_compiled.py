@@ -51,13 +51,21 @@ def step(x: int) -> int:
 from kernels.inner import step
 @compiled
 def twice(x: int) -> int:
-    return step(step(x))
+    return below(below(x))
+@compiled
+def below(x: int) -> int:
+    return lowest(x)
+@compiled
+def lowest(x: int) -> int:
+    return step(x)
 print(twice(0), sum(twice.stats.cache_hits.values()))
 """,
 }
 
 
-def test_a_constant_of_another_module_that_changes_is_compiled_in_anew(tmp_path: Path) -> None:
+def test_a_constant_of_another_module_that_changes_is_compiled_in_anew_through_kernels_that_stand_below(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "kernels"
     folder.mkdir()
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
