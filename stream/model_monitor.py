@@ -29,6 +29,7 @@ from stream.alerts import (
     NO_TARGET,
     RETIRED,
     Incident,
+    Kind,
     Observation,
     Transition,
     historical,
@@ -42,6 +43,7 @@ from stream.reference_records import reference_outputs
 from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey, split_targets
 from stream.stage import Output
 from stream.tally import Tally, pooled
+from stream.tolerances import detection
 from stream.topics import TopicRole
 from stream.traffic import Traffic
 from stream.window_records import Recorded, State, window_outputs
@@ -246,7 +248,7 @@ class ModelMonitor(ModelState):
         drifting = frozenset(
             incident.target
             for incident in self.book.open.values()
-            if (incident.series, incident.segment) == (key.name, key.segment)
+            if incident.key[:2] == (key.name, key.segment) and incident.kind is not Kind.DATA_QUALITY
         )
         recorded = Recorded(
             series=key.name,
@@ -319,8 +321,7 @@ class ModelMonitor(ModelState):
     def _prepare(self, profile: ReferenceProfile, name: str, promise: Promise) -> default.Prepared:
         key = (profile.id, name, promise)
         if key not in self._prepared:
-            tolerance = self.settings.tolerance_of(name)
-            chosen = default.DetectionSettings(tolerance, promise.budget_ms, promise.cells)
+            chosen = detection(self.settings, name, promise.budget_ms, promise.cells)
             self._prepared[key] = default.prepare(profile.target(name), chosen, profile.id)
         return self._prepared[key]
 

@@ -113,8 +113,11 @@ def test_what_a_quality_alert_says():
         pane = kit.pane(0, index * kit.RESOLUTION, 40, PROFILE, shifted=0.1)
         log.add(kit.replace(pane, missing=np.array([40, 0]), events=80))
         log.add(kit.marker(0, (index + 1) * kit.RESOLUTION))
-    (alert,) = kit.alerts(kit.run(kit.monitor([PROFILE], thresholds=limits), log))
+    outputs = kit.run(kit.monitor([PROFILE], thresholds=limits), log)
+    (alert,) = kit.alerts(outputs)
     assert alert["data"]["kind"] == "data_quality"
+    levels = [record["targets"]["amount"]["level"] for record in kit.windows(outputs) if "amount" in record["targets"]]
+    assert set(levels) == {"ok"}, "the law of the values has not changed"
     assert alert["data"]["summary"].startswith("amount: missing 0.5 is above the configured 0.2; nothing is promised")
     assert alert["data"]["evidence"]["promise"] == "none: an operator's threshold"
 
