@@ -85,12 +85,13 @@ class BlockEffects:
 
     values, absent   standard deviations in probit units, of its values and of its shares of missing and invalid values (a
                      categorical target: of all shares, twice); 0 = nothing beyond sampling noise
-    length_ms        of the blocks that are meant; events: of the largest of them
+    length_ms        of the blocks that are meant; events, windows: of the largest of them
     blocks           how many of the longest length that was looked at
     """
 
     length_ms: int
     events: int
+    windows: int
     blocks: int
     values: float
     absent: float

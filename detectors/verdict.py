@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+TOLERANCE_MAX = 3.0  # of a tube: beyond it, it holds every law that a detector could tell apart
+
 
 class Level(StrEnum):
     """`CROSSED_*`: that layer's latch is set, the other's is not. `ALARM`: both met in this window, and were cleared."""

@@ -9,10 +9,12 @@ from typing import Any
 
 from detectors.binning import Kind as BinKind
 from detectors.reference import COVERS_BINNINGS, TargetReference
+from detectors.sequential.tolerance_auto import Tolerances
 from detectors.verdict import Level, Verdict
 from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
 from stream.monitor_settings import ModelSettings
 from stream.plan import Role
+from stream.quantities import Duration
 from stream.series import Excursion, Judgement, Series
 from stream.watchers import Watcher
 from stream.window_records import columns, evidence, window_body
@@ -51,6 +53,11 @@ class Case:
     @property
     def target(self) -> TargetReference:
         return self.series.lens.targets[self.place]
+
+    @property
+    def tolerances(self) -> Tolerances:
+        """In force for the target: as configured, or wider."""
+        return self.series.prepared[self.place].tolerances
 
     @property
     def verdict(self) -> Verdict:
@@ -112,7 +119,7 @@ def _law(case: Case) -> Observation:
         since_ms=since_ms,
         alarm=alarm,
         quiet=verdict.inside_tube and not crossing and not passed,
-        effect=abs(verdict.shift) / max(case.settings.tolerance_of(case.target.name), TOLERANCE_MIN),
+        effect=abs(verdict.shift) / max(case.tolerances.values, TOLERANCE_MIN),
         breaches=passed,
         judged=verdict.judged,
     )
@@ -254,8 +261,10 @@ def _evidence(case: Case, incident: Incident, seen: Observation) -> dict[str, An
         "threshold": evidence(verdict.threshold_log10),
         "false_alarms": settings.false_alarms,
         "promise": promise(case) if incident.promised else "none: an operator's threshold",
-        "tolerance": case.settings.tolerance_of(case.target.name),
+        "tolerance": case.tolerances.values,
     }
+    if case.tolerances.absent != case.tolerances.values:
+        body["tolerance_of_missing"] = case.tolerances.absent
     passed = [
         {"type": each.type, "value": each.value, "threshold": each.threshold}
         for each in seen.breaches
@@ -267,6 +276,9 @@ def _evidence(case: Case, incident: Incident, seen: Observation) -> dict[str, An
 
 def promise(case: Case) -> str:
     """Under which condition the bound on false alarms holds (default-detector.md, 6)."""
+    effects = case.target.effects
+    if effects is not None and max(case.tolerances) > case.settings.tolerance_of(case.target.name)[0]:
+        return f"what blocks of {Duration(effects.length_ms)} do is like the reference's"
     return "windows exchangeable" if case.series.profile.windows.checked else "exchangeability not checkable"
 
 

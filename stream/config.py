@@ -13,11 +13,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BeforeValidator,
     Field,
+    GetPydanticSchema,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic_core import core_schema
 
+from detectors.verdict import TOLERANCE_MAX
 from stream.config_detectors import Detector
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section
 from stream.quantities import Duration, Rate, Size, refusal, shown
@@ -29,8 +33,9 @@ TARGETS_MAX = 2000
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")  # Kafka allows 249 characters; the prefix needs some
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+", re.DOTALL)
 
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
 NATIVE = "native"
+TOLERANCE_LEAST = 0.05  # of `tolerance: auto` where no number is given further out
 
 
 def _topic(value: str) -> str:
@@ -55,10 +60,26 @@ def _scalar_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
+def _auto_or_number(value: Any, number: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, str) and value != AUTO:
+        raise refusal("DL-C013", f"{shown(value)} is no tolerance", f"auto, or a number from 0 to {TOLERANCE_MAX:g}")
+    return AUTO if value == AUTO else number(value)
+
+
+Tolerance = Annotated[
+    float | Literal["auto"],
+    GetPydanticSchema(
+        lambda _, handler: core_schema.no_info_wrap_validator_function(
+            _auto_or_number,
+            handler.generate_schema(ToleranceNumber),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+    ),
+]
 TopicName = Annotated[str, BeforeValidator(lambda value: _topic(value) if isinstance(value, str) else value)]
 PathText = Annotated[str, Field(max_length=NAME_MAX)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
-Tolerance = Annotated[float, Field(allow_inf_nan=False, ge=0, le=5)]
+ToleranceNumber = Annotated[float, Field(allow_inf_nan=False, ge=0, le=TOLERANCE_MAX)]
 Share = Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)]
 SegmentValue = Annotated[str, BeforeValidator(_scalar_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 
@@ -162,7 +183,9 @@ class Defaults(Section):
         description="false alarms per model, all targets and versions together",
     )
     tolerance: Tolerance = Field(
-        default=0.05, description="shift that does not matter, in reference standard deviations"
+        default=AUTO,
+        description="shift that does not matter, in reference standard deviations; "
+        "auto: 0.05, and where the reference's own days move more, as much as holds them",
     )
     window: WindowField = Field(default=Window(), description="auto, or {every, min_events, max_duration}")
 
@@ -206,7 +229,9 @@ class Target(Section):
         default=None, description="how values are counted; without it the reference says"
     )
     tolerance: Tolerance | None = Field(
-        default=None, description="shift that does not matter, in reference standard deviations"
+        default=None,
+        description="shift that does not matter, in reference standard deviations; auto: at least the model's, and as much as "
+        "holds the reference's own days",
     )
     range: tuple[Number, Number] | None = Field(
         default=None, description="[low, high]; values outside count as out of range"
@@ -255,7 +280,9 @@ class Model(Section):
         description="split: each request reaches one version, so versions are pooled; shadow: several may see the same request",
     )
     false_alarms: Rate | None = Field(default=None, description="instead of defaults.false_alarms")
-    tolerance: Tolerance | None = Field(default=None, description="instead of defaults.tolerance")
+    tolerance: Tolerance | None = Field(
+        default=None, description="instead of defaults.tolerance; auto: at least that, if it is a number"
+    )
     window: WindowField | None = Field(default=None, description="instead of defaults.window")
 
 
@@ -336,12 +363,15 @@ class Config(Section):
     def window_of(self, model: str) -> Window:
         return self.models[model].window or self.defaults.window
 
-    def tolerance_of(self, model: str, target: str | None = None) -> float:
-        """The target's, else the model's, else the default tolerance."""
+    def tolerance_of(self, model: str, target: str | None = None) -> tuple[float, bool]:
+        """(least tolerance, whether it is widened): the target's, else the model's, else the default one. The least of `auto` is
+        the next number further out.
+        """
         settings = self.models[model]
         own = settings.targets[target].tolerance if target in settings.targets else None
-        given = [value for value in (own, settings.tolerance) if value is not None]
-        return given[0] if given else self.defaults.tolerance
+        given = [value for value in (own, settings.tolerance, self.defaults.tolerance) if value is not None]
+        numbers = [value for value in given if not isinstance(value, str)]
+        return numbers[0] if numbers else TOLERANCE_LEAST, given[0] == AUTO
 
     def false_alarms_of(self, model: str) -> Rate:
         return self.models[model].false_alarms or self.defaults.false_alarms

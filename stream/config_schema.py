@@ -38,6 +38,8 @@ def json_schema() -> dict[str, Any]:
     _also(definitions["PredictionsTopic"]["properties"], "mapping", {"const": "native"})
     for section in ("Defaults", "Model"):
         _also(definitions[section]["properties"], "window", {"const": AUTO})
+    for section in ("Defaults", "Model", "Target"):
+        _also(definitions[section]["properties"], "tolerance", {"const": AUTO})
     return {"$schema": DIALECT, "title": "driftline monitor.yaml", **schema}
 
 

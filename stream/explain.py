@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from detectors.reference import ReferenceProfile
 from stream.config_loader import LoadedConfig
 from stream.look_alikes import look_alikes
+from stream.planning import monitor_settings
 from stream.quantities import Duration
+from stream.tolerances import Taken, taken
 from stream.yaml_places import Key, dotted
 
 DEFAULT = "default"
@@ -94,7 +96,7 @@ def _effective(loaded: LoadedConfig, model: str) -> Iterator[Setting]:
     """What the defaults mean for this model."""
     config = loaded.config
     own = config.models[model]
-    for name, value in (("false_alarms", config.false_alarms_of(model)), ("tolerance", config.tolerance_of(model))):
+    for name, value in (("false_alarms", config.false_alarms_of(model)), ("tolerance", config.defaults.tolerance)):
         if getattr(own, name) is None:
             given = name in config.defaults.model_fields_set
             origin = _origin(("defaults", name), loaded) if given else DEFAULT
@@ -118,6 +120,8 @@ def _from_reference(loaded: LoadedConfig, model: str, profile: ReferenceProfile)
         meaning = f"{windows.count} windows of {windows.size_min} to {windows.size_max} events"
         yield Setting(dotted((*base, "window", "every")), str(Duration(windows.every_ms)), origin, meaning)
     given = loaded.config.models[model].targets
+    settings = monitor_settings(loaded.config).models[model]
+    tolerances = {each.name: each for each in taken(settings, profile)} if profile.complete else {}
     for target in profile.targets:
         path = (*base, "targets", target.name)
         own = given.get(target.name)
@@ -130,11 +134,20 @@ def _from_reference(loaded: LoadedConfig, model: str, profile: ReferenceProfile)
                 origin,
                 "outside counts as out of range",
             )
-        if own is None or own.tolerance is None:
-            tolerance = loaded.config.tolerance_of(model, target.name)
-            yield Setting(
-                dotted((*path, "tolerance")), shown(tolerance), "as the model", "reference standard deviations"
-            )
+        inherited = own is None or own.tolerance is None
+        tolerance = tolerances.get(target.name)
+        if tolerance is not None and (inherited or tolerance.auto):
+            yield Setting(dotted((*path, "tolerance")), *_tolerance(tolerance, origin, inherited=inherited))
+
+
+def _tolerance(taken: Taken, reference: str, *, inherited: bool) -> tuple[str, str, str]:
+    """(value in force, origin, meaning)."""
+    unit = "reference standard deviations"
+    if taken.widened and taken.effects is not None:
+        blocks = f"blocks of {Duration(taken.effects.length_ms)}"
+        absent = f"; of missing and invalid values {taken.absent:g}" if taken.absent != taken.values else ""
+        return f"{taken.values:g}", reference, f"{unit}; widened from {taken.least:g} to hold what {blocks} do{absent}"
+    return f"{taken.least:g}", "as the model" if inherited else "auto", unit
 
 
 def shown(value: Any) -> str:

@@ -34,7 +34,8 @@ class ModelSettings:
     """One model. `window` None or auto: what the reference found, and until it is known the rule of `learning_rule`.
 
     budget_ms       time in which one false alarm is allowed, over all cells of the model
-    tolerances      target -> tolerance, where it differs from `tolerance`
+    tolerance, auto   in probit units; auto: the least, widened as the reference's block effects ask
+    tolerances      target -> (tolerance, auto), where they differ from the model's
     resolve_after   r: so many windows inside the tube and without a crossing end an incident
     learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
     roles, kinds    target -> role, target -> "numeric" or "categorical": needed only while there is no reference
@@ -47,7 +48,8 @@ class ModelSettings:
     budget_ms: int = 30 * DAY_MS
     false_alarms: str = "1 per 30d"
     tolerance: float = 0.05
-    tolerances: Mapping[str, float] = field(default_factory=dict)
+    auto: bool = True
+    tolerances: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
     thresholds: tuple[Threshold, ...] = ()
     watchers: tuple[Watcher, ...] = ()
     traffic: str = SHADOW
@@ -65,8 +67,9 @@ class ModelSettings:
         """What has to be computed of each window for thresholds and watchers."""
         return (*self.thresholds, *(Threshold(watcher.series, None) for watcher in self.watchers))
 
-    def tolerance_of(self, target: str) -> float:
-        return self.tolerances.get(target, self.tolerance)
+    def tolerance_of(self, target: str) -> tuple[float, bool]:
+        """(least tolerance, whether it is widened)."""
+        return self.tolerances.get(target, (self.tolerance, self.auto))
 
     def role_of(self, target: str) -> Role:
         """Role of a target that no reference describes: as configured, else by its usual name."""
@@ -83,13 +86,16 @@ class ModelSettings:
             "min_events": self.min_events,
             "budget_ms": self.budget_ms,
             "tolerance": self.tolerance,
-            "tolerances": dict(self.tolerances),
+            "tolerances": {target: least for target, (least, _) in self.tolerances.items()},
             "thresholds": [threshold.deciding for threshold in self.thresholds],
             "traffic": self.traffic,
             "segments": list(self.segments),
             "resolve_after": self.resolve_after,
             "learn_first": self.learn_first,
         }
+        widened = sorted(target for target, (_, auto) in self.tolerances.items() if auto)
+        if self.auto or widened:
+            deciding["auto"] = [self.auto, widened]
         if self.watchers:
             deciding["watchers"] = [watcher.deciding for watcher in self.watchers]
         return digest(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS).decode())

@@ -294,15 +294,17 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
     rate = config.false_alarms_of(name)
     known = (*discovered, *declared_targets(config, name))
     detectors = [detector.read() for detector in model.detectors]
+    tolerance, auto = config.tolerance_of(name)
     return ModelSettings(
         model=name,
         window=window_rule(config, name),
         min_events=config.window_of(name).min_events,
         budget_ms=round(rate.budget_ms),
         false_alarms=str(rate),
-        tolerance=config.tolerance_of(name),
+        tolerance=tolerance,
+        auto=auto,
         tolerances={
-            target: settings.tolerance
+            target: config.tolerance_of(name, target)
             for target, settings in model.targets.items()
             if settings.tolerance is not None and settings.watch
         },

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -14,6 +15,8 @@ import orjson
 from detectors.binning import Binning, Kind
 from detectors.reference import ReferenceProfile, TargetReference, WindowInfo, WindowRule, with_id
 from detectors.sequential import default
+from detectors.sequential.default_tables import tolerances_of
+from detectors.sequential.tolerance_auto import Tolerances
 from detectors.verdict import Change, Level, Verdict
 from stream.events import AlertEvent
 from stream.monitor import MissingReference, ModelSettings, Monitor, MonitorSettings, PaneRecord
@@ -148,12 +151,17 @@ def alerts(outputs):
     return bodies(outputs, "alerts")
 
 
+class ScriptedTables(NamedTuple):
+    target: TargetReference
+    tolerances: Tolerances
+
+
 class Scripted:
     """Stands in for detectors.sequential.default: install with `scripted(monkeypatch)`."""
 
     @staticmethod
     def prepare(target, chosen, reference_id):
-        return (target, chosen, reference_id)
+        return ScriptedTables(target, tolerances_of(target, chosen))
 
     @staticmethod
     def start(prepared):
@@ -183,11 +191,11 @@ class Scripted:
 
     @staticmethod
     def state_to_sections(prepared, state):
-        return {"target": prepared[0].name}, {"row": state["row"].copy(), "weight": state["weight"].copy()}
+        return {"target": prepared.target.name}, {"row": state["row"].copy(), "weight": state["weight"].copy()}
 
     @staticmethod
     def state_from_sections(prepared, header, sections):
-        assert header["target"] == prepared[0].name
+        assert header["target"] == prepared.target.name
         return {"row": sections["row"].copy(), "weight": sections["weight"].copy()}
 
 

@@ -24,7 +24,7 @@ from detectors.sequential.scores import STATISTICS, score_table, smoothed
 from detectors.sequential.tolerance_auto import Tolerances, tolerances
 from detectors.sequential.tube import LAW_WEIGHTS, SHARE_PLUG_IN, core_edges, share_edges, tube_bets
 from detectors.sequential.uniforms import seed_prefix
-from detectors.verdict import BadSettings, IncompleteReference
+from detectors.verdict import TOLERANCE_MAX, BadSettings, IncompleteReference
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -34,7 +34,6 @@ NUMERIC_STATISTICS = (*STATISTICS, MISSING, INVALID)
 # How a numeric target's false alarms are shared out: its values (location, scale, both tails, shape), missing, invalid.
 VALUE_SHARE, MISSING_SHARE, INVALID_SHARE = 0.85, 0.10, 0.05
 STATISTIC_SHARES = (0.35, 0.22, 0.14, 0.14, 0.15)
-TOLERANCE_MAX = 3.0  # beyond it the tube holds every law that a detector could tell apart
 
 
 @dataclass(frozen=True, slots=True)

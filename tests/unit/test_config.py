@@ -85,7 +85,7 @@ def test_the_least_that_works_has_the_defaults_of_the_contracts(tmp_path: Path) 
     assert config.monitors == 8
     assert config.dedup is True
     assert config.false_alarms_of("fraud").budget_ms == 30 * 86_400_000
-    assert config.tolerance_of("fraud") == 0.05
+    assert config.tolerance_of("fraud") == (0.05, True)
     assert config.window_of("fraud").every is None
 
 
@@ -105,9 +105,9 @@ def test_everything_an_operator_may_say(tmp_path: Path, monkeypatch: pytest.Monk
     assert fraud.segments == {"country": ("DE", "NO", "1", "true")}
     assert fraud.targets["amount"].range == (0, 50_000)
     assert fraud.targets["session.text"].watch is False
-    assert config.tolerance_of("fraud", "amount") == 0.1
-    assert config.tolerance_of("fraud", "country") == 0.1  # the default of this file, 1e-1
-    assert config.tolerance_of("churn", "country") == 0.2
+    assert config.tolerance_of("fraud", "amount") == (0.1, False)
+    assert config.tolerance_of("fraud", "country") == (0.1, False)  # the default of this file, 1e-1
+    assert config.tolerance_of("churn", "country") == (0.2, False)
     assert config.false_alarms_of("churn").budget_ms == 86_400_000
     assert config.window_of("fraud").min_events == 200
     assert loaded.places[("models", "fraud", "targets", "amount", "range")].key == (21, 32)
@@ -431,6 +431,40 @@ def test_every_code_of_a_problem_is_in_the_table() -> None:
 
 
 CANARY = "s3cr3t-canary"
+
+
+def test_auto_is_at_least_the_number_further_out(tmp_path: Path) -> None:
+    file = """\
+kafka: {bootstrap_servers: localhost:9092}
+topics: {predictions: predictions}
+defaults: {tolerance: %s}
+models:
+  m: {reference: {first: 5000}, targets: {x: {tolerance: auto}, y: {tolerance: 0}, z: {}}, tolerance: %s}
+"""
+    for default, model, expected in [
+        ("auto", "auto", {"x": (0.05, True), "y": (0.0, False), "z": (0.05, True)}),
+        ("0.03", "auto", {"x": (0.03, True), "y": (0.0, False), "z": (0.03, True)}),
+        ("0.03", "0.2", {"x": (0.2, True), "y": (0.0, False), "z": (0.2, False)}),
+        ("auto", "3", {"x": (3.0, True), "y": (0.0, False), "z": (3.0, False)}),
+    ]:
+        config = load_config(write(tmp_path, file % (default, model)))
+        assert {target: config.tolerance_of("m", target) for target in "xyz"} == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("atuo", "'atuo' is no tolerance | expected: auto, or a number from 0 to 3 | DL-C013"),
+        ("3.5", "3.5 (a number) | expected: at most 3.0 | DL-C014"),
+        ("-1", "-1 (a number) | expected: at least 0.0 | DL-C014"),
+        ("[1]", "a list | expected: a number | DL-C011"),
+    ],
+)
+def test_a_tolerance_is_auto_or_a_number(tmp_path: Path, written: str, said: str) -> None:
+    found = problems(tmp_path, fraud(f"tolerance: {written}"))
+    assert [" | ".join(re.split(r"\s{2,}", p.partition("models.fraud.tolerance: ")[2])) for p in found] == [
+        said.replace("DL-", "[DL-") + "]"
+    ]
 
 
 def test_a_literal_secret_is_a_warning_and_is_never_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

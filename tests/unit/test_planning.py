@@ -190,7 +190,11 @@ def test_monitor_settings_carry_what_decides() -> None:
     made = config(
         {
             "false_alarms": "2 per 10d",
-            "targets": {"amount": {"tolerance": 0.2}, "noise": {"watch": False, "tolerance": 1.0}},
+            "targets": {
+                "amount": {"tolerance": 0.2},
+                "age": {"tolerance": "auto"},
+                "noise": {"watch": False, "tolerance": 1.0},
+            },
             "detectors": [{"type": "psi", "targets": ["amount"], "threshold": 0.25}],
             "window": {"every": "5m"},
             "owner": "payments",
@@ -203,11 +207,19 @@ def test_monitor_settings_carry_what_decides() -> None:
     model = settings.models["fraud"]
     assert settings.resolution_ms == 60_000
     assert model.budget_ms == 5 * 86_400_000
-    assert model.tolerance_of("amount") == 0.2
-    assert model.tolerance_of("other") == 0.05
-    assert dict(model.tolerances) == {"amount": 0.2}
+    assert model.tolerance_of("amount") == (0.2, False)
+    assert model.tolerance_of("other") == (0.05, True)
+    assert dict(model.tolerances) == {"amount": (0.2, False), "age": (0.05, True)}
+    hashes = {
+        monitor_settings(config({"tolerance": value, "targets": {"age": {"tolerance": own}}}))
+        .models["fraud"]
+        .detection_hash()
+        for value in (0.05, "auto")
+        for own in (0.05, "auto")
+    }
+    assert len(hashes) == 4, "auto decides about alarms"
     assert model.window == WindowRule(False, 300_000, 500, 3_600_000, 60_000)
-    assert [(own.type, own.threshold, own.targets) for own in model.thresholds] == [("psi", 0.25, ("amount",))]
+    assert [(own.type, own.above, own.targets) for own in model.thresholds] == [("psi", 0.25, ("amount",))]
     assert (model.owner, model.runbook, model.criticality, model.traffic) == (
         "payments",
         "https://wiki",

@@ -36,6 +36,7 @@ def test_equal_arrays_are_one_and_other_shapes_or_kinds_are_not():
 
 
 def test_an_array_that_nobody_uses_is_forgotten():
+    gc.collect()  # what tests before this one left
     before = len(tables._SHARED)
     kept = tables.shared(np.arange(977.0))
     assert len(tables._SHARED) == before + 1
