@@ -24,6 +24,7 @@ from stream.commands.shared import (
 if TYPE_CHECKING:
     from detectors.exchangeability import TargetCheck
     from detectors.reference import ReferenceProfile, WindowInfo
+    from stream.tolerances import Taken
 
 COLUMNS = ["target", "exchangeable", "windows", "lag-1", "trend", "variance ratio (95 % limit, allowed)", "because"]
 
@@ -35,7 +36,9 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
     Nothing is stored and no broker is asked. Exit code 0: all look exchangeable. 1: some do not, or it cannot be told.
     """
     from detectors.exchangeability import Exchangeable, check_target
+    from stream.planning import monitor_settings
     from stream.preflight import build_from_file_with_windows
+    from stream.tolerances import taken
 
     settings = loaded_config(config).config
     named = [name for name, own in settings.models.items() if own.reference.file is not None]
@@ -46,18 +49,21 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
     for name in named:
         profile, windows = build_from_file_with_windows(settings, name)
         checks = [check_target(t, w, profile.windows) for t, w in zip(profile.targets, windows, strict=True)]
+        tolerances = taken(monitor_settings(settings).models[name], profile)
         shown = shown and all(check.exchangeable is Exchangeable.YES for check in checks)
         if output is Output.JSON:
-            reports.append(_as_json(profile, checks))
+            reports.append(_as_json(profile, checks, tolerances))
         else:
-            _print(profile, checks)
+            _print(profile, checks, tolerances)
     if output is Output.JSON:
         print_json(reports)
     if not shown:
         raise typer.Exit(int(ExitCode.PROBLEMS))
 
 
-def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck]) -> None:
+def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances: Sequence[Taken]) -> None:
+    from stream.tolerances import sentences
+
     info = profile.windows
     print(
         f"{profile.model}: {profile.rows:,} rows, {len(checks)} targets, {info.count:,} windows of "
@@ -65,7 +71,16 @@ def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck]) -> None:
     )
     print(f"  {length_reason(info)}")
     print_table(COLUMNS, [_row(check) for check in checks])
-    print(f"{profile.model}: {conclusion(checks)}")
+    for sentence in sentences(tolerances, dependent(checks)):
+        print(f"  {sentence}")
+    print(f"{profile.model}: {conclusion(checks, tolerances)}")
+
+
+def dependent(checks: Sequence[TargetCheck]) -> set[str]:
+    """Targets whose windows are known not to be exchangeable."""
+    from detectors.exchangeability import Exchangeable
+
+    return {check.name for check in checks if check.exchangeable is Exchangeable.NO}
 
 
 def length_reason(info: WindowInfo) -> str:
@@ -105,16 +120,19 @@ def _row(check: TargetCheck) -> list[str]:
     return [check.name, check.exchangeable.value, windows, *figures, because]
 
 
-def conclusion(checks: Sequence[TargetCheck]) -> str:
+def conclusion(checks: Sequence[TargetCheck], tolerances: Sequence[Taken] = ()) -> str:
     """One sentence: for which targets the bound on false alarms is promised, and what the others may do."""
     from detectors.exchangeability import Cause, Exchangeable
     from detectors.sequential.windows_auto import WINDOWS_MIN
 
     total = len(checks)
+    widened = {each.name for each in tolerances if each.widened}
     no = [check for check in checks if check.exchangeable is Exchangeable.NO]
+    held = [check for check in no if check.name in widened and Cause.TREND not in check.causes]
+    no = [check for check in no if check not in held]
     untimed = sum(Cause.NO_TIME in check.causes for check in checks)
     few = [check.windows for check in checks if Cause.TOO_FEW in check.causes]
-    yes = total - len(no) - untimed - len(few)
+    yes = total - len(no) - len(held) - untimed - len(few)
     if untimed:
         return (
             f"without a time column (`reference: {{time: …}}`) nothing shows whether the windows of its {total} targets are "
@@ -128,6 +146,11 @@ def conclusion(checks: Sequence[TargetCheck]) -> str:
         parts.append(
             f"{len(no)} of {total} targets {' or '.join(words)}: `false_alarms` is not promised for them, they may alarm for "
             "what they did in the reference already, unless it stays inside `tolerance`"
+        )
+    if held:
+        parts.append(
+            f"for {len(held)} of {total}, whose windows depend on each other, the tolerance is wide enough for what blocks of the "
+            "reference do: `false_alarms` is promised for them as long as later blocks are like those, and independent"
         )
     if few:
         parts.append(
@@ -144,7 +167,9 @@ def conclusion(checks: Sequence[TargetCheck]) -> str:
     return "; ".join(parts)
 
 
-def _as_json(profile: ReferenceProfile, checks: Sequence[TargetCheck]) -> dict[str, Any]:
+def _as_json(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances: Sequence[Taken]) -> dict[str, Any]:
+    from stream.tolerances import as_json
+
     info = profile.windows
     return {
         "model": profile.model,
@@ -175,8 +200,9 @@ def _as_json(profile: ReferenceProfile, checks: Sequence[TargetCheck]) -> dict[s
                     {"windows": block.size, "ratio": block.ratio, "upper": block.upper, "allowed": block.allowed}
                     for block in check.blocks
                 ],
+                "tolerance": as_json(tolerance, dependent=check.name in dependent(checks)),
             }
-            for check in checks
+            for check, tolerance in zip(checks, tolerances, strict=True)
         ],
-        "conclusion": conclusion(checks),
+        "conclusion": conclusion(checks, tolerances),
     }

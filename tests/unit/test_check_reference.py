@@ -87,12 +87,15 @@ def test_few_windows_show_nothing() -> None:
     assert (check.exchangeable, check.causes) == (Exchangeable.UNKNOWN, (Cause.TOO_FEW,))
 
 
-def command(folder: Path, *arguments: str, time: bool = True, **columns: NDArray[np.float64]) -> tuple[int, str]:
+def command(
+    folder: Path, *arguments: str, time: bool = True, targets: str = "", **columns: NDArray[np.float64]
+) -> tuple[int, str]:
     table = ({"timestamp": TIME_MS.astype("datetime64[ms]")} if time else {}) | columns
     parquet.write_table(pa.table(table), folder / "rows.parquet")
     (folder / "monitor.yaml").write_text(
         'kafka: {bootstrap_servers: "127.0.0.1:1"}\ntopics: {predictions: predictions}\nresolution: 1h\n'
-        "defaults: {window: {every: 1h, min_events: 50}}\nmodels: {m: {reference: {file: rows.parquet}}}\n"
+        "defaults: {window: {every: 1h, min_events: 50}}\nmodels: {m: {reference: {file: rows.parquet}%s}}\n"
+        % (f", targets: {targets}" if targets else "")
     )
     result = CliRunner().invoke(app, ["check-reference", "-c", str(folder / "monitor.yaml"), *arguments])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
@@ -117,6 +120,54 @@ def test_the_command_names_what_is_not(tmp_path: Path) -> None:
     (report,) = json.loads(out)
     assert code == 1
     assert {target["target"]: target["exchangeable"] for target in report["targets"]} == {"x": "yes", "drifting": "no"}
+
+
+def of_days(g: np.random.Generator, size: float) -> NDArray[np.float64]:
+    """Some twenty days of rows, each with a shift of its own."""
+    effects = size * g.normal(size=ROWS // (24 * EVENTS) + 1)
+    return g.normal(size=ROWS) + effects[(TIME_MS // (24 * HOUR_MS)).astype(int)]
+
+
+def test_the_command_says_which_tolerance_holds_the_days_and_what_it_costs(tmp_path: Path) -> None:
+    g = np.random.default_rng(8)
+    columns = {"still": g.normal(size=ROWS), "days": of_days(g, 0.3), "fixed": of_days(g, 0.3)}
+    code, out = command(tmp_path, targets="{fixed: {tolerance: 0.02}}", **columns)
+    assert code == 1
+    (report,) = json.loads(command(tmp_path, "-o", "json", targets="{fixed: {tolerance: 0.02}}", **columns)[1])
+    found = {target["target"]: target["tolerance"] for target in report["targets"]}
+    assert (found["still"]["values"], found["still"]["block_effects"]) == (0.05, None)
+    days, fixed = found["days"], found["fixed"]
+    assert days["block_effects"]["length_ms"] >= 6 * HOUR_MS
+    assert 0.15 < days["block_effects"]["values"] < 0.45
+    assert days["values"] > 2 * days["block_effects"]["values"]
+    assert (days["least"], days["auto"], days["missing_and_invalid"]) == (0.05, True, 0.05)
+    assert (fixed["values"], fixed["auto"]) == (0.02, False)
+    now, least = ([d[key] for d in days["delays"]] for key in ("events", "events_at_least_tolerance"))
+    assert now[:2] == [None, None], "a quarter and half a deviation are what days do without drift"
+    assert least == sorted(least, reverse=True)
+    assert None not in least
+    lines = {line.strip().partition(":")[0]: line for line in out.splitlines()}
+    assert f"days: tolerance {days['values']:.2g} (missing and invalid values 0.05) instead of 0.05, blocks of" in out
+    assert "found after never / never / " in lines["days"]
+    assert "tolerance 0.02, as configured, although blocks of" in lines["fixed"]
+    assert "auto would take" in lines["fixed"]
+    assert "the other 1 targets: tolerance 0.05, as configured; found after" in out
+    assert "for 1 of 3, whose windows depend on each other, the tolerance is wide enough" in out
+    assert "1 of 3 targets depend on the windows before them: `false_alarms` is not promised" in out
+
+
+def test_too_few_days_are_said_and_not_guessed(tmp_path: Path) -> None:
+    g = np.random.default_rng(7)
+    few = ROWS // 16  # 26 hours after those that choose the cuts: 13 blocks of two windows
+    hours = g.normal(size=few) + np.repeat(0.4 * g.normal(size=few // EVENTS // 4 + 1), 4 * EVENTS)[:few]
+    table = {"timestamp": TIME_MS[:few].astype("datetime64[ms]"), "x": hours}
+    parquet.write_table(pa.table(table), tmp_path / "rows.parquet")
+    (tmp_path / "monitor.yaml").write_text(
+        'kafka: {bootstrap_servers: "127.0.0.1:1"}\ntopics: {predictions: predictions}\nresolution: 1h\n'
+        "defaults: {window: {every: 1h, min_events: 50}}\nmodels: {m: {reference: {file: rows.parquet}}}\n"
+    )
+    result = CliRunner().invoke(app, ["check-reference", "-c", str(tmp_path / "monitor.yaml")])
+    assert "its windows depend on each other: there are not 20 blocks to tell how much" in result.stdout, result.stdout
 
 
 def test_without_time_it_is_not_checkable(tmp_path: Path) -> None:

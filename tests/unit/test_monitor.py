@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import monitor_kit as kit
 
+from detectors.reference import BlockEffects, with_id
 from stream.monitor import MissingReference, Threshold, UnknownDecisionError, UnknownSourceError
 from stream.panes import EDGE_END
 from stream.stage import Decision
@@ -226,6 +228,20 @@ def test_what_an_opened_alert_says():
     assert data["owner"] == "payments-ml"
     assert "runbook" not in data
     assert data["reference"] == PROFILE.id
+
+
+def test_an_alert_states_the_tolerance_in_force_and_what_it_holds():
+    day = BlockEffects(86_400_000, 4_800, 96, 51, values=0.1, absent=0.0)
+    widened = with_id(replace(PROFILE, targets=tuple(replace(target, effects=day) for target in PROFILE.targets)))
+    log = drifting(QUIET * 4 + LOUD * 2, widened)
+    evidence = kit.alerts(kit.run(kit.monitor([widened]), log))[0]["data"]["evidence"]
+    assert 0.25 < evidence["tolerance"] < 0.5
+    assert evidence["tolerance_of_missing"] == 0.05
+    assert evidence["promise"] == "what blocks of 1d do is like the reference's"
+    fixed = kit.alerts(kit.run(kit.monitor([widened], auto=False), log))[0]
+    evidence = fixed["data"]["evidence"]
+    assert (evidence["tolerance"], evidence["promise"]) == (0.05, "windows exchangeable")
+    assert "tolerance_of_missing" not in evidence
 
 
 def test_an_old_window_is_historical():
