@@ -48,14 +48,14 @@ class Contender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A named setting: budget A in events, tolerance in probit units."""
+    """A named setting: budget A in events, tolerance in probit units, the least of `tolerance: auto` unless that is left out."""
 
     name: str
     budget: float
     tolerance: float
 
-    def settings(self, cells: int) -> DetectionSettings:
-        return DetectionSettings(self.tolerance, self.budget * EVENT_MS, cells)
+    def settings(self, cells: int, *, auto: bool = True) -> DetectionSettings:
+        return DetectionSettings(self.tolerance, self.budget * EVENT_MS, cells, auto=auto)
 
 
 SETTINGS = (Setting("A=1e5 tau=.03", 1e5, 0.03), Setting("A=3e7 tau=.05", 3e7, 0.05))
@@ -95,7 +95,7 @@ def live_windows(profile: ReferenceProfile, live: Rows) -> Windows:
 
 
 def reference_of(rows: Rows, *, plain: bool = False) -> ReferenceProfile:
-    """`window: auto`, as by default; `plain`: windows of 50 events whatever the reference shows."""
+    """`window: auto`, as by default; `plain`: windows of 50 events whatever the reference shows, and the tolerance as it is."""
     rule = WindowRule(False, RESOLUTION_MS, PLAIN_EVENTS) if plain else WindowRule()
     return build_reference("m", {TARGET: rows.value}, {TARGET: ROLE}, time_ms=rows.time_ms, window=rule)
 
@@ -154,8 +154,10 @@ class Ours:
     numeric_only = False
 
     def __init__(self, setting: Setting, cells: int = 1, *, plain: bool = False) -> None:
-        self.name = f"driftline {setting.name} d={cells}" + (f", windows of {PLAIN_EVENTS}" if plain else "")
-        self.settings = setting.settings(cells)
+        self.name = f"driftline {setting.name} d={cells}" + (
+            f", windows of {PLAIN_EVENTS}, tolerance fixed" if plain else ""
+        )
+        self.settings = setting.settings(cells, auto=not plain)
         self.plain = plain
         self.profile: ReferenceProfile | None = None
 

@@ -133,7 +133,7 @@ def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, 
         windows = live_windows(profile, live).until(events)
         for setting in SETTINGS:
             name = Ours(setting, plain=True).name
-            out |= _counts(name, setting, 1, events, judge(profile, windows, setting.settings(1)))
+            out |= _counts(name, setting, 1, events, judge(profile, windows, setting.settings(1, auto=False)))
     return out
 
 

@@ -242,6 +242,7 @@ def other_shares(g: Generator, rows: Rows, *, shares: Sequence[float]) -> Values
 SIX = (".25 sd", ".5 sd", "1 sd", "variance x1.5", "2 % tail", "ramp 0 to 1 sd over 20k")
 LONG = 60_000
 SEASON = "season 0.5 sd, traffic x10"
+DAYS = "day effects 0.1 sd"
 CASES: tuple[Case, ...] = (
     Case(SIX[0], "normal", partial(shifted, by=0.25)),
     Case(SIX[1], "normal", partial(shifted, by=0.5)),
@@ -252,6 +253,8 @@ CASES: tuple[Case, ...] = (
     Case(".25 sd in a season", SEASON, partial(shifted, by=0.25)),
     Case(".5 sd in a season", SEASON, partial(shifted, by=0.5)),
     Case("1 sd in a season", SEASON, partial(shifted, by=1.0)),
+    Case(".5 sd over day effects", DAYS, partial(shifted, by=0.5), LONG),
+    Case("1 sd over day effects", DAYS, partial(shifted, by=1.0), LONG),
     Case("rate 2 to 3 %", "Bernoulli 2 %", rate, LONG),
     Case("missing .1 to 1 %", "missing .1 %", gaps, LONG),
     Case("category 2 to 3 %", "categories", partial(other_shares, shares=(0.49, 0.3, 0.15, 0.029, 0.03, 0.0)), LONG),
