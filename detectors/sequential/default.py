@@ -2,7 +2,8 @@
 
 Guarantee: E[number of alarms in [0, T]] <= T / (budget x cells) for a target, so <= T / budget over all cells, when live
 windows are exchangeable with the reference's (rank layer), or when each event's law is inside the tolerance tube (tube
-layer): an alarm needs both layers, each of which crosses at most that often. Bonferroni over cells and statistics.
+layer): an alarm needs both layers, each of which crosses at most that often. Bonferroni over cells and statistics. With
+`tolerance: auto`, also where the reference's days have effects of their own: tolerance_auto.py says under which assumptions.
 
 Input     counts I64[binning.bins + 2] of a window: bins, missing, invalid; its weight (time since the previous window began
           x the series' share of the model's events)
