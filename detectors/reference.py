@@ -252,9 +252,7 @@ def _target_header(target: TargetReference) -> dict[str, Any]:
         "summary": dict(target.summary),
         "extremes": [None if np.isnan(x) else x for x in (target.minimum, target.maximum)],
     }
-    if (
-        target.effects is not None
-    ):  # without any, the header and so the id are those of references stored before there were
+    if target.effects is not None:  # a reference stored before there were any keeps its header and its id
         header["effects"] = asdict(target.effects)
     return header
 
