@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import Binning, Kind
+from detectors.reference_strata import Strata, slim_strata, strata_of, strata_sections
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -26,6 +27,7 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
 VERSION = 1
+VERSION_STRATA = 2  # where a target has strata
 COVERS_CONTENT = "content"
 COVERS_BINNINGS = "binnings"
 
@@ -111,6 +113,7 @@ class TargetReference:
     summary      {mean, std, p01, p05, p25, median, p75, p95, p99, missing, invalid, distinct}; a categorical target has
                  only the last three
     minimum, maximum   of valid values; NaN where there is none
+    strata       None: its windows are ranked among all of the reference's
     effects      of blocks; None where its windows follow each other as if independent, or too few blocks show them
     """
 
@@ -131,6 +134,7 @@ class TargetReference:
     minimum: float
     maximum: float
     effects: BlockEffects | None = None
+    strata: Strata | None = None
 
     @property
     def histogram(self) -> I64:
@@ -140,9 +144,7 @@ class TargetReference:
     @property
     def masses(self) -> F64:
         """F64[core bins (far ones folded into the outer), missing, invalid]: (n + 1/2) / (rows + bins / 2) of `counts`."""
-        folded = fold(self.binning, self.counts).astype(np.float64) + 0.5
-        masses: F64 = folded / folded.sum()
-        return masses
+        return masses(self.binning, self.counts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,7 +193,12 @@ def _slim_target(target: TargetReference) -> TargetReference:
     labels = tuple(intern(label) for label in target.binning.labels)
     summary = {intern(name): value for name, value in target.summary.items()}
     binning = replace(target.binning, labels=labels)
-    return replace(target, name=intern(target.name), order=order, tie=tie, binning=binning, summary=summary)
+    strata = target.strata
+    if strata is not None:  # whose tables are used in place of the target's own
+        strata, order, tie = slim_strata(strata), order[:, :0].copy(), tie[:, :0].copy()
+    return replace(
+        target, name=intern(target.name), order=order, tie=tie, binning=binning, summary=summary, strata=strata
+    )
 
 
 def fold(binning: Binning, counts: I64) -> I64:
@@ -204,6 +211,13 @@ def fold(binning: Binning, counts: I64) -> I64:
     core[..., 0] += counts[..., :first].sum(axis=-1)
     core[..., -1] += counts[..., stop + 1 : bins].sum(axis=-1)
     return np.concatenate([core, counts[..., bins:]], axis=-1)
+
+
+def masses(binning: Binning, counts: I64) -> F64:
+    """Of `fold`, smoothed: (n + 1/2) / (rows + bins / 2)."""
+    raised = fold(binning, counts).astype(np.float64) + 0.5
+    shares: F64 = raised / raised.sum()
+    return shares
 
 
 # ---- codec ----------------------------------------------------------------------------------------------------------
@@ -254,6 +268,8 @@ def _target_header(target: TargetReference) -> dict[str, Any]:
     }
     if target.effects is not None:  # a reference stored before there were any keeps its header and its id
         header["effects"] = asdict(target.effects)
+    if target.strata is not None:
+        header["season"] = target.strata.season
     return header
 
 
@@ -275,8 +291,9 @@ def binnings_id(model: str, targets: Sequence[TargetReference]) -> str:
 
 def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     w = profile.windows
+    strata = strata_sections([target.strata for target in profile.targets])
     header = {
-        "version": VERSION,
+        "version": VERSION_STRATA if strata else VERSION,
         "model": profile.model,
         "covers": profile.covers,
         "rows": profile.rows,
@@ -295,7 +312,7 @@ def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArr
         },
         "targets": [_target_header(t) for t in profile.targets],
     }
-    return header, _sections(profile.targets, _RAGGED + _PROFILE_RAGGED)
+    return header, _sections(profile.targets, _RAGGED + _PROFILE_RAGGED) | strata
 
 
 def with_id(profile: ReferenceProfile) -> ReferenceProfile:
@@ -314,8 +331,10 @@ def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, ND
 
 def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> ReferenceProfile:
     """Inverse of `to_sections`. Raises UnknownReferenceVersion, CorruptReference."""
-    if header.get("version") != VERSION:
-        raise UnknownReferenceVersion(f"reference format {header.get('version')!r}; this program reads {VERSION}")
+    if header.get("version") not in {VERSION, VERSION_STRATA}:
+        raise UnknownReferenceVersion(
+            f"reference format {header.get('version')!r}; this program reads up to {VERSION_STRATA}"
+        )
     bare = {key: value for key, value in header.items() if key not in {"id", "content"}}
     if digest(bare, sections) != header.get("content"):
         raise CorruptReference("the content does not match the hash it carries")
@@ -323,7 +342,10 @@ def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]
     for name, _ in _RAGGED + _PROFILE_RAGGED:
         ends = np.cumsum(sections[name + ".length"])
         parts[name] = np.split(sections[name], ends[:-1]) if len(ends) else []
-    targets = tuple(_target(head, {name: parts[name][i] for name in parts}) for i, head in enumerate(header["targets"]))
+    heads = header["targets"]
+    strata = strata_of([head.get("season") for head in heads], sections, [len(part) for part in parts["counts"]])
+    arrays = [{name: parts[name][i] for name in parts} for i in range(len(heads))]
+    targets = tuple(_target(*each) for each in zip(heads, arrays, strata, strict=True))
     profile = ReferenceProfile(
         id=header["id"],
         model=header["model"],
@@ -339,7 +361,7 @@ def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]
     return profile
 
 
-def _target(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> TargetReference:
+def _target(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], strata: Strata | None) -> TargetReference:
     binning = Binning(
         kind=Kind(head["kind"]),
         cuts=arrays["cuts"].astype(np.float64),
@@ -372,4 +394,5 @@ def _target(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Targ
         minimum=low,
         maximum=high,
         effects=BlockEffects(**head["effects"]) if "effects" in head else None,
+        strata=strata,
     )

@@ -38,6 +38,7 @@ from detectors.reference_windows import (
     window_starts,
     windows_in_time,
 )
+from detectors.sequential.strata import Season
 from detectors.sequential.windows_auto import LENGTHS_MS, Choice, Ratio, choose_window
 from detectors.sequential.windows_auto import WINDOWS_MIN as AUTO_WINDOWS_MIN
 
@@ -90,6 +91,7 @@ def build_reference(
     window: WindowRule | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     origin: Mapping[str, Any] | None = None,
+    season: Season = Season.AUTO,
 ) -> ReferenceProfile:
     """Profile of a file's rows; float64/int/bool/object/str columns, roles name -> "feature"|"prediction"|"score".
 
@@ -98,7 +100,7 @@ def build_reference(
     value besides the columns.
     """
     return build_with_windows(
-        model, columns, roles, kinds=kinds, time_ms=time_ms, window=window, ranges=ranges, origin=origin
+        model, columns, roles, kinds=kinds, time_ms=time_ms, window=window, ranges=ranges, origin=origin, season=season
     )[0]
 
 
@@ -112,6 +114,7 @@ def build_with_windows(
     window: WindowRule | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     origin: Mapping[str, Any] | None = None,
+    season: Season = Season.AUTO,
 ) -> tuple[ReferenceProfile, tuple[I64, ...]]:
     """`build_reference`, and for each of its targets the counts I64[windows, b + 2] of its list windows in time order, which
     a profile does not keep.
@@ -135,7 +138,7 @@ def build_with_windows(
         bins.append(bins_of(first[-1].binning, column.take(slice(rows_first, rows))).astype(np.int32))
         summaries.append(column_summary(column))
     row_ms = None if time_ms is None else time_ms[order][rows_first:]
-    info, cut = _file_windows(first, bins, row_ms, rule, notes)
+    info, cut = _file_windows(first, bins, row_ms, rule, season=season, notes=notes)
     of_row, count = cut
     if count < WINDOWS_MIN:
         raise TooFewRows(
@@ -145,7 +148,7 @@ def build_with_windows(
     start_ms = None if row_ms is None else window_starts(row_ms, of_row, count)
     for target, row_bins, (summary, extremes) in zip(first, bins, summaries, strict=True):
         counts = count_windows(row_bins, target.binning.bins + 2, of_row, count)
-        done = ranked_target(target, counts, rule, info.every_ms, start_ms, notes=notes)
+        done = ranked_target(target, counts, rule, info.every_ms, start_ms, notes=notes, season=season)
         targets.append(replace(done, summary=summary, minimum=extremes[0], maximum=extremes[1]))
         windows.append(counts)
     profile = ReferenceProfile(
@@ -187,7 +190,13 @@ def _enough_rows(rows: int, rows_first: int, rule: WindowRule) -> None:
 
 
 def _file_windows(
-    first: Sequence[TargetReference], bins: Sequence[I64], time_ms: I64 | None, rule: WindowRule, notes: list[str]
+    first: Sequence[TargetReference],
+    bins: Sequence[I64],
+    time_ms: I64 | None,
+    rule: WindowRule,
+    *,
+    season: Season,
+    notes: list[str],
 ) -> tuple[WindowInfo, tuple[I32, int]]:
     """The windows of a file's rows, and which window each row is in."""
     every, auto, min_events = rule.every_ms, {}, rule.min_events
@@ -201,7 +210,7 @@ def _file_windows(
     else:
         if rule.auto:
             rule = replace(rule, min_events=rule.min_events or EVENTS_MIN)
-            choice = _auto(first, bins, time_ms, rule)
+            choice = _auto(first, bins, time_ms, rule, season)
             every, auto, min_events = choice.length_ms, _auto_info(choice), rule.min_events
             if not choice.holds:
                 notes.append(
@@ -224,15 +233,18 @@ def _file_windows(
     return info, cut
 
 
-def _auto(first: Sequence[TargetReference], bins: Sequence[I64], time_ms: I64, rule: WindowRule) -> Choice:
+def _auto(
+    first: Sequence[TargetReference], bins: Sequence[I64], time_ms: I64, rule: WindowRule, season: Season
+) -> Choice:
     lengths = sorted({rule.resolution_ms, *(ms for ms in LENGTHS_MS if ms % rule.resolution_ms == 0)})
 
     def judge(length: int) -> tuple[int, list[Ratio]]:
         of_row, count = windows_in_time(time_ms, rule, length)
         if count < AUTO_WINDOWS_MIN:
             return count, [Ratio(math.inf, math.nan)]
+        starts = window_starts(time_ms, of_row, count)
         return count, [
-            target_dependence(t, count_windows(b, t.binning.bins + 2, of_row, count), length)
+            target_dependence(t, count_windows(b, t.binning.bins + 2, of_row, count), length, starts, season)
             for t, b in zip(first, bins, strict=True)
         ]
 

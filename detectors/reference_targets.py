@@ -12,7 +12,9 @@ from detectors.binning import OTHER_LABEL, UNSEEN_LABEL, Binning, Kind, numeric_
 from detectors.column_values import VALID, Column
 from detectors.reference import TargetReference, WindowRule
 from detectors.reference_windows import bins_of
-from detectors.sequential.reference_ranks import grouped, ranked, window_statistics
+from detectors.sequential.reference_ranks import grouped, ranked, ranked_strata, window_statistics
+from detectors.sequential.strata import HOURS, Season, choose
+from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
 from detectors.sequential.tolerance_auto import block_effects
 from detectors.sequential.windows_auto import SHARES_TESTED, Ratio, choose_group, dependence
 
@@ -36,8 +38,18 @@ def tested_statistics(target: TargetReference, windows: I64) -> tuple[F64, F64]:
     return statistics, ties
 
 
-def target_dependence(target: TargetReference, windows: I64, length_ms: int) -> Ratio:
-    return dependence(*tested_statistics(target, windows), length_ms)
+def target_dependence(
+    target: TargetReference, windows: I64, length_ms: int, start_ms: I64 | None = None, season: Season = Season.NONE
+) -> Ratio:
+    """Of windows I64[m, b + 2], starting at start_ms I64[m], within the strata that they would be given."""
+    statistics, ties = tested_statistics(target, windows)
+    chosen = choose(season, start_ms, statistics, ties, length_ms)
+    return dependence(statistics, ties, length_ms, chosen.stratum)
+
+
+def group_starts(start_ms: I64, group: int) -> I64:
+    """Starts of `grouped` windows."""
+    return start_ms[: len(start_ms) // group * group : group]
 
 
 def first_rows(
@@ -104,13 +116,14 @@ def ranked_target(
     start_ms: I64 | None,
     *,
     notes: list[str],
+    season: Season = Season.NONE,
 ) -> TargetReference:
-    """The target with the counts, ranks and sizes of its windows I64[m, b + 2], which began at start_ms I64[m] (None: without
-    time). Where they depend on each other, with the effects of blocks.
+    """The target with the counts, ranks, strata and sizes of its windows I64[m, b + 2], which began at start_ms I64[m] (None:
+    without time). Where they depend on each other, with the effects of blocks.
     """
     group, effects = 1, None
     if start_ms is not None and every_ms > 0:
-        group, holds = _group(target, windows, rule, every_ms)
+        group, holds = _group(target, windows, rule, every_ms, strata=(start_ms, season))
         if not holds:
             effects = block_effects(target.binning, windows, start_ms, every_ms)
             if effects is not None and max(effects.values, effects.absent) > 0.0:
@@ -122,7 +135,14 @@ def ranked_target(
     judged = grouped(windows, group)
     if len(judged) < WINDOWS_MIN:
         group, judged = 1, windows
-    rank, order, tie = ranked(*window_statistics(target.binning, target.name, target.first, judged))
+    statistics, ties = window_statistics(target.binning, target.name, target.first, judged)
+    rank, order, tie = ranked(statistics, ties)
+    strata = None
+    if start_ms is not None and season is not Season.NONE:
+        chosen = choose(season, group_starts(start_ms, group), *tested_statistics(target, judged), group * every_ms)
+        if chosen.stratum is not None:
+            hours = HOURS[chosen.season]
+            strata = ranked_strata(chosen.season, hours, statistics, ties, chosen.stratum, judged, STRATUM_WINDOWS_MIN)
     sizes = judged.sum(axis=1)
     return replace(
         target,
@@ -136,11 +156,20 @@ def ranked_target(
         size_median=int(np.sort(sizes)[len(sizes) // 2]),
         group=group,
         effects=effects,
+        strata=strata,
     )
 
 
-def _group(target: TargetReference, windows: I64, rule: WindowRule, every_ms: int) -> tuple[int, bool]:
+def _group(
+    target: TargetReference, windows: I64, rule: WindowRule, every_ms: int, *, strata: tuple[I64, Season]
+) -> tuple[int, bool]:
     """(list windows that the target takes as one, whether they follow each other as if independent)."""
+    start_ms, season = strata
+
+    def ratio(group: int) -> Ratio:
+        starts = group_starts(start_ms, group)
+        return target_dependence(target, grouped(windows, group), group * every_ms, starts, season)
+
     if rule.auto:
-        return choose_group(lambda k: target_dependence(target, grouped(windows, k), k * every_ms))
-    return 1, target_dependence(target, windows, every_ms).excess <= 1.0
+        return choose_group(ratio)
+    return 1, ratio(1).excess <= 1.0

@@ -162,8 +162,10 @@ class Series:
         pool = recent[0].select(np.array([target]))
         for tally in recent[1:]:
             pool.add(tally.select(np.array([target])))
+        last = slice(-min(windows, len(self.recent)), None)
+        parts = list(zip(self.starts[last].tolist(), self.events[last].tolist(), strict=True))
         return Excursion(
-            effect=default.describe(self.prepared[target], pool.counts),
+            effect=default.describe(self.prepared[target], pool.counts, parts),
             now=Lens([self.lens.names[target]], self.profile).statistics(pool),
             events=int(self.events[-windows:].sum()),
             onset=_onset(self.shifts[-windows:, target].astype(np.float64)),

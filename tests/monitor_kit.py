@@ -45,9 +45,10 @@ def categorical(*labels):
 def reference_target(name, role="feature", binning=None, counts=None, summary=None):
     binning = binning or numeric()
     counts = np.full(binning.bins + 2, 50) if counts is None else np.asarray(counts)
+    ranks = np.zeros((7 if binning.kind is Kind.NUMERIC else binning.bins + 2, 2))  # a row for each statistic
     return TargetReference(
         name=name, role=role, binning=binning, first=counts // 2, counts=counts - counts // 2, rank=np.array([1, 50]),
-        order=np.zeros((1, 2)), tie=np.zeros((1, 2)), windows=50, size_min=10, size_max=10_000, size_median=100, group=1,
+        order=ranks, tie=ranks, windows=50, size_min=10, size_max=10_000, size_median=100, group=1,
         summary=summary or {"mean": 1.0, "std": 1.0, "median": 1.0, "p99": 3.0, "missing": 0.0}, minimum=-1.0, maximum=4.0,
     )  # fmt: skip
 
@@ -185,7 +186,7 @@ class Scripted:
         )  # fmt: skip
 
     @staticmethod
-    def describe(prepared, counts):
+    def describe(prepared, counts, windows=()):
         share = float(counts[-3]) / max(1, int(counts.sum()))
         return default.Effect(2 * share, 2 * share, "up", "", share <= 0.5, (Change("2 and above", 0.2, share),))
 

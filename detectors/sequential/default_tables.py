@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -18,9 +19,12 @@ from numpy.typing import NDArray
 
 from detectors.binning import Binning, Kind, bin_labels
 from detectors.reference import TargetReference, fold
+from detectors.reference_strata import Strata
 from detectors.sequential.categories import TUBE_SHIFTS, bet_codes, share_rank_bets, share_tube_bets
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
+from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
+from detectors.sequential.strata import Season, hour_of
 from detectors.sequential.tolerance_auto import Tolerances, tolerances
 from detectors.sequential.tube import LAW_WEIGHTS, SHARE_PLUG_IN, core_edges, share_edges, tube_bets
 from detectors.sequential.uniforms import seed_prefix
@@ -49,9 +53,49 @@ class DetectionSettings:
     auto: bool = False
 
 
+class Tables(NamedTuple):
+    """What differs between the strata of a target.
+
+    rank   order, tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds
+    tube   threshold, tolerance, counts, share_in, share_out, share_masses, share_lo, share_hi, weight
+    """
+
+    score_mean: F64
+    rank: tuple[Any, ...]
+    tube: tuple[Any, ...]
+
+
+class InForce:
+    """The tables of the stratum that was asked for last; those of the others are made anew, about a ms, when their hour comes.
+
+    Bets and edges of 24 strata would take 60 KB a numeric target. What is kept of each is its order statistics and counts.
+    """
+
+    __slots__ = ("_row", "_tables", "rows", "season")
+
+    def __init__(self, strata: Strata) -> None:
+        self.season = Season(strata.season)
+        judged = strata.windows >= STRATUM_WINDOWS_MIN
+        self.rows = np.where(judged, np.cumsum(judged) - 1, -1).astype(np.int16)
+        self._row = -1
+        self._tables: Tables | None = None
+
+    def row(self, window_start_ms: int) -> int:
+        """Row of the window's stratum, -1 where the reference has too few windows of that hour."""
+        return int(self.rows[hour_of(self.season, window_start_ms)])
+
+    def tables(self, prepared: Prepared, row: int) -> Tables:
+        if self._tables is None or row != self._row:
+            self._row, self._tables = row, stratum_tables(prepared, row)
+        return self._tables
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """Everything that does not change while a reference and its settings are in force. Build with `prepare`."""
+    """Everything that does not change while a reference and its settings are in force. Build with `prepare`.
+
+    tables   of all windows; a target with `strata` has their ranks in `strata` alone, and of all windows the tube
+    """
 
     target: TargetReference
     settings: DetectionSettings
@@ -62,17 +106,19 @@ class Prepared:
     first: int
     core: int
     scores: tuple[F64, I64]  # score; counts of the rows that chose the cuts
-    score_mean: F64
     share_p: F64
-    rank: tuple[Any, ...]  # order, tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds
-    tube: tuple[Any, ...]  # threshold, tolerance, counts, share_in, share_out, share_masses, share_lo, share_hi, weight
+    tables: Tables
     size_range: tuple[int, int]
     threshold_log10: float
+    strata: InForce | None = None
 
     @property
-    def masses(self) -> F64:
-        """Of the core bins, missing, invalid."""
-        return self.target.masses
+    def rank(self) -> tuple[Any, ...]:
+        return self.tables.rank
+
+    @property
+    def tube(self) -> tuple[Any, ...]:
+        return self.tables.tube
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -127,6 +173,9 @@ def statistic_shares(target: TargetReference) -> F64:
 def _check(target: TargetReference, settings: DetectionSettings) -> None:
     if target.windows < 1:
         raise IncompleteReference(f"{target.name}: the reference has no windows yet")
+    statistics, ranks = len(statistic_names(target)), target.strata or target
+    if not ranks.order.shape == ranks.tie.shape == (*ranks.rank.shape[:-1], statistics, ranks.rank.shape[-1]):
+        raise IncompleteReference(f"{target.name}: ranks of {ranks.order.shape}, not of {statistics} statistics")
     if not 0.0 <= settings.tolerance <= TOLERANCE_MAX:
         raise BadSettings(f"tolerance {settings.tolerance!r} is not between 0 and {TOLERANCE_MAX}")
     if not (math.isfinite(settings.budget_ms) and settings.budget_ms > 0):
@@ -140,9 +189,8 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
     _check(target, settings)
     binning = target.binning
     numeric = binning.kind is Kind.NUMERIC
-    first_core, core_counts = fold(binning, target.first), fold(binning, target.counts)
-    core = len(core_counts) - 2 if numeric else 0
-    masses = smoothed(core_counts[:core]) if numeric else np.zeros(0)
+    first_core = fold(binning, target.first)
+    core = len(first_core) - 2 if numeric else 0
     score = shared(score_table(first_core[:core]).score if numeric else np.zeros((0, 4)))
     share_p = shared(share_masses(binning, first_core))
     taken = tolerances_of(target, settings)
@@ -156,13 +204,78 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
         first=binning.core[0] if numeric else 0,
         core=core,
         scores=(score, target.first),
-        score_mean=shared(masses @ score if numeric else np.zeros(4)),
         share_p=share_p,
-        rank=_rank_tables(target, settings, share_p),
-        tube=_tube_tables(target, settings, taken, masses, share_masses(binning, core_counts)),
+        tables=Tables(
+            _score_mean(target, target.counts, score),
+            _rank_tables(target, settings, share_p, _first_yardstick(target)),
+            _tube_tables(target, settings, taken, target.counts),
+        ),
         size_range=(target.size_min, target.size_max),
         threshold_log10=math.log10(settings.budget_ms),
+        strata=None if target.strata is None else InForce(target.strata),
     )
+
+
+def _score_mean(target: TargetReference, counts: I64, score: F64) -> F64:
+    """Expected scores F64[4] of an event, if events are as counts I64[b + 2]."""
+    if target.binning.kind is Kind.CATEGORICAL:
+        return shared(np.zeros(4))
+    return shared(smoothed(fold(target.binning, counts)[:-2]) @ score)
+
+
+class Yardstick(NamedTuple):
+    """Ranks that a window is compared with: `rank` of `windows` windows of about `size` events, as in TargetReference."""
+
+    rank: I64
+    windows: int
+    size: int
+    order: NDArray[Any]
+    tie: NDArray[Any]
+
+
+def _first_yardstick(target: TargetReference) -> Yardstick:
+    if target.strata is not None:
+        return _yardstick(target.strata, 0)
+    return Yardstick(target.rank, target.windows, target.size_median, target.order, target.tie)
+
+
+def _yardstick(strata: Strata, row: int) -> Yardstick:
+    rank = strata.rank[row]
+    windows = int(rank[-1])
+    return Yardstick(rank, windows, int(strata.counts[row].sum()) // windows, strata.order[row], strata.tie[row])
+
+
+def stratum_tables(prepared: Prepared, row: int) -> Tables:
+    """Of one stratum. The weights of the tube's bets are those of all windows: no process may change its weights as it goes."""
+    target, settings = prepared.target, prepared.settings
+    assert target.strata is not None
+    counts = target.strata.counts[row].astype(np.int64)
+    tube = _tube_tables(target, settings, prepared.tolerances, counts)
+    ranks = _rank_tables(target, settings, prepared.share_p, _yardstick(target.strata, row))
+    return Tables(_score_mean(target, counts, prepared.scores[0]), ranks, (*tube[:-1], prepared.tube[-1]))
+
+
+def expected(prepared: Prepared, windows: Sequence[tuple[int, int]]) -> Tables:
+    """What the reference expects of windows (start in ms, events) together: the tables of all, or without strata the target's.
+
+    Their strata are mixed as the windows mix them. The ranks are of no use.
+    """
+    target = prepared.target
+    if prepared.strata is None or target.strata is None:
+        return prepared.tables
+    events = np.zeros(len(target.strata.counts))
+    for start_ms, count in windows:
+        row = prepared.strata.row(start_ms)
+        if row >= 0:
+            events[row] += count
+    used = np.flatnonzero(events)
+    if not len(used):
+        return prepared.tables
+    parts = target.strata.counts[used].astype(np.float64)
+    share = events[used] / events.sum() / parts.sum(axis=1)
+    counts = np.round(share @ parts * parts.sum()).astype(np.int64)
+    tube = _tube_tables(target, prepared.settings, prepared.tolerances, counts)
+    return Tables(_score_mean(target, counts, prepared.scores[0]), prepared.rank, tube)
 
 
 @lru_cache(maxsize=256)
@@ -171,17 +284,19 @@ def _share_bets(p: float, size: int, rank: bytes, windows: int) -> NDArray[np.ui
     return bet_codes(share_rank_bets(p, size, np.frombuffer(rank, np.int64), windows))
 
 
-def _rank_tables(target: TargetReference, settings: DetectionSettings, share_p: F64) -> tuple[Any, ...]:
-    ranks = target.rank.tobytes()
-    bets, bet_start = _value_bets(ranks, target.windows)
+def _rank_tables(
+    target: TargetReference, settings: DetectionSettings, share_p: F64, yardstick: Yardstick
+) -> tuple[Any, ...]:
+    windows, size = yardstick.windows, max(yardstick.size, 1)
+    ranks = yardstick.rank.tobytes()
+    bets, bet_start = _value_bets(ranks, windows)
     if target.binning.kind is Kind.CATEGORICAL:
         bets = bets[:0]
-    size = max(target.size_median, 1)
-    share_bets = shared(np.stack([_share_bets(float(p), size, ranks, target.windows) for p in share_p]))
-    alpha = shared(rank_counts(target.rank, target.windows))
+    share_bets = shared(np.stack([_share_bets(float(p), size, ranks, windows) for p in share_p]))
+    alpha = shared(rank_counts(yardstick.rank, windows))
     thresholds = shared(settings.budget_ms * settings.cells / statistic_shares(target))
-    whole = target.order.dtype == np.float64  # of a profile that is not `slim`
-    order, tie = (shared(each.astype(np.float32)) if whole else each for each in (target.order, target.tie))
+    whole = yardstick.order.dtype == np.float64  # of a profile that is not `slim`
+    order, tie = (shared(each.astype(np.float32)) if whole else each for each in (yardstick.order, yardstick.tie))
     return order, tie, alpha, bets, bet_start, share_bets, ADAPTIVE_DECAY, ADAPTIVE_SHARE, thresholds
 
 
@@ -192,10 +307,13 @@ def tolerances_of(target: TargetReference, settings: DetectionSettings) -> Toler
 
 
 def _tube_tables(
-    target: TargetReference, settings: DetectionSettings, taken: Tolerances, masses: F64, shares: F64
+    target: TargetReference, settings: DetectionSettings, taken: Tolerances, counts: I64
 ) -> tuple[Any, ...]:
-    tolerance = taken.values
-    if len(masses):
+    """Of events with counts I64[b + 2]."""
+    tolerance, core = taken.values, fold(target.binning, counts)
+    shares = share_masses(target.binning, core)
+    if target.binning.kind is Kind.NUMERIC:
+        masses = smoothed(core[:-2])
         lo, hi = np.empty(len(masses)), np.empty(len(masses))
         core_edges(masses, tolerance, lo, hi)
         log_h, weights = tube_bets(masses, lo, hi), VALUE_SHARE * LAW_WEIGHTS
@@ -213,4 +331,4 @@ def _tube_tables(
     weight /= weight.sum()
     threshold = float(settings.budget_ms * settings.cells)  # a whole number would compile the kernel once more
     arrays = (share_in, share_out, shares, edges[:, 0], edges[:, 1], weight)
-    return threshold, tolerance, target.counts, *(shared(array) for array in arrays)
+    return threshold, tolerance, counts, *(shared(array) for array in arrays)

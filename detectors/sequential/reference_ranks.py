@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from detectors.binning import Binning, Kind
 from detectors.compiled import compiled
 from detectors.reference import fold
+from detectors.reference_strata import Strata
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.default_tables import share_masses
 from detectors.sequential.rank_layer import kept_ranks, order_statistics
@@ -51,6 +52,35 @@ def ranked(statistics: F64, ties: F64) -> tuple[I64, F64, F64]:
     rank = kept_ranks(len(statistics))
     pairs = [order_statistics(statistics[:, j], ties[:, j], rank) for j in range(statistics.shape[1])]
     return rank, np.array([value for value, _ in pairs]), np.array([tie for _, tie in pairs])
+
+
+def common_ranks(windows: I64) -> I64:
+    """Rank I64[n, r]: the kept ranks of the smallest stratum, and those of the others at the same probabilities, so that all
+    have as many rank bins and a bin means the same in each. windows I64[n]: of each stratum.
+    """
+    least = int(windows.min())
+    kept = kept_ranks(least).astype(np.float64)
+    # Steps of at least 1 stay at least 1 when they are stretched and rounded.
+    rank = np.floor(kept * (windows[:, None] + 1) / (least + 1) + 0.5).astype(np.int64)
+    rank = np.clip(rank, 1, windows[:, None])
+    rank[:, 0], rank[:, -1] = 1, windows  # records
+    return rank
+
+
+def ranked_strata(
+    season: str, hours: int, statistics: F64, ties: F64, stratum: I64, windows: I64, least: int
+) -> Strata:
+    """Windows I64[m, b + 2] with statistics and ties F64[m, s] by strata I64[m] < hours; of those with `least` windows or more."""
+    count = np.bincount(stratum, minlength=hours).astype(np.int64)
+    rows = np.flatnonzero(count >= least)
+    rank = common_ranks(count[rows])
+    order, tie = np.empty((2, len(rows), statistics.shape[1], rank.shape[1]))
+    for row, hour in enumerate(rows.tolist()):
+        inside = stratum == hour
+        for j in range(statistics.shape[1]):
+            order[row, j], tie[row, j] = order_statistics(statistics[inside, j], ties[inside, j], rank[row])
+    counts = np.stack([windows[stratum == hour].sum(axis=0) for hour in rows.tolist()])
+    return Strata(season, count, counts, rank, order, tie)
 
 
 def grouped(windows: I64, group: int) -> I64:

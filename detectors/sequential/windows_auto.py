@@ -1,6 +1,7 @@
 """`window: auto`: the shortest windows of the reference that follow each other as if they were independent.
 
-The rank layer needs windows that are exchangeable. On normal scores of the ranks of each statistic, the variance ratio [1]
+The rank layer needs windows that are exchangeable. On normal scores of the ranks of each statistic (within strata, where a
+target has them), the variance ratio [1]
 
     VR(q) = q Var(mean of q successive windows) / Var(one window)        1 for independent windows, 1 + rho_1 for q = 2
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from detectors.normal import ppf_all
 
 F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 LENGTHS_MS = tuple(
@@ -68,9 +70,17 @@ def ranks(values: F64, ties: F64) -> F64:
     return rank
 
 
-def normal_scores(values: F64, ties: F64) -> F64:
-    """Normal quantiles of the ranks of values F64[m], ties broken."""
-    return ppf_all(ranks(values, ties) / (len(values) + 1.0))
+def normal_scores(values: F64, ties: F64, stratum: I64 | None = None) -> F64:
+    """Normal quantiles of the ranks of values F64[m], ties broken; of the ranks within each stratum, where there are strata."""
+    if stratum is None:
+        return ppf_all(ranks(values, ties) / (len(values) + 1.0))
+    order = np.lexsort((ties, values, stratum))
+    count = np.bincount(stratum)
+    first = np.cumsum(count) - count
+    place = stratum[order]
+    rank = np.empty(len(values))
+    rank[order] = (np.arange(len(values)) - first[place] + 1) / (count[place] + 1.0)
+    return ppf_all(rank)
 
 
 def ratio_error(m: int, q: int) -> float:
@@ -90,11 +100,13 @@ def variance_ratio(x: F64, q: int) -> tuple[float, float]:
     return ratio, ratio + SIGMAS_95 * ratio_error(m, q) * max(1.0, ratio)
 
 
-def block_ratios(statistics: F64, ties: F64, length_ms: int) -> tuple[Block, ...]:
-    """Blocks of 2, 4, 8, ... windows, up to a cycle or as many as there are enough blocks for. statistics F64[m, s], m >= 4."""
+def block_ratios(statistics: F64, ties: F64, length_ms: int, stratum: I64 | None = None) -> tuple[Block, ...]:
+    """Blocks of 2, 4, 8, ... windows, up to a cycle or as many as there are enough blocks for. statistics F64[m, s], m >= 4;
+    stratum I64[m] (strata.py): ranks within it.
+    """
     m = len(statistics)
     longest = min(max(CYCLE_MS // max(length_ms, 1), 2), m // BLOCKS_MIN)
-    series = [normal_scores(statistics[:, j], ties[:, j]) for j in range(statistics.shape[1])]
+    series = [normal_scores(statistics[:, j], ties[:, j], stratum) for j in range(statistics.shape[1])]
     found, q = [], 2
     while q <= max(longest, 2):
         ratio, upper = max(variance_ratio(x, q) for x in series)  # the limit grows with the ratio
@@ -103,11 +115,11 @@ def block_ratios(statistics: F64, ties: F64, length_ms: int) -> tuple[Block, ...
     return tuple(found)
 
 
-def dependence(statistics: F64, ties: F64, length_ms: int) -> Ratio:
+def dependence(statistics: F64, ties: F64, length_ms: int, stratum: I64 | None = None) -> Ratio:
     """Whether windows of one target, statistics F64[m, s], follow each other as if independent."""
     if len(statistics) < WINDOWS_MIN:
         return Ratio(math.inf, math.nan)
-    blocks = block_ratios(statistics, ties, length_ms)
+    blocks = block_ratios(statistics, ties, length_ms, stratum)
     return Ratio(max(block.upper / block.allowed for block in blocks), blocks[0].ratio)
 
 

@@ -23,7 +23,7 @@ SETTINGS = DetectionSettings(0.05, 1e9)
 
 
 def _arrays(prepared):
-    found = [*prepared.scores, prepared.score_mean, prepared.share_p, *prepared.rank, *prepared.tube]
+    found = [*prepared.scores, prepared.tables.score_mean, prepared.share_p, *prepared.rank, *prepared.tube]
     return [each for each in found if isinstance(each, np.ndarray)]
 
 

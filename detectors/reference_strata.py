@@ -1,0 +1,80 @@
+"""The strata of a target's reference, and how they are stored: sections that a profile without strata does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+
+_SECTIONS = (("windows", "<i8"), ("counts", "<i8"), ("rank", "<i8"), ("order", "<f8"), ("tie", "<f8"))
+_PREFIX = "strata_"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strata:
+    """A target whose windows are ranked among those of the same hour (sequential/strata.py). n strata have enough windows.
+
+    season       "hour_of_day" or "hour_of_week"
+    windows      I64[24 or 168]: reference windows of each hour; the rows below are of those with enough of them, in their order
+    counts       I64[n, b + 2]: events of their windows; in the fewest bits in a `slim` profile
+    rank         I64[n, r]: which order statistics are kept, each row increasing from 1 to the hour's windows
+    order, tie   F64[n, s, r]: value and tie-break of each statistic at those ranks; F32 in a `slim` profile
+    """
+
+    season: str
+    windows: I64
+    counts: NDArray[Any]
+    rank: I64
+    order: F64 | F32
+    tie: F64 | F32
+
+
+def slim_strata(strata: Strata) -> Strata:
+    """For detectors: compared in float32, read-only as all tables, counts in as few bits as hold them."""
+    order, tie = strata.order.astype(np.float32), strata.tie.astype(np.float32)
+    order.flags.writeable = tie.flags.writeable = False
+    counts = strata.counts.astype(np.min_scalar_type(int(strata.counts.max())))
+    return replace(strata, order=order, tie=tie, counts=counts)
+
+
+def strata_sections(strata: Sequence[Strata | None]) -> dict[str, NDArray[Any]]:
+    """One entry a target, one after the other under each name; "<name>.length" says where they are split. {} without any."""
+    if not any(strata):
+        return {}
+    sections: dict[str, NDArray[Any]] = {}
+    for name, dtype in _SECTIONS:
+        empty = np.empty(0, dtype)
+        parts = [empty if one is None else getattr(one, name).reshape(-1).astype(dtype) for one in strata]
+        sections[_PREFIX + name] = np.concatenate(parts)
+        sections[f"{_PREFIX}{name}.length"] = np.array([len(part) for part in parts], "<i8")
+    return sections
+
+
+def strata_of(
+    seasons: Sequence[str | None], sections: Mapping[str, NDArray[Any]], widths: Sequence[int]
+) -> list[Strata | None]:
+    """Inverse of `strata_sections`. seasons: of each target, None without strata; widths: b + 2 of each."""
+    if not any(seasons):
+        return [None] * len(seasons)
+    parts = {}
+    for name, _ in _SECTIONS:
+        ends = np.cumsum(sections[f"{_PREFIX}{name}.length"])
+        parts[name] = np.split(sections[_PREFIX + name], ends[:-1])
+    found: list[Strata | None] = []
+    for i, (season, width) in enumerate(zip(seasons, widths, strict=True)):
+        if season is None:
+            found.append(None)
+            continue
+        counts = parts["counts"][i].astype(np.int64).reshape(-1, width)
+        rank = parts["rank"][i].astype(np.int64).reshape(len(counts), -1)
+        shape = (*rank.shape[:1], -1, rank.shape[1])
+        order, tie = (parts[name][i].astype(np.float64).reshape(shape) for name in ("order", "tie"))
+        found.append(Strata(season, parts["windows"][i].astype(np.int64), counts, rank, order, tie))
+    return found
