@@ -11,8 +11,9 @@ if it is wide enough for the law of a block to lie inside: false alarms are left
     blocks    by the clock (UTC), a day long, or the longest length of which the reference has at least BLOCKS_MIN; halves and
               quarters of it are looked at, too, for days may begin at any hour. Of these the longest whose s is within a tenth
               of the largest. With fewer blocks nothing is said
-    tolerance the least tau >= max(configured, 2 s) with E[alarms of a block] <= length / (budget x cells): all blocks
-              together stay within the false alarms that are accepted. The effect e of one more block has Student's law
+    tolerance the least tau >= max(configured, 2 s) with E[alarms of a block] <= 1/2 length / (budget x cells): all blocks
+              together cause at most half of the false alarms that are accepted (they come in clusters, one bad day several,
+              and the blocks inside have their own). The effect e of one more block has Student's law
               (normal effects whose s is known from so many blocks [2]). Beyond the tube by d = |e| - tau, the evidence of its n
               events grows by x^2 / 2 +- x, x = d sqrt(n), at most: with a margin for chance, y = x^2 / 2 + 1.64 x. It crosses,
               from a block's time at most, when y >= l = log(budget x cells / length), then at most y / l times, and never more
@@ -50,6 +51,7 @@ BLOCKS_MIN = 20  # a standard deviation from fewer is not known to a fifth
 PARTS = (1, 2, 4)  # of the longest length are looked at
 WINDOWS_PER_BLOCK_MIN = 2  # below it a block is a window, and its effect the window's own chance
 COUNT_MIN = 25.0  # n F (1 - F) of a typical block: with fewer a probit is no normal variable
+BLOCKS_SHARE = 0.5  # of the false alarms that are accepted may be caused by blocks beyond the tube
 SIZES_MIN = 2.0  # standard deviations that the tube holds in any case: blocks less far outside could add up
 SIGNIFICANT = 0.05
 NEAR = 0.9  # of the largest effect
@@ -164,17 +166,19 @@ def _alarms(tolerance: float, size: float, effects: BlockEffects, crossing: floa
 
 
 def _holding(size: float, effects: BlockEffects, blocks: float, most: float) -> float:
-    """The tolerance for effects of this size, when one alarm in so many blocks is accepted. Some ms."""
+    """The tolerance for effects of this size, when one alarm in so many blocks is accepted. Under a ms."""
     low = SIZES_MIN * size
     if size == 0.0 or low >= most:
         return min(low, most)
     crossing = max(math.log(max(blocks, 1.0)), 1.0)
     high = low
-    if _alarms(low, size, effects, crossing) * blocks > 1.0:
+    if _alarms(low, size, effects, crossing) * blocks > BLOCKS_SHARE:
         high = most
         while high - low > PRECISION:
             middle = 0.5 * (low + high)
-            low, high = (middle, high) if _alarms(middle, size, effects, crossing) * blocks > 1.0 else (low, middle)
+            low, high = (
+                (middle, high) if _alarms(middle, size, effects, crossing) * blocks > BLOCKS_SHARE else (low, middle)
+            )
     return min(math.ceil(high / PRECISION) * PRECISION, most)
 
 

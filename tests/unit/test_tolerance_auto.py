@@ -161,7 +161,7 @@ def test_quantiles_agree_with_tables() -> None:
 
 
 @pytest.mark.parametrize(("size", "blocks", "cells"), [(0.2, 25, 1), (0.2, 25, 20), (0.1, 600, 1), (0.4, 25, 20)])
-def test_the_tube_leaves_as_many_alarms_as_the_budget_has(size: float, blocks: int, cells: int) -> None:
+def test_the_tube_leaves_half_of_the_alarms_that_the_budget_has(size: float, blocks: int, cells: int) -> None:
     effects = BlockEffects(DAY_MS, A_DAY, 96, 51, values=size, absent=0.0)
     tube = tolerances(0.01, effects, blocks * DAY_MS, cells, most=3.0).values
     assert tube > 2.0 * size
@@ -170,7 +170,7 @@ def test_the_tube_leaves_as_many_alarms_as_the_budget_has(size: float, blocks: i
     x = beyond[beyond > 0.0] * A_DAY**0.5
     grown, crossing = x * x / 2 + 1.645 * x, np.log(blocks * cells)
     alarms = np.minimum(grown[grown >= crossing] / crossing, 96).sum() / 4_000_000
-    assert alarms == pytest.approx(1.0 / (blocks * cells), rel=0.1)
+    assert alarms == pytest.approx(0.5 / (blocks * cells), rel=0.12)
 
 
 def test_the_tube_is_widened_by_what_the_budget_leaves_and_never_narrowed() -> None:
@@ -181,7 +181,7 @@ def test_the_tube_is_widened_by_what_the_budget_leaves_and_never_narrowed() -> N
 
     assert taken(0.05, None, 30) == (0.05, 0.05)
     assert taken(0.05, replace(day, values=0.0), 30) == (0.05, 0.05)
-    assert taken(0.05, day, 1) == (0.2, 0.05)  # 2 s in any case
+    assert taken(0.05, replace(day, events=400), 1) == (0.2, 0.05)  # 2 s in any case
     assert taken(0.5, day, 20) == (0.5, 0.5)
     month, cells, budget = taken(0.05, day, 30)[0], taken(0.05, day, 30, 200)[0], taken(0.05, day, 6250, 200)[0]
     assert 0.2 < month < cells < budget < 0.6
