@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.reference import TargetReference, WindowInfo
-from detectors.reference_targets import tested_statistics
+from detectors.reference_targets import group_starts, tested_statistics
 from detectors.sequential.reference_ranks import grouped
+from detectors.sequential.strata import Season, hours_of
 from detectors.sequential.windows_auto import (
     PAIR_LIMIT,
     SIGMAS_95,
@@ -94,19 +95,25 @@ def rank_trend(rank: F64) -> float:
     return 1.0 - 6.0 * float(difference @ difference) / (m * (m * m - 1.0))
 
 
-def check_target(target: TargetReference, windows: I64, info: WindowInfo) -> TargetCheck:
-    """Look at the list windows I64[m, b + 2] of one target, in time order, as its reference was made of them."""
+def check_target(target: TargetReference, windows: I64, info: WindowInfo, start_ms: I64 | None) -> TargetCheck:
+    """Look at the list windows I64[m, b + 2] of one target, in time order, as its reference was made of them. start_ms I64[m].
+
+    Where it has strata: at the ranks within them.
+    """
     unknown = Exchangeable.UNKNOWN
     if not info.checked:
         causes = (Cause.NO_TIME,)
         return TargetCheck(target.name, unknown, causes, target.windows, target.group, target.size_median)
     statistics, ties = tested_statistics(target, grouped(windows, target.group))
     m = len(statistics)
-    blocks = block_ratios(statistics, ties, info.every_ms * target.group)
-    first = (statistics[:, 0], ties[:, 0])
-    trend = rank_trend(ranks(*first))
+    stratum = None
+    if target.strata is not None and start_ms is not None:
+        stratum = hours_of(Season(target.strata.season), group_starts(start_ms, target.group))
+    blocks = block_ratios(statistics, ties, info.every_ms * target.group, stratum)
+    score = normal_scores(statistics[:, 0], ties[:, 0], stratum)
+    trend = rank_trend(ranks(score, ties[:, 0]))
     trend_error = math.sqrt(max(1.0, *(block.ratio for block in blocks)) / (m - 1.0))
-    lag1, lag1_error = autocorrelation(normal_scores(*first)), m**-0.5
+    lag1, lag1_error = autocorrelation(score), m**-0.5
     found = []
     if any(b.ratio > max(b.allowed, 1.0 + SIGMAS_CERTAIN * b.error) for b in blocks):
         found.append(Cause.DEPENDENCE)

@@ -115,9 +115,9 @@ def build_with_windows(
     ranges: Mapping[str, tuple[float, float]] | None = None,
     origin: Mapping[str, Any] | None = None,
     season: Season = Season.AUTO,
-) -> tuple[ReferenceProfile, tuple[I64, ...]]:
-    """`build_reference`, and for each of its targets the counts I64[windows, b + 2] of its list windows in time order, which
-    a profile does not keep.
+) -> tuple[ReferenceProfile, tuple[I64, ...], I64 | None]:
+    """`build_reference`, and what a profile does not keep of its list windows, in time order: for each of its targets the counts
+    I64[windows, b + 2], and their starts in ms (None: without time).
     """
     rule, kinds, ranges = window or WindowRule(), kinds or {}, ranges or {}
     rows = _rows(columns, roles, time_ms)
@@ -161,7 +161,7 @@ def build_with_windows(
         notes=tuple(notes),
         covers=COVERS_CONTENT,
     )
-    return with_id(profile), tuple(windows)
+    return with_id(profile), tuple(windows), start_ms
 
 
 def _rows(columns: Mapping[str, NDArray[Any]], roles: Mapping[str, str], time_ms: I64 | None) -> int:

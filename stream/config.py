@@ -35,6 +35,7 @@ _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+", re.DOTALL)
 
 AUTO: Literal["auto"] = "auto"
 NATIVE = "native"
+Season = Literal["auto", "none", "hour_of_day", "hour_of_week"]  # detectors.sequential.strata.Season
 TOLERANCE_LEAST = 0.05  # of `tolerance: auto` where no number is given further out
 
 
@@ -188,6 +189,11 @@ class Defaults(Section):
         "auto: 0.05, and where the reference's own days move more, as much as holds them",
     )
     window: WindowField = Field(default=Window(), description="auto, or {every, min_events, max_duration}")
+    season: Season = Field(
+        default="auto",
+        description="windows are compared with the reference's of the same hour (UTC); auto: of the week, else of the day, where a "
+        "target differs between hours and the reference file carries it. A reference that is learnt has no hours",
+    )
 
 
 class Reference(Section):
@@ -284,6 +290,7 @@ class Model(Section):
         default=None, description="instead of defaults.tolerance; auto: at least that, if it is a number"
     )
     window: WindowField | None = Field(default=None, description="instead of defaults.window")
+    season: Season | None = Field(default=None, description="instead of defaults.season")
 
 
 class Metrics(Section):
@@ -362,6 +369,9 @@ class Config(Section):
 
     def window_of(self, model: str) -> Window:
         return self.models[model].window or self.defaults.window
+
+    def season_of(self, model: str) -> Season:
+        return self.models[model].season or self.defaults.season
 
     def tolerance_of(self, model: str, target: str | None = None) -> tuple[float, bool]:
         """(least tolerance, whether it is widened): the target's, else the model's, else the default one. The least of `auto` is

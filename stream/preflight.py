@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detectors.binning import Kind
 from detectors.reference import BadReference, ReferenceProfile
 from detectors.reference_build import build_with_windows
+from detectors.sequential.strata import Season
 from stream.config import Config
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
@@ -50,8 +51,10 @@ def build_from_file(config: Config, model: str) -> ReferenceProfile:
     return build_from_file_with_windows(config, model)[0]
 
 
-def build_from_file_with_windows(config: Config, model: str) -> tuple[ReferenceProfile, tuple[NDArray[np.int64], ...]]:
-    """`build_from_file`, and the counts of each target's windows in time order."""
+def build_from_file_with_windows(
+    config: Config, model: str
+) -> tuple[ReferenceProfile, tuple[NDArray[np.int64], ...], NDArray[np.int64] | None]:
+    """`build_from_file`, and the counts of each target's windows in time order, and their starts in ms."""
     rows = rows_of(config, model)
     file = config.models[model].reference.file
     assert file is not None
@@ -64,6 +67,7 @@ def build_from_file_with_windows(config: Config, model: str) -> tuple[ReferenceP
         window=window_rule(config, model),
         ranges=rows.ranges,
         origin={"file": file.name, "rows": rows.rows, "time": rows.time_ms is not None},
+        season=Season(config.season_of(model)),
     )
 
 
@@ -186,4 +190,9 @@ def _estimate(
         return None
     learning = {name for name, model in config.models.items() if model.reference.first is not None}
     models = tuple(with_categories(model, categories.get(model.model, {})) for model in plan.models)
-    return estimate(replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning)
+    seasons = {
+        name: config.season_of(name) for name, model in config.models.items() if model.reference.time is not None
+    }
+    return estimate(
+        replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning, seasons=seasons
+    )

@@ -5,7 +5,8 @@ are taken to be on one worker, so that the figure holds when the others are down
 
 What no plan says is assumed: events are spread evenly over models and partitions (16 bits a count while so many fit); one version
 of each model; and a categorical target takes 2 kB for distinct values in an open pane if its reference has categories that
-share a bin, or is not known yet. A new category, or one that a reference lacks, costs those 2 kB too in the panes where it turns up.
+share a bin, or is not known yet. Under `season: auto` no target is taken to have hours: rows alone show which need them
+(`check-reference` does). A new category, or one that a reference lacks, costs those 2 kB too in the panes where it turns up.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ CATEGORICAL_BINS = CATEGORIES_MAX // 2 + 2  # half the most, other, unseen
 REFERENCE_TARGET_BYTES = 6_100  # the profile as the detectors and plans read it
 DETECTOR_TARGET_BYTES = 5_000  # tables 2 kB, state 3 kB
 DETECTOR_CATEGORY_BYTES = 900  # bets and their likelihoods .5 kB, state .4 kB
+SEASON_TARGET_BYTES = {
+    "hour_of_day": 50_000,
+    "hour_of_week": 265_000,
+}  # of a numeric target: ranks, counts, live ranks of each
 WINDOW_TARGET_BYTES = 4_000  # what statistics need 1 kB; the last 8 windows 2 kB, starts and shifts of the last 256
 OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
@@ -83,11 +88,17 @@ class Estimate:
 
 
 def estimate(
-    plan: CollectorPlan, partitions: int, *, events_per_s: int = EVENTS_PER_S, learning: Collection[str] | None = None
+    plan: CollectorPlan,
+    partitions: int,
+    *,
+    events_per_s: int = EVENTS_PER_S,
+    learning: Collection[str] | None = None,
+    seasons: Mapping[str, str] | None = None,
 ) -> Estimate:
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
     `learning`: models that learn from the stream, where the plan was made before their references were looked for.
+    `seasons`: the configured one of each model whose reference has times.
     """
     if learning is None:
         learning = {model.model for model in plan.models if model.learning}
@@ -105,7 +116,7 @@ def estimate(
         ids_bytes=ids_edge * open_edges,
         sample_bytes=partitions * open_edges * sample * SAMPLE_CELL_BYTES,
         references_bytes=targets * REFERENCE_TARGET_BYTES,
-        detectors_bytes=sum(_detector_bytes(model) for model in plan.models),
+        detectors_bytes=sum(_detector_bytes(model, (seasons or {}).get(model.model, "none")) for model in plan.models),
         windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),
         buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + changed // max(partitions, 1),
@@ -139,10 +150,11 @@ def ahead_ms_max(plan: CollectorPlan, sources: int) -> int:
     return ahead_edges_max(sources, edge_bytes, panes) * plan.resolution_ms
 
 
-def _detector_bytes(model: ModelPlan) -> int:
+def _detector_bytes(model: ModelPlan, season: str) -> int:
     """Of the segment "all"; missing and invalid values are two shares more, which most targets have in common."""
     bins = sum(_target_bins(t) + 2 for t in model.targets if t.binning.kind is Kind.CATEGORICAL)
-    return len(model.targets) * DETECTOR_TARGET_BYTES + bins * DETECTOR_CATEGORY_BYTES
+    each = DETECTOR_TARGET_BYTES + SEASON_TARGET_BYTES.get(season, 0)
+    return len(model.targets) * each + bins * DETECTOR_CATEGORY_BYTES
 
 
 def _window_bytes(model: ModelPlan) -> int:

@@ -38,6 +38,7 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
     from detectors.exchangeability import Exchangeable, check_target
     from stream.planning import monitor_settings
     from stream.preflight import build_from_file_with_windows
+    from stream.seasons import season_reason
     from stream.tolerances import taken
 
     settings = loaded_config(config).config
@@ -47,21 +48,22 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
     reports: list[dict[str, Any]] = []
     shown = True
     for name in named:
-        profile, windows = build_from_file_with_windows(settings, name)
-        checks = [check_target(t, w, profile.windows) for t, w in zip(profile.targets, windows, strict=True)]
+        profile, windows, start_ms = build_from_file_with_windows(settings, name)
+        checks = [check_target(t, w, profile.windows, start_ms) for t, w in zip(profile.targets, windows, strict=True)]
+        season = season_reason(profile, start_ms, settings.season_of(name))
         tolerances = taken(monitor_settings(settings).models[name], profile)
         shown = shown and all(check.exchangeable is Exchangeable.YES for check in checks)
         if output is Output.JSON:
-            reports.append(_as_json(profile, checks, tolerances))
+            reports.append(_as_json(profile, checks, tolerances) | {"season": season})
         else:
-            _print(profile, checks, tolerances)
+            _print(profile, checks, tolerances, season)
     if output is Output.JSON:
         print_json(reports)
     if not shown:
         raise typer.Exit(int(ExitCode.PROBLEMS))
 
 
-def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances: Sequence[Taken]) -> None:
+def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances: Sequence[Taken], season: str) -> None:
     from stream.tolerances import sentences
 
     info = profile.windows
@@ -70,6 +72,7 @@ def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances:
         f"{info.size_min:,} to {info.size_max:,} events"
     )
     print(f"  {length_reason(info)}")
+    print(f"  {season}")
     print_table(COLUMNS, [_row(check) for check in checks])
     for sentence in sentences(tolerances, dependent(checks)):
         print(f"  {sentence}")
@@ -191,6 +194,7 @@ def _as_json(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerance
                 "causes": [cause.value for cause in check.causes],
                 "windows": check.windows,
                 "list_windows_in_one": check.group,
+                "season": "none" if target.strata is None else target.strata.season,
                 "events_median": check.size_median,
                 "lag1": check.lag1,
                 "lag1_error": check.lag1_error,
@@ -202,7 +206,7 @@ def _as_json(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerance
                 ],
                 "tolerance": as_json(tolerance, dependent=check.name in dependent(checks)),
             }
-            for check, tolerance in zip(checks, tolerances, strict=True)
+            for check, tolerance, target in zip(checks, tolerances, profile.targets, strict=True)
         ],
         "conclusion": conclusion(checks, tolerances),
     }

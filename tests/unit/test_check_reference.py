@@ -30,9 +30,11 @@ HOURLY = WindowRule(auto=False, every_ms=HOUR_MS, min_events=1, resolution_ms=HO
 
 def checked(time_ms: NDArray[np.int64] | None = TIME_MS, **columns: NDArray[np.float64]) -> dict[str, TargetCheck]:
     roles = dict.fromkeys(columns, "feature")
-    profile, windows = build_with_windows("m", columns, roles, time_ms=time_ms, window=HOURLY)
+    profile, windows, start_ms = build_with_windows("m", columns, roles, time_ms=time_ms, window=HOURLY)
     assert profile.id == build_reference("m", columns, roles, time_ms=time_ms, window=HOURLY).id
-    return {t.name: check_target(t, w, profile.windows) for t, w in zip(profile.targets, windows, strict=True)}
+    return {
+        t.name: check_target(t, w, profile.windows, start_ms) for t, w in zip(profile.targets, windows, strict=True)
+    }
 
 
 def test_figures_by_hand() -> None:
@@ -168,6 +170,42 @@ def test_too_few_days_are_said_and_not_guessed(tmp_path: Path) -> None:
     )
     result = CliRunner().invoke(app, ["check-reference", "-c", str(tmp_path / "monitor.yaml")])
     assert "its windows depend on each other: there are not 20 blocks to tell how much" in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("season", "x_has", "code"), [("auto", "hour_of_day", 0), ("hour_of_week", "none", 1), ("none", "none", 1)]
+)
+def test_it_says_which_targets_are_told_by_the_hour(tmp_path: Path, season: str, x_has: str, code: int) -> None:
+    """40 days of hourly windows; hours of the week would have 5 windows each."""
+    time_ms = np.arange(40 * 24 * 50, dtype=np.int64) * (HOUR_MS // 50)
+    g = np.random.default_rng(6)
+    columns = {
+        "at": pa.array(time_ms, pa.timestamp("ms", "UTC")),
+        "x": g.normal(size=len(time_ms)) + 0.7 * np.sin(2 * np.pi * time_ms / (24 * HOUR_MS)),
+        "still": g.normal(size=len(time_ms)),
+    }
+    parquet.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    (tmp_path / "monitor.yaml").write_text(
+        'kafka: {bootstrap_servers: "127.0.0.1:1"}\ntopics: {predictions: predictions}\n'
+        f"defaults: {{window: {{every: 1h, min_events: 50}}, tolerance: 0.05, season: {season}}}\n"
+        "models: {m: {reference: {file: rows.parquet, time: at}}}\n"
+    )
+    arguments = ["check-reference", "-c", str(tmp_path / "monitor.yaml")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, result.stdout
+    (report,) = json.loads(CliRunner().invoke(app, [*arguments, "-o", "json"]).stdout)
+    assert report["season"] in result.stdout
+    still, x = report["targets"]
+    assert (x["season"], still["season"]) == (x_has, "none")
+    assert x["exchangeable"] == ("yes" if code == 0 else "no")
+    said = {
+        "auto": "season auto: windows of x are ranked within their hour of the day (UTC); windows of 1 of 2 targets do not "
+        "differ between the hours; its windows cannot be told by hour of the week: 20 windows an hour (for 95% of the "
+        "windows) in 21 days, none longer than an hour, are needed; it has 5 in 34 days",
+        "hour_of_week": "season hour_of_week: 2 targets have no strata: no hour has 20 windows, or windows are longer than an hour",
+        "none": "season none, as configured: windows are ranked among all of the reference's",
+    }
+    assert report["season"] == said[season]
 
 
 def test_without_time_it_is_not_checkable(tmp_path: Path) -> None:

@@ -273,6 +273,8 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
         config(), dict.fromkeys(references), {"fraud": (DeclaredTarget("f0", Role.FEATURE, Kind.NUMERIC),)}
     )
     rows = learning.models[0].sample_rows
+    told = estimate(plain, 8, seasons=dict.fromkeys([model.model for model in plain.models], "hour_of_day"))
+    assert told.detectors_bytes - eight.detectors_bytes == 50_000 * sum(len(model.targets) for model in plain.models)
     assert estimate(learning, 8).sample_bytes == 8 * 2 * rows * 9
     assert estimate(learning, 8, learning=()).sample_bytes == 0  # its reference is in a file that was not built yet
 

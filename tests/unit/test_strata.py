@@ -138,11 +138,11 @@ def test_all_strata_have_as_many_ranks_and_both_records(windows: list[int]) -> N
 
 def test_order_statistics_are_of_the_hours_own_windows() -> None:
     time_ms, x = rows(36, "daily")
-    found, (windows,) = build_with_windows("m", {"x": x}, {"x": "feature"}, time_ms=time_ms, window=RULE)
+    found, (windows,), start_ms = build_with_windows("m", {"x": x}, {"x": "feature"}, time_ms=time_ms, window=RULE)
     strata = found.targets[0].strata
     assert strata is not None
-    first = int(0.15 * len(x)) // SIZE  # the windows begin behind the rows that chose the cuts
-    hours = hours_of(Season.HOUR_OF_DAY, time_ms[SIZE * first :: SIZE][: len(windows)])
+    assert start_ms is not None
+    hours = hours_of(Season.HOUR_OF_DAY, start_ms)
     for hour in (0, 7, 23):
         assert strata.windows[hour] == (hours == hour).sum()
         np.testing.assert_array_equal(strata.counts[hour], windows[hours == hour].sum(axis=0))

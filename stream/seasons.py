@@ -1,0 +1,60 @@
+"""Which strata by the clock the targets of a reference have, and why: for people, before anything runs."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.reference import ReferenceProfile
+from detectors.sequential.strata import CARRIED_SHARE, CYCLES_MIN, HOURS, WINDOWS_MIN, Season, carries, hours_of
+
+I64 = NDArray[np.int64]
+
+WORDS = {Season.HOUR_OF_DAY: "hour of the day", Season.HOUR_OF_WEEK: "hour of the week"}
+NAMES_SHOWN = 5
+
+
+def season_reason(profile: ReferenceProfile, start_ms: I64 | None, wanted: str) -> str:
+    """One sentence. start_ms I64[m]: of the reference's windows, None without time."""
+    asked = Season(wanted)
+    if asked is Season.NONE:
+        return "season none, as configured: windows are ranked among all of the reference's"
+    if start_ms is None:
+        return f"season {wanted}: rows without time have no hours"
+    return f"season {wanted}: " + "; ".join([*_taken(profile), *_left(profile, start_ms, asked)])
+
+
+def _taken(profile: ReferenceProfile) -> list[str]:
+    found = []
+    for season, words in WORDS.items():
+        targets = [t for t in profile.targets if t.strata is not None and t.strata.season == season]
+        if not targets:
+            continue
+        names = ", ".join(target.name for target in targets[:NAMES_SHOWN])
+        more = f" and {len(targets) - NAMES_SHOWN} more" if len(targets) > NAMES_SHOWN else ""
+        few = max(int((t.strata.windows < WINDOWS_MIN).sum()) for t in targets if t.strata is not None)
+        unjudged = f"; up to {few} hours with fewer than {WINDOWS_MIN} windows are not judged" if few else ""
+        found.append(f"windows of {names}{more} are ranked within their {words} (UTC){unjudged}")
+    return found
+
+
+def _left(profile: ReferenceProfile, start_ms: I64, asked: Season) -> list[str]:
+    """Why the others have none, and why hours of the week were out of reach."""
+    left = [target for target in profile.targets if target.strata is None]
+    length_ms = profile.windows.every_ms
+    if asked is not Season.AUTO:
+        needs = f"no hour has {WINDOWS_MIN} windows, or windows are longer than an hour"
+        return [f"{len(left)} targets have no strata: {needs}"] if left else []
+    carried = [season for season in WORDS if carries(season, start_ms, length_ms)]
+    found = []
+    if left and carried:
+        found.append(f"windows of {len(left)} of {len(profile.targets)} targets do not differ between the hours")
+    for season, words in WORDS.items():
+        if season not in carried:
+            usual = int(np.median(np.bincount(hours_of(season, start_ms), minlength=HOURS[season])))
+            days = (int(start_ms[-1]) - int(start_ms[0])) / 86_400_000
+            found.append(
+                f"its windows cannot be told by {words}: {WINDOWS_MIN} windows an hour (for {CARRIED_SHARE:.0%} of the windows) in "
+                f"{CYCLES_MIN * HOURS[season] // 24} days, none longer than an hour, are needed; it has {usual} in {days:.0f} days"
+            )
+    return found
