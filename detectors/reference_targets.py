@@ -125,7 +125,8 @@ def ranked_target(
     if start_ms is not None and every_ms > 0:
         group, holds = _group(target, windows, rule, every_ms, strata=(start_ms, season))
         if not holds:
-            effects = block_effects(target.binning, windows, start_ms, every_ms)
+            stratum = choose(season, start_ms, *tested_statistics(target, windows), every_ms).stratum
+            effects = block_effects(target.binning, windows, start_ms, every_ms, stratum)
             if effects is not None and max(effects.values, effects.absent) > 0.0:
                 group = 1  # the tube carries the promise then, and longer windows would only be slower
             if rule.auto:

@@ -5,7 +5,8 @@ each other more than those of another, no window length mends that, and the rank
 if it is wide enough for the law of a block to lie inside: false alarms are left to the blocks beyond it.
 
     size      for each cut j of a numeric target, each share of a categorical one, and the shares of missing and invalid values:
-              e_b = probit(F_b(j)) - probit(F(j)) of block b, with sampling variance v_b = F (1 - F) / (n_b phi(probit F)^2).
+              e_b = probit(F_b(j)) - probit(F(j)) of block b (F of its strata, where there are any), with sampling variance
+              v_b = F (1 - F) / (n_b phi(probit F)^2).
               s_j^2 = the variance of e_b beyond v_b, by moments [1]; 0 unless Cochran's Q is above its 5 % limit, divided by
               the number of series. s = the largest: so an effect on scale, tails or shape counts as one on location does
     blocks    by the clock (UTC), a day long, or the longest length of which the reference has at least BLOCKS_MIN; halves and
@@ -29,7 +30,8 @@ Source   [1] DerSimonian and Laird 1986, Controlled Clinical Trials 7; Cochran 1
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,23 +69,31 @@ class Tolerances(NamedTuple):
     absent: float
 
 
-def block_effects(binning: Binning, windows: I64, start_ms: I64, every_ms: int) -> BlockEffects | None:
+def block_effects(
+    binning: Binning, windows: I64, start_ms: I64, every_ms: int, stratum: I64 | None = None
+) -> BlockEffects | None:
     """Effects of blocks on windows I64[m, b + 2] that began at start_ms I64[m] (ascending), one every `every_ms` or more.
 
-    None: too few blocks.
+    stratum I64[m]: windows are compared with those of their stratum. None: too few blocks.
     """
     lengths = _lengths(start_ms, every_ms)
     if not lengths:
         return None
-    added = [_added(windows, start_ms, length) for length in lengths]
-    found = [_sizes(binning, blocks) for blocks in added]
+    series = _series(binning, windows, np.zeros(len(windows), np.int64) if stratum is None else stratum)
+    found = [_sizes(binning, series, start_ms // length) for length in lengths]
     largest = max(values for values, _ in found), max(absent for _, absent in found)
     kind = 0 if largest[0] > 0.0 else 1
     at = next(i for i, sizes in enumerate(found) if sizes[kind] >= NEAR * largest[kind])
     blocks = len(np.unique(start_ms // lengths[0]))  # halves and quarters of a day are not known to be independent
-    events = int(added[at].sum(axis=1).max())
-    most = int(np.unique(start_ms // lengths[at], return_counts=True)[1].max())
-    return BlockEffects(lengths[at], events, most, blocks, round(largest[0], DIGITS), round(largest[1], DIGITS))
+    block = start_ms // lengths[at]
+    return BlockEffects(
+        length_ms=lengths[at],
+        events=int(_added(windows.sum(axis=1), block).max()),
+        windows=int(np.unique(block, return_counts=True)[1].max()),
+        blocks=blocks,
+        values=round(largest[0], DIGITS),
+        absent=round(largest[1], DIGITS),
+    )
 
 
 def _lengths(start_ms: I64, every_ms: int) -> list[int]:
@@ -97,41 +107,69 @@ def _lengths(start_ms: I64, every_ms: int) -> list[int]:
     return []
 
 
-def _added(windows: I64, start_ms: I64, length_ms: int) -> I64:
-    """Counts of each block: of the windows that began in it."""
-    _, first = np.unique(start_ms // length_ms, return_index=True)
-    added: I64 = np.add.reduceat(windows, first, axis=0)
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """counts I64[m, j] of `total` I64[m] events of each window, and how many were to be expected, F64[m, j]."""
+
+    counts: I64
+    total: I64
+    expected: F64
+
+
+def _added(of_windows: NDArray[Any], block: I64) -> NDArray[Any]:
+    """Sums over the windows of each block; block I64[m] ascending."""
+    _, first = np.unique(block, return_index=True)
+    added: NDArray[Any] = np.add.reduceat(of_windows, first, axis=0)
     return added
 
 
-def _sizes(binning: Binning, blocks: I64) -> tuple[float, float]:
-    """Standard deviation of the effects on values, and on missing and invalid, of counts I64[blocks, b + 2]."""
-    folded = fold(binning, blocks)
+def _series(binning: Binning, windows: I64, stratum: I64) -> tuple[_Shares, _Shares]:
+    """(values: at the cuts of a numeric target, else of each category, missing and invalid; missing and invalid)."""
+    folded = fold(binning, windows)
     everything = folded.sum(axis=1)
-    shares, absent = folded[:, :-2], folded[:, -2:]
-    if binning.kind is Kind.NUMERIC:
-        below, of = np.cumsum(shares, axis=1)[:, :-1], shares.sum(axis=1)
-    else:
-        below, of = folded, everything
-    series = [_effects(counts, total) for counts, total in ((below, of), (absent, everything))]
-    tests = max(1, sum(len(each) for each in series))
-    sizes = [max((_excess(*one, tests) for one in each), default=0.0) for each in series]
-    return (sizes[0], sizes[1]) if binning.kind is Kind.NUMERIC else (sizes[0], sizes[0])
+    absent = _expected(folded[:, -2:], everything, stratum)
+    if binning.kind is not Kind.NUMERIC:
+        return _expected(folded, everything, stratum), absent
+    below = np.cumsum(folded[:, :-2], axis=1)
+    return _expected(below[:, :-1], below[:, -1], stratum), absent
 
 
-def _effects(counts: I64, total: I64) -> list[tuple[F64, F64]]:
-    """(effect, sampling variance) F64[blocks] of each share counts[:, j] / total that is known well enough."""
+def _expected(counts: I64, total: I64, stratum: I64) -> _Shares:
+    """With the shares of each window's stratum."""
+    _, place = np.unique(stratum, return_inverse=True)
+    sums = np.zeros((int(place.max()) + 1, counts.shape[1]))
+    events = np.zeros(len(sums))
+    np.add.at(sums, place, counts)
+    np.add.at(events, place, total)
+    share = sums / np.maximum(events, 1.0)[:, np.newaxis]
+    return _Shares(counts, total, total[:, np.newaxis] * share[place])
+
+
+def _sizes(binning: Binning, series: tuple[_Shares, _Shares], block: I64) -> tuple[float, float]:
+    """Standard deviation of the effects of blocks on values, and on missing and invalid."""
+    effects = [_effects(shares, block) for shares in series]
+    tests = max(1, sum(len(each) for each in effects))
+    values, absent = (max((_excess(*one, tests) for one in each), default=0.0) for each in effects)
+    return (values, absent) if binning.kind is Kind.NUMERIC else (values, values)
+
+
+def _effects(shares: _Shares, block: I64) -> list[tuple[F64, F64]]:
+    """(effect, sampling variance) F64[blocks] of each share that is known well enough."""
+    counts, total, expected = (_added(part, block) for part in (shares.counts, shares.total, shares.expected))
     kept = total > 0
-    counts, total = counts[kept], total[kept]
+    counts, total, expected = counts[kept], total[kept], expected[kept]
     if len(total) < 2:
         return []
-    whole = counts.sum(axis=0) / total.sum()
-    known = np.flatnonzero(np.median(total) * whole * (1.0 - whole) >= COUNT_MIN)
+    usual = expected / total[:, np.newaxis]
     found = []
-    for j in known.tolist():
-        share, centre = (counts[:, j] + 0.5) / (total + 1.0), ppf_all(whole[j : j + 1])
-        variance = whole[j] * (1.0 - whole[j]) / (total * pdf_all(centre) ** 2)
-        found.append((ppf_all(share) - centre, variance))
+    for j in np.flatnonzero(np.median(expected * (1.0 - usual), axis=0) >= COUNT_MIN).tolist():
+        share = usual[:, j]
+        spread = share * (1.0 - share)
+        inside = spread > 0.0  # not the blocks in whose strata there is nothing to vary
+        share, events, seen = share[inside], total[inside], counts[inside, j]
+        centre = ppf_all(share)
+        variance = share * (1.0 - share) / (events * pdf_all(centre) ** 2)
+        found.append((ppf_all((seen + 0.5) / (events + 1.0)) - centre, variance))
     return found
 
 

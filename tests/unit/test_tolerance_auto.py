@@ -20,6 +20,7 @@ from detectors.reference_build import build_reference
 from detectors.sequential.default import start, update
 from detectors.sequential.default_tables import DetectionSettings, prepare
 from detectors.sequential.expected_delay import expected_events
+from detectors.sequential.strata import Season
 from detectors.sequential.tolerance_auto import (
     BLOCKS_MIN,
     DAY_MS,
@@ -121,6 +122,27 @@ def test_without_effects_there_is_nothing_to_hold() -> None:
 def test_short_memory_is_left_to_longer_windows() -> None:
     g = np.random.default_rng(6)
     assert effects_of(kit.autoregressive(g, 60 * A_DAY, 0.9), WindowRule()) is None
+
+
+def test_a_season_that_strata_hold_is_no_effect_of_blocks() -> None:
+    day, noise = days(np.random.default_rng(10))
+    season = 0.5 * np.sin(2 * np.pi * np.arange(len(noise)) / A_DAY)
+    time_ms = np.arange(len(noise), dtype=np.int64) * (DAY_MS // A_DAY)
+    columns = {"season": noise + season, "both": noise + season + 0.1 * day}
+
+    def effects(season: Season) -> dict[str, BlockEffects | None]:
+        found = build_reference(
+            "m", columns, dict.fromkeys(columns, "feature"), time_ms=time_ms, window=HOURLY, season=season
+        )
+        return {target.name: target.effects for target in found.targets}
+
+    by_hours = effects(Season.AUTO)
+    assert by_hours["season"] is None
+    close_to(0.1, by_hours["both"])
+    unknown = effects(Season.NONE)["season"]
+    assert unknown is not None
+    assert unknown.values > 0.3, "without strata it is what blocks of some hours do"
+    assert unknown.length_ms < DAY_MS
 
 
 def test_too_few_blocks_say_nothing_and_short_references_have_short_blocks() -> None:
