@@ -18,7 +18,7 @@ if it is wide enough for the law of a block to lie inside: false alarms are left
               (normal effects whose s is known from so many blocks [2]). Beyond the tube by d = |e| - tau, the evidence of its n
               events grows by x^2 / 2 +- x, x = d sqrt(n), at most: with a margin for chance, y = x^2 / 2 + 1.64 x. It crosses,
               from a block's time at most, when y >= l = log(budget x cells / length), then at most y / l times, and never more
-              often than there are windows. 2 s alone, whatever the budget, broke the bound 3-fold at s = .2, 300-fold for 200
+              often than there are windows. 2 s alone, whatever the budget, broke the bound 2-fold at s = .2, 200-fold for 200
               cells. Some 3 to 5 s at usual budgets
 
 Assumes  block effects that are independent and normal, and that live blocks are like the reference's. Blocks longer than
