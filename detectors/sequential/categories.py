@@ -15,8 +15,6 @@ Tube of a share: Phi(probit(p0) -+ tau); of all shares together: p* = clip(c q, 
 minimiser of KL(q || p)). Merged statistics (largest or chi-squared) missed 2 -> 3 % in 14 of 16 runs.
 """
 
-
-
 from __future__ import annotations
 
 import math

@@ -9,8 +9,6 @@ nearest law of the tube (taut_string), and
 Targets: shifts, scales, 2 % in a tail, and a plug-in that follows the stream (exponentially weighted, one window behind).
 """
 
-
-
 from __future__ import annotations
 
 import math
