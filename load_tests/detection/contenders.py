@@ -22,6 +22,7 @@ from detectors.reference_build import build_reference
 from detectors.reference_windows import bins_of, count_windows, windows_in_time
 from detectors.sequential.default import DetectionSettings, DetectorState, prepare, start, update
 from detectors.sequential.rank_layer import ADAPTIVE_SHARE, SHIFTS
+from detectors.sequential.strata import Season
 from detectors.verdict import Level, Verdict
 from load_tests.detection.streams import EVENT_MS, Rows
 
@@ -95,9 +96,10 @@ def live_windows(profile: ReferenceProfile, live: Rows) -> Windows:
 
 
 def reference_of(rows: Rows, *, plain: bool = False) -> ReferenceProfile:
-    """`window: auto`, as by default; `plain`: windows of 50 events whatever the reference shows, and the tolerance as it is."""
+    """`window: auto`, as by default; `plain`: windows of 50 events whatever the reference shows, no season, and the tolerance as it is."""
     rule = WindowRule(False, RESOLUTION_MS, PLAIN_EVENTS) if plain else WindowRule()
-    return build_reference("m", {TARGET: rows.value}, {TARGET: ROLE}, time_ms=rows.time_ms, window=rule)
+    season = Season.NONE if plain else Season.AUTO
+    return build_reference("m", {TARGET: rows.value}, {TARGET: ROLE}, time_ms=rows.time_ms, window=rule, season=season)
 
 
 @dataclass(slots=True)
@@ -155,7 +157,7 @@ class Ours:
 
     def __init__(self, setting: Setting, cells: int = 1, *, plain: bool = False) -> None:
         self.name = f"driftline {setting.name} d={cells}" + (
-            f", windows of {PLAIN_EVENTS}, tolerance fixed" if plain else ""
+            f", windows of {PLAIN_EVENTS}, tolerance fixed, no season" if plain else ""
         )
         self.settings = setting.settings(cells, auto=not plain)
         self.plain = plain

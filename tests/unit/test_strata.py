@@ -36,8 +36,9 @@ from detectors.sequential.default import (
     update,
 )
 from detectors.sequential.reference_ranks import common_ranks
-from detectors.sequential.strata import HOURS, WINDOWS_MIN, Season, hour_of, hours_of
+from detectors.sequential.strata import HOURS, WINDOWS_MIN, Season, differs, hour_of, hours_of
 from detectors.verdict import Level
+from stream.sizing import SEASON_TARGET_BYTES
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 MONDAY_MS = 4 * DAY_MS  # 5 January 1970
@@ -100,6 +101,29 @@ def test_strata_are_what_the_stream_needs_and_the_reference_can_carry() -> None:
     assert chosen("daily", 5) is None  # 16 windows an hour
     assert chosen("daily", 36, Season.NONE) is None
     assert chosen("normal", 36, Season.HOUR_OF_DAY) == "hour_of_day"  # as configured, needed or not
+
+
+def test_a_statistic_that_only_spreads_differently_needs_strata() -> None:
+    """As those of windows whose size follows the clock: their ranks are not exchangeable, though no mean differs."""
+    g = np.random.default_rng(4)
+    stratum = np.arange(2_400) % 24
+    same, ties = g.normal(size=(2_400, 1)), g.random((2_400, 1))
+    assert not differs(same, ties, stratum, None)
+    assert differs(same * (1.0 + 0.5 * (stratum % 2))[:, None], ties, stratum, None)
+    assert differs(same + 0.3 * (stratum % 2)[:, None], ties, stratum, None)
+    assert not differs(
+        same + 0.3 * (stratum % 2)[:, None], ties, stratum, stratum % 2
+    )  # nothing beyond the coarser ones
+
+
+@pytest.mark.parametrize("law", ["daily", "weekend"])
+def test_hours_take_the_memory_that_check_config_counts(law: str) -> None:
+    found = slim(reference(law, 48))
+    strata = found.targets[0].strata
+    assert strata is not None
+    ranks = sum(getattr(strata, name).nbytes for name in ("windows", "counts", "rank", "order", "tie"))
+    state = start(prepare(found.targets[0], SETTINGS, found.id))
+    assert ranks + state.seen_low.nbytes == pytest.approx(SEASON_TARGET_BYTES[strata.season], rel=0.2)
 
 
 def test_windows_longer_than_an_hour_have_no_strata() -> None:
