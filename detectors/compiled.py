@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
@@ -26,6 +29,7 @@ UNCACHED: list[str] = []
 
 _STAMPS: dict[Any, tuple[Any, str]] = {}  # of every kernel, by its dispatcher
 _KERNELS: dict[str, list[tuple[Any, Any, Any]]] = {}  # of every module: kernel, its function, the stamp of its file
+OURS = ("detectors", "stream")
 ROUNDS_MAX = 5  # how deep kernels of one module that call such as stand below them are followed
 
 
@@ -47,9 +51,21 @@ def _compiled_in(function: Any, own: Mapping[str, Any]) -> str:
             digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
         elif isinstance(value, bool | int | float | str | tuple | np.generic):
             digest.update(repr(value).encode())
-        elif callable(value) and value in _STAMPS:
-            digest.update(repr(_STAMPS[value]).encode())
+        elif callable(value):
+            digest.update(repr(_STAMPS[value]).encode() if value in _STAMPS else _source(value))
     return digest.hexdigest()
+
+
+def _source(value: Any) -> bytes:
+    """The file of something else of ours that is compiled in: an intrinsic, a function to be inlined. Libraries have versions."""
+    module = str(getattr(value, "__module__", ""))
+    path = getattr(sys.modules.get(module), "__file__", None)
+    return _content(path) if path and module.partition(".")[0] in OURS else b""
+
+
+@cache
+def _content(path: str) -> bytes:
+    return Path(path).read_bytes()
 
 
 def _stamp(kernel: Any, function: Any) -> None:

@@ -85,3 +85,25 @@ def test_a_constant_of_another_module_that_changes_is_compiled_in_anew_through_k
     assert run(10) == "22 0"
     assert run(10) == "22 1", "nothing has changed: the cache serves"
     assert run(20) == "42 0"
+
+
+@pytest.mark.parametrize("part", ["memory.py", "number.py", "xxh3.py"])
+def test_what_is_compiled_into_the_decoder_is_in_its_stamp(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intrinsics have no stamp of their own, and callees stand below: a change of their file is seen all the same."""
+    from detectors import compiled
+    from stream.kernels import memory, number, xxh3
+
+    kernels = {
+        "memory.py": (xxh3.hash64, memory), "number.py": (number.to_double, number), "xxh3.py": (xxh3.hash64, xxh3)
+    }  # fmt: skip
+    kernel, module = kernels[part]
+    own = {its.__name__: each for each, its, _ in compiled._KERNELS[kernel.py_func.__module__]}
+    before = compiled._compiled_in(kernel.py_func, own)
+    content = compiled._content
+
+    def changed(path: str) -> bytes:
+        return content(path) + (b"#" if path == module.__file__ else b"")
+
+    monkeypatch.setattr(compiled, "_content", changed)
+    after = compiled._compiled_in(kernel.py_func, own)
+    assert (before != after) == (part == "memory.py"), "a file of kernels has a stamp of its own; intrinsics have none"

@@ -13,7 +13,6 @@ import xxhash
 
 from stream.category import category_hash, category_text, number_category_hash
 from stream.decode_strict import _rfc3339
-from stream.kernels.jit import STAMP
 from stream.kernels.number import FIVES, number_end, powers_of_five, read_decimal, to_double
 from stream.kernels.text import string_end, unescape
 from stream.kernels.timestamp import decimal_time, read_rfc3339
@@ -200,18 +199,6 @@ def test_strings_are_valid_where_python_says_so() -> None:
             assert out.tobytes()[:length] == written, inside
             assert unescape(closed.at, end, out.ctypes.data, len(written)) == len(written)
             assert unescape(closed.at, end, out.ctypes.data, len(written) - 1) == -1
-
-
-def test_one_change_of_source_voids_every_compiled_kernel() -> None:
-    """numba's own check sees a function's file only; this private place is what widens it."""
-    assert {name for name, _, _ in STAMP} >= {"scan.py", "rows.py", "xxh3.py", "limits.py"}
-    hash64(Text(b"compiled").at, 8)
-    index = hash64._cache._cache_file
-    assert index._source_stamp == STAMP
-    assert index._load_index()
-    index._source_stamp = (*STAMP, ("more.py", 0, 0))
-    assert not index._load_index()
-    index._source_stamp = STAMP
 
 
 @pytest.mark.parametrize(
