@@ -37,7 +37,12 @@ STANDARD_MEAN_MAX, STANDARD_STD = 0.5, (0.5, 2.0)  # what standardised values lo
 RAW_DISTANCE_MIN = 5.0  # and raw ones: their mean as many standard deviations away, or a spread as many times larger
 CHANGE_MIN = 0.0005  # of the events; below it a bin's change says nothing to anybody
 UNSEEN_SHARE_MIN = 0.2  # of the events; below it new categories are new categories
-KINDS = {Role.FEATURE: Kind.FEATURE_DRIFT, Role.PREDICTION: Kind.PREDICTION_DRIFT, Role.SCORE: Kind.SCORE_DRIFT}
+KINDS = {
+    Role.FEATURE: Kind.FEATURE_DRIFT,
+    Role.SHARE: Kind.FEATURE_DRIFT,
+    Role.PREDICTION: Kind.PREDICTION_DRIFT,
+    Role.SCORE: Kind.SCORE_DRIFT,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,16 @@ class Role(StrEnum):
     FEATURE = "feature"
     PREDICTION = "prediction"
     SCORE = "score"
+    SHARE = "segment_share"  # of the values of a segment key, among the events: an input
+
+
+INPUT_ROLES = frozenset({Role.FEATURE, Role.SHARE})
+SHARE_PREFIX = "segment:"
+
+
+def share_name(key: str) -> str:
+    """Name of the target that is the shares of a segment key's values."""
+    return SHARE_PREFIX + key
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from stream.config_errors import unknown_name
 from stream.deadletter import Policy
 from stream.mapping import Layout
 from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
-from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
+from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan, share_name
 from stream.plan_codec import sealed
 from stream.topics import TopicRole
 from stream.watchers import Watcher
@@ -56,6 +56,8 @@ def target_path(name: str, role: Role) -> str:
     """Path of a target's cell in a Layout."""
     if role is Role.PREDICTION:
         return event_mapping.PREDICTION
+    if role is Role.SHARE:
+        return f"{event_mapping.SEGMENTS}.{name.removeprefix(SHARE_PREFIX)}"
     return name if role is Role.SCORE else f"{event_mapping.FEATURES}.{name}"
 
 
@@ -76,22 +78,42 @@ def declared_targets(config: Config, model: str) -> tuple[DeclaredTarget, ...]:
 def _usual_role(name: str, scores: Mapping[str, str]) -> Role:
     if name == event_mapping.PREDICTION:
         return Role.PREDICTION
+    if name.startswith(SHARE_PREFIX):
+        return Role.SHARE
     return Role.SCORE if name in scores else Role.FEATURE
+
+
+def share_targets(config: Config, model: str, watched: Collection[str]) -> tuple[DeclaredTarget, ...]:
+    """Shares of the segment keys that a model that learns watches: of a key that is a watched feature, too, the feature's are."""
+    settings = config.models[model]
+    if settings.reference.first is None:
+        return ()
+    names = {key: share_name(key) for key in settings.segments if key not in watched}
+    unwatched = {name for name, target in settings.targets.items() if not target.watch}
+    return tuple(
+        DeclaredTarget(name, Role.SHARE, Kind.CATEGORICAL)
+        for name in names.values()
+        if name not in unwatched and name not in watched
+    )
 
 
 def learning_targets(
     config: Config, model: str, discovered: Sequence[DeclaredTarget] = ()
 ) -> tuple[DeclaredTarget, ...]:
     """Targets of a model that learns: what a sample showed, as the configuration corrects it. Raises UnknownTargetsError."""
-    settings = config.models[model].targets
     chosen = {target.name: target for target in discovered}
     chosen |= {target.name: target for target in declared_targets(config, model)}
-    watched = [target for name, target in chosen.items() if name not in settings or settings[name].watch]
+    watched = [target for name, target in chosen.items() if _is_watched(config.models[model], name)]
     if not any(target.role is Role.FEATURE for target in watched) and not discovered:
         raise UnknownTargetsError(
             f"models.{model}: reference.first needs to know what to watch: no events to sample, and no targets with a kind"
         )
+    watched += share_targets(config, model, {target.name for target in watched})
     return tuple(sorted(watched, key=lambda target: (list(Role).index(target.role), target.name)))
+
+
+def _is_watched(settings: Model, target: str) -> bool:
+    return target not in settings.targets or settings.targets[target].watch
 
 
 def layout_paths(
@@ -292,7 +314,8 @@ def monitor_settings(
 def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarget]) -> ModelSettings:
     model = config.models[name]
     rate = config.false_alarms_of(name)
-    known = (*discovered, *declared_targets(config, name))
+    named = (*discovered, *declared_targets(config, name))
+    known = (*named, *share_targets(config, name, {target.name for target in named if _is_watched(model, target.name)}))
     detectors = [detector.read() for detector in model.detectors]
     tolerance, auto = config.tolerance_of(name)
     return ModelSettings(

@@ -23,7 +23,7 @@ from detectors.sequential import default
 from detectors.verdict import Verdict
 from stream import container, watchers
 from stream.columns import F64, I64
-from stream.plan import Role
+from stream.plan import INPUT_ROLES
 from stream.tally import Sections, Tally
 from stream.watchers import Said, Watcher, Watchers
 from stream.window_statistics import Lens, Statistics
@@ -282,10 +282,10 @@ _PARTS = ("starts", "events", "shifts")
 
 
 def split_targets(names: Sequence[str], profile: ReferenceProfile) -> tuple[I64, I64]:
-    """Places of the features and of the outputs (prediction, scores) among a plan's targets."""
+    """Places of the inputs (features, shares of segments) and of the outputs (prediction, scores) among a plan's targets."""
     roles = {target.name: target.role for target in profile.targets}
-    features = [place for place, name in enumerate(names) if roles.get(name) == Role.FEATURE]
-    outputs = [place for place, name in enumerate(names) if name in roles and roles[name] != Role.FEATURE]
+    features = [place for place, name in enumerate(names) if roles.get(name) in INPUT_ROLES]
+    outputs = [place for place, name in enumerate(names) if name in roles and roles[name] not in INPUT_ROLES]
     return np.array(features, np.int64), np.array(outputs, np.int64)
 
 

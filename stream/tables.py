@@ -11,10 +11,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from stream.config import Config, Reference
+from stream.config import Config, Model, Reference
 from stream.config_errors import unknown_name
 from stream.mapping import PREDICTION
-from stream.plan import Role
+from stream.plan import Role, share_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -85,7 +85,7 @@ def reference_rows(config: Config, model: str, table: pa.Table) -> ReferenceRows
     if named.score is not None and scores:
         outputs.pop(scores[0], None)
         outputs[named.score] = (Role.SCORE, scores[0])
-    skipped = {time_column, named.label, *ENVELOPE, *named.ignore}
+    skipped = {time_column, named.label, *ENVELOPE, *named.ignore, *map(_segment_column, settings.segments)}
     rows = ReferenceRows({}, {}, {}, {}, _time_ms(table, time_column), table.num_rows)
     for column in known:
         if column in skipped:
@@ -102,9 +102,31 @@ def reference_rows(config: Config, model: str, table: pa.Table) -> ReferenceRows
             rows.kinds[target] = own.kind
         if own is not None and own.range is not None:
             rows.ranges[target] = own.range
+    _add_shares(settings, table, rows)
     if not rows.columns:
         raise TableError(f"models.{model}: the file has no column to watch")
     return rows
+
+
+def _segment_column(key: str) -> str:
+    return f"{NESTED[1]}.{key}"
+
+
+def _add_shares(settings: Model, table: pa.Table, rows: ReferenceRows) -> None:
+    """A target for each segment key that the file has a column of: "segments.KEY", or KEY unless that is a watched feature,
+    whose shares are watched already.
+    """
+    for key in settings.segments:
+        name, own = share_name(key), settings.targets.get(share_name(key))
+        columns = [column for column in (_segment_column(key), key) if column in table.column_names]
+        if not columns or columns[0] in rows.columns or (own is not None and not own.watch):
+            continue
+        if name in rows.columns:
+            raise TableError(
+                f"a feature is called {name}, which is the name of the shares of the segment {key}; rename one"
+            )
+        rows.columns[name] = _values(table.column(columns[0]), columns[0])
+        rows.roles[name], rows.kinds[name] = Role.SHARE.value, "categorical"
 
 
 def _values(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
@@ -169,6 +191,7 @@ def table_events(config: Config, path: Path) -> Iterator[bytes]:
             event: dict[str, Any] = {"prediction_id": f"row-{number}", "model": only}
             features: dict[str, Any] = {}
             segments: dict[str, Any] = {}
+            apart: dict[str, Any] = {}
             for column, value in row.items():
                 name = renamed.get(column, column)
                 if name in outputs:
@@ -179,7 +202,10 @@ def table_events(config: Config, path: Path) -> Iterator[bytes]:
                     segments[name.removeprefix("segments.")] = value
                 elif column not in ignored:
                     features[name] = value
-            segments |= {key: features[key] for key in keys if key in features and key not in segments}
+                else:
+                    apart[name] = value
+            for named in (apart, features):
+                segments = {key: named[key] for key in keys if key in named} | segments
             event["features"], event["segments"] = features, segments
             number += 1
             yield orjson.dumps(event, option=orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC, default=str)
