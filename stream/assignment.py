@@ -245,10 +245,12 @@ class Owners:
             log.error("%s %d: %s. on_data_loss: reset, going on there", slot.stage, slot.partition, loss)
             self._metrics.add("input_resets_total", stage=slot.stage, partition=slot.partition)
         log.info(
-            "%s %d: epoch %d at %s, %d blobs, %d bytes, read %d%s, an interval %d, claims %d, %.2f s", slot.stage, slot.partition,
-            restored.epoch, restored.vector, restored.blobs, restored.live_bytes, restored.read_bytes,
+            "%s %d: epoch %d at %s, %d blobs, %d bytes, at most %d of late, read %d%s, an interval %d, claims %d,"
+            " unfinished %d (%d snapshots, %d owners before), %.2f s", slot.stage, slot.partition,
+            restored.epoch, restored.vector, restored.blobs, restored.live_bytes, restored.largest_live_bytes,
+            restored.read_bytes,
             " (the whole log)" if restored.whole else "", restored.interval_bytes,
-            restored.claims_bytes, took_s,
+            restored.claims_bytes, restored.unfinished_bytes, restored.unfinished, restored.owners_before, took_s,
         )  # fmt: skip
 
     async def reload(self, slot: Slot, error: BaseException, still: Callable[[], bool]) -> Slot | None:

@@ -82,7 +82,7 @@ class Claimant:
             log, choice = yield from self._read_state()
             if choice.manifest is not None:
                 load(log, choice.manifest)
-            start, gap, losses = yield from self._start(choice, f"{self._writer}.{attempt}")
+            start, gap, losses = yield from self._start(log, choice, f"{self._writer}.{attempt}")
             # 3 fence: no later assignment existed after the log was read
             if not (yield Commit("restore.3-fence", dict(start.vector), self._partition, _metadata(choice))):
                 raise Fenced(f"{self._name}: lost before the claim of epoch {start.epoch}")
@@ -114,7 +114,9 @@ class Claimant:
             )
         return log, choice
 
-    def _start(self, choice: Choice, writer: str) -> Steps[tuple[Manifest, dict[str, int], tuple[str, ...]]]:
+    def _start(
+        self, log: StateLog, choice: Choice, writer: str
+    ) -> Steps[tuple[Manifest, dict[str, int], tuple[str, ...]]]:
         """The claim to write: the chosen state under a new epoch, and what is missing before it can go on.
 
         A source that begins later is a gap. Another log than the one that was read, or one that ends before the position,
@@ -160,7 +162,8 @@ class Claimant:
             decided,
             decisions,
             dict(found.refs) if found else {},
-            found.log_bytes if found else 0,
+            # what stands between the state and the claim counts too: else it would not move the start of the log
+            found.log_bytes + log.bytes_since(choice.manifest_offset - 1) if found else 0,
             found.name if found else "",
             self._home,
             known,

@@ -230,23 +230,22 @@ class PartitionOwner:
         # 9
         self._hold = self._hold_all
         self.ready = True
+        log = claimed.log
         return Restored(
             self.epoch,
             dict(self.vector),
-            claimed.log.records,
+            log.records,
             claimed.attempts,
-            claimed.choice.corrupt + claimed.log.foreign + claimed.log.damaged,
+            claimed.choice.corrupt + log.foreign + log.damaged,
             len(claimed.start.refs),
             claimed.start.live_bytes,
             decisions,
             held,
             claimed.gap,
             claimed.losses,
-            claimed.log.read_bytes,
-            claimed.log.interval_bytes,
-            claimed.log.claims_bytes,
-            claimed.log.whole,
-        )
+            log.read_bytes, log.interval_bytes, log.claims_bytes, log.whole, log.unfinished_bytes, log.unfinished,
+            log.owners_before, log.largest_live_bytes(claimed.start),
+        )  # fmt: skip
 
     def _load(self, log: StateLog, manifest: Manifest) -> None:
         blobs = {name: log.blob(ref) for name, ref in manifest.refs.items()}

@@ -212,7 +212,8 @@ class InputLost(ProtocolError):
 class Restored:
     """Summary of one restore. `corrupt`: records passed over; `attempts`: claims written; `gap`: events lost to retention;
     `read_bytes` of the state log, from its beginning where `whole`; `interval_bytes`: what one snapshot wrote at most;
-    `claims_bytes`: of the claims read, those of owners that died before they had saved anything included.
+    `claims_bytes`: of the claims read, those of owners that died before they had saved anything included; `unfinished_bytes`:
+    of the `unfinished` snapshots in which some of the `owners_before` died; `largest_live_bytes`: of the last three states.
     """
 
     epoch: int
@@ -230,6 +231,10 @@ class Restored:
     interval_bytes: int = 0
     claims_bytes: int = 0
     whole: bool = False
+    unfinished_bytes: int = 0
+    unfinished: int = 0
+    owners_before: int = 0
+    largest_live_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from stream.container import ContainerError, UnknownVersion
@@ -31,6 +32,8 @@ from stream.snapshot_format import (
     parse_key,
     record_bytes,
 )
+
+LIVE_SNAPSHOTS = 3  # the newest, the one that the last commit names, and the one by which that kept its blobs in place
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class StateLog:
         self._blobs: dict[bytes, bytes] = {}
         self._live: dict[bytes, int] = {}  # key -> offset of its value, without those whose last record is a tombstone
         self._sizes: list[tuple[int, int]] = []
+        self._saves: dict[int, tuple[int, str, int]] = {}  # offset of a blob or manifest -> its snapshot
         self._highest = 0  # epoch of any value
         self.claims_bytes = 0
         self.records = 0
@@ -105,6 +109,8 @@ class StateLog:
         self._live[record.key] = record.offset
         self._highest = max(self._highest, key.epoch)
         written = _Written(record.offset, key, record.value)
+        if key.kind != "c":
+            self._saves[record.offset] = (key.epoch, key.writer, key.sequence)
         if key.kind == "b":
             self._blobs[record.key] = record.value
             return
@@ -206,15 +212,60 @@ class StateLog:
 
     @property
     def interval_bytes(self) -> int:
-        """Bytes of the longest stretch between two claims or manifests, or behind the last: what one snapshot wrote at most."""
+        """Bytes of the longest stretch between two claims or manifests, or behind the last, without what is unfinished: what
+        one snapshot wrote at most.
+        """
         ends = {item.offset for written in self._manifests.values() for item in written.values()}
+        unfinished = self._unfinished()
         longest = stretch = 0
         for offset, size in self._sizes:
-            stretch += size
+            stretch += size if offset not in unfinished else 0
             longest = max(longest, stretch)
             if offset in ends:
                 stretch = 0
         return longest
+
+    def _unfinished(self) -> dict[int, tuple[int, str, int]]:
+        """Offset -> snapshot, of blobs and manifests that no later owner's state builds on: their snapshots are newer than
+        the one that a claim read here names as what its writer's predecessor left. Snapshots of owners whom no claim names
+        count as finished.
+        """
+        left: dict[tuple[int, str], int] = {}
+        for written in self._manifests.values():
+            base = parse_base(written[0].key.base) if 0 in written else None
+            if base is not None:
+                left[base[:2]] = max(base[2], left.get(base[:2], 0))
+        return {at: save for at, save in self._saves.items() if save[2] > left.get(save[:2], save[2])}
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes of the snapshots whose owners died, or lost the partition, within them."""
+        unfinished = self._unfinished()
+        return sum(size for offset, size in self._sizes if offset in unfinished)
+
+    @property
+    def unfinished(self) -> int:
+        """How many such snapshots there are: no more than owners before this one, as nobody goes on after one."""
+        return len(set(self._unfinished().values()))
+
+    @property
+    def owners_before(self) -> int:
+        """Claims read, whatever became of them, without the one of this epoch."""
+        return max(0, sum(0 in written for written in self._manifests.values()) - 1)
+
+    def largest_live_bytes(self, manifest: Manifest) -> int:
+        """Of the last LIVE_SNAPSHOTS states up to `manifest`: a blob stays in place by the size of the state before, and the
+        place where a restore begins may be that of the state before the newest (its commit is missing).
+        """
+        largest, names = manifest.live_bytes, set[str]()
+        for item in self._candidates(manifest.epoch, manifest.writer):
+            key = item.key
+            names.add(key.base or f"{key.epoch}:{key.writer}:{key.sequence}")
+            if len(names) > LIVE_SNAPSHOTS:
+                break
+            with suppress(ContainerError):
+                largest = max(largest, decode_manifest(item.value).live_bytes)
+        return largest
 
     def bytes_since(self, offset: int) -> int:
         """Bytes of the records after `offset`."""

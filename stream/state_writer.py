@@ -37,7 +37,7 @@ class StateWriter:
         self._claim = claimed.start
         self._claim_offset = claimed.offset
         self._manifest_offset = claimed.offset
-        self._log_bytes = claimed.start.log_bytes + claimed.log.bytes_since(claimed.choice.manifest_offset - 1)
+        self._log_bytes = claimed.start.log_bytes + claimed.log.bytes_since(claimed.offset - 1)
         self._claim_log_bytes = self._log_bytes
         self._retired = claimed.log.garbage(claimed.start, (claimed.start.key,))
         self._given_up: tuple[bytes, ...] = ()

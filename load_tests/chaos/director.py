@@ -66,7 +66,8 @@ class Director:
 
     def _next_arm(self, place: Place) -> Arm:
         forced = self._forced[place.index]
-        arm = forced.popleft() if forced else self.plan.next_arm(self.tally.hits)
+        hits, kills = self.tally.hits, self.tally.kills
+        arm = forced.popleft() if forced else self.plan.with_rare(self.plan.next_arm(hits), hits, kills)
         self.note(f"worker {place.index} starts, armed: {arm.text}")
         return arm
 

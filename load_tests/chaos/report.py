@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,21 +116,33 @@ def report(
         "restores": restores,
         "missed_arms": tally.missed,
         "hits": {name: tally.hits[name] for name in FAILPOINTS},
+        "tries": {name: tally.tries[name] for name in FAILPOINTS},
         "conditions": met,
     }
 
 
 RESTORED = re.compile(
-    r"(?P<stage>collector|monitor) (?P<partition>\d+): epoch \d+ at .*, (?P<live>\d+) bytes, read (?P<read>\d+)"
+    r"(?P<stage>collector|monitor) (?P<partition>\d+): epoch \d+ at .*, \d+ bytes, at most (?P<live>\d+) of late, read (?P<read>\d+)"
     r"(?P<whole> \(the whole log\))?, an interval (?P<interval>\d+), claims (?P<claims>\d+),"
+    r" unfinished (?P<unfinished>\d+) \((?P<snapshots>\d+) snapshots, (?P<owners>\d+) owners before\),"
 )
 
 
-def allowed_bytes(live: int, interval: int, claims: int) -> int:
-    """What a restore may read: twice the live state (small ones need not move, FAR_FLOOR_BYTES), one snapshot's records, and
-    the claims: every owner that dies before its first snapshot leaves one, and only a snapshot moves the log's start.
+TERMS = ("live", "read", "interval", "claims", "unfinished", "snapshots", "owners")
+
+
+def allowed_bytes(live: int, interval: int, claims: int, unfinished: int) -> int:
+    """What a restore may read: twice the live state, the largest of the last three (small ones need not move,
+    FAR_FLOOR_BYTES); the records of two snapshots, as the commit of the newest may be missing; the claims: every owner that
+    dies before its first snapshot leaves one, and only a snapshot moves the log's start; what owners left that died within one.
     """
-    return max(FAR_FACTOR * live, FAR_FLOOR_BYTES) + interval + claims
+    return max(FAR_FACTOR * live, FAR_FLOOR_BYTES) + 2 * interval + claims + unfinished
+
+
+def is_over(restore: Mapping[str, int]) -> bool:
+    """Whether a restore read more, or found more unfinished snapshots than there were owners before: each leaves one at most."""
+    allowed = allowed_bytes(*(restore[term] for term in ("live", "interval", "claims", "unfinished")))
+    return restore["read"] > allowed or restore["snapshots"] > restore["owners"]
 
 
 def restores(folder: Path) -> dict[str, Any]:
@@ -138,13 +150,13 @@ def restores(folder: Path) -> dict[str, Any]:
     logs = [path.read_text(errors="replace") for path in sorted(folder.glob("worker-*.log"))]
     found = [match for log in logs for match in RESTORED.finditer(log)]
     bounded = [match for match in found if not match["whole"]]
-    terms = ("live", "interval", "claims")
-    over = [m.group(0) for m in bounded if int(m["read"]) > allowed_bytes(*(int(m[term]) for term in terms))]
+    over = [m.group(0) for m in bounded if is_over({term: int(m[term]) for term in TERMS})]
     return {
         "n": len(found),
         "whole_log": len(found) - len(bounded),
         "read_bytes": spread([int(match["read"]) for match in bounded]),
         "live_bytes_max": max((int(match["live"]) for match in found), default=0),
         "interval_bytes_max": max((int(match["interval"]) for match in found), default=0),
+        "unfinished_bytes": spread([int(match["unfinished"]) for match in found if int(match["snapshots"])]),
         "over": over[:SHOWN],
     }

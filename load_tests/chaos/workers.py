@@ -52,6 +52,7 @@ class Tally:
     restarts: int = 0
     missed: int = 0  # arms that were not reached
     hits: Counter[str] = field(default_factory=Counter)
+    tries: Counter[str] = field(default_factory=Counter)  # starts that were armed with it
     exits: Counter[int] = field(default_factory=Counter)
     ready_s: list[float] = field(default_factory=list)  # starts after a kill that nothing else befell
     ready_disturbed_s: list[float] = field(default_factory=list)
@@ -212,25 +213,28 @@ class Place:
         tally.exits[code] += 1
         tally.restarts += 1
         now = time.monotonic()
-        hit = self._hit(self.process.pid)
-        if hit:
-            tally.hits[hit] += 1
-        elif self.arm is not None:
+        hits, arm = self._hits(self.process.pid), self.arm
+        tally.hits.update(hits)
+        if arm is not None:
+            tally.tries.update(arm.names)
+        if arm is not None and arm.name not in hits:
             tally.missed += 1
-            self.put_back(self.arm)
+            self.put_back(arm)
+            arm = Arm(arm.also) if arm.also in hits else None
         self._killed_at = 0.0
         if code == -signal.SIGKILL:
             tally.kills += 1
             tally.disturbed_at = self._killed_at = now
         elif code in (Exit.REFUSED, Exit.USAGE):
             tally.refused.append(f"worker {self.index}, start {self.starts}: exit {code}")
-        self.on_death(self, self.arm if hit else None)
+        self.on_death(self, arm)
 
-    def _hit(self, pid: int) -> str:
+    def _hits(self, pid: int) -> list[str]:
+        """The failpoints that the process was at, in their order: a second one if it went on after the first."""
         if not self.hit_log.exists():
-            return ""
+            return []
         lines = [line.split() for line in self.hit_log.read_text()[self._hits_before :].splitlines()]
-        return next((name for name, _, at in lines if int(at) == pid), "")
+        return [name for name, _, at in lines if int(at) == pid]
 
 
 def is_ready(port: int) -> bool:

@@ -25,7 +25,8 @@ def restored(**changes) -> Restored:
     plain = {"epoch": 3, "vector": {"predictions": 7}, "records": 9, "attempts": 1, "corrupt": 0, "blobs": 2}
     return Restored(
         **plain
-        | {"live_bytes": 900_000, "decisions": 0, "held": 0, "interval_bytes": 1_000, "claims_bytes": 300}
+        | {"live_bytes": 700_000, "decisions": 0, "held": 0, "interval_bytes": 1_000, "claims_bytes": 300}
+        | {"unfinished_bytes": 5_000, "unfinished": 2, "owners_before": 2, "largest_live_bytes": 900_000}
         | changes
     )
 
@@ -33,8 +34,8 @@ def restored(**changes) -> Restored:
 def test_a_restore_that_read_too_much_is_found_in_the_log_that_a_worker_writes(tmp_path, caplog):
     caplog.set_level("INFO")
     owners = Owners(None, None, begin=None, is_transient=None, monitors=1, metrics=Metrics())
-    most = allowed_bytes(900_000, 1_000, 300)
-    assert most == 1_801_300
+    most = allowed_bytes(900_000, 1_000, 300, 5_000)
+    assert most == 1_807_300
     for slot in (Slot("collector", 1, None, None, 1), Slot("monitor", 0, None, None, 1)):
         owners._note_restore(slot, restored(read_bytes=most), 0.1)
         owners._note_restore(slot, restored(read_bytes=most + 1, whole=True), 0.1)
@@ -44,6 +45,9 @@ def test_a_restore_that_read_too_much_is_found_in_the_log_that_a_worker_writes(t
     owners._note_restore(slot, restored(read_bytes=most + 1), 0.1)
     (tmp_path / "worker-1.log").write_text(caplog.text)
     assert len(restores(tmp_path)["over"]) == 1
+    owners._note_restore(slot, restored(read_bytes=most, unfinished=3), 0.1)  # an owner that left two
+    (tmp_path / "worker-1.log").write_text(caplog.text)
+    assert len(restores(tmp_path)["over"]) == 2
 
 
 def test_traffic_is_a_function_of_the_seed_and_has_every_kind_of_event_and_silence():

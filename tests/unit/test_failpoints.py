@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from load_tests.chaos.faults import HIDDEN, LONG, Plan, covered
+from load_tests.chaos.faults import HIDDEN, HITS_MIN, LONG, RARE, RARE_HITS, Arm, Plan, covered
+from load_tests.chaos.workers import Place, Tally
 from stream import failpoints
 from stream.failpoints import FAILPOINTS, FAILPOINTS_ENV, LOG_ENV, SENT, FailpointError, parse, reach
 from stream.protocol import STEPS
@@ -144,3 +146,62 @@ def test_an_arm_that_was_missed_comes_again_and_what_is_short_of_hits_comes_beyo
     plan_hits.update(dict.fromkeys(FAILPOINTS, 3))
     plan_hits["stop.saved"] = 2
     assert plan.next_arm(plan_hits).name == "stop.saved"
+
+
+def rare_hits(seed: int, kills: int, a_kill_meets: float) -> tuple[Counter[str], Counter[str]]:
+    """(hits, tries) of rare failpoints when a start with one meets it with this probability, and else is killed elsewhere."""
+    plan, r = Plan(seed, kills, 2), random.Random(seed)
+    hits, tries = Counter[str](), Counter[str]()
+    for done in range(kills):
+        arm = plan.with_rare(plan.next_arm(hits), hits, done)
+        tries.update(name for name in arm.names if name in RARE)
+        met = [name for name in arm.names if name in RARE and r.random() < a_kill_meets]
+        hits.update(met[:1] or ([arm.name] if arm.name not in RARE else []))
+        if arm.name in RARE and arm.name not in met:
+            plan.put_back(arm)
+    return hits, tries
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rare_failpoint_is_met_often_enough_in_a_long_run(seed):
+    hits, tries = rare_hits(seed, LONG, 0.12)  # as counted: 5 of 43 starts
+    for name in RARE:
+        assert hits[name] >= RARE_HITS, (hits, tries)
+        assert tries[name] > 20  # the plan alone: 4
+    assert RARE_HITS > 2 * HITS_MIN
+
+
+def test_rare_failpoints_do_not_take_a_run_over():
+    hits, _ = rare_hits(1, 12, 1.0)
+    assert sum(hits[name] for name in RARE) <= 2 + 4  # of the plan's own arms, at most
+    plan = Plan(1, LONG, 2)
+    first = Arm("ingest.applied", 7)
+    assert plan.with_rare(first, Counter(dict.fromkeys(RARE, RARE_HITS)), LONG) == first
+    assert plan.with_rare(first, Counter({RARE[0]: 4, RARE[1]: 3}), LONG // 2).also == RARE[1]
+    assert plan.with_rare(Arm(RARE[1]), Counter(), 0).also == RARE[0]
+    assert plan.with_rare(first, Counter(dict.fromkeys(RARE, 1)), 0) == first  # not more than by a share of the kills
+    armed = plan.with_rare(first, Counter(), 0)
+    assert set(parse(armed.text)) == {"ingest.applied", armed.also}
+
+
+@pytest.mark.parametrize(
+    ("lines", "hits", "missed", "died_at"),
+    [
+        (["send:alerts kill 7"], ["send:alerts"], 1, "send:alerts"),
+        (["ingest.applied freeze 7", "send:alerts kill 7"], ["ingest.applied", "send:alerts"], 0, "ingest.applied"),
+        (["ingest.applied kill 8"], [], 1, None),
+    ],
+)
+def test_hits_of_an_arm_and_of_what_it_carries_are_counted_apart(tmp_path, lines, hits, missed, died_at):
+    tally, back, deaths = Tally(), [], []
+    place = Place(
+        0, tmp_path / "monitor.yaml", 0, tally, lambda _: None, back.append,
+        lambda _, hit: deaths.append(hit.name if hit else None),
+    )  # fmt: skip
+    place.arm = Arm("ingest.applied", 2, also="send:alerts")
+    place.process = subprocess.Popen([sys.executable, "-c", ""])
+    place.process.wait()
+    (tmp_path / "hits.log").write_text("".join(line + "\n" for line in lines).replace(" 7", f" {place.process.pid}"))
+    place._judge()
+    assert (tally.hits, tally.tries) == (Counter(hits), Counter(["ingest.applied", "send:alerts"]))
+    assert (tally.missed, len(back), deaths) == (missed, missed, [died_at])

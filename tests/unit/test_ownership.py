@@ -10,7 +10,7 @@ from typing import Any
 import crc32c
 import pytest
 
-from stream import snapshot_format
+from stream import snapshot_format, state_writer
 from stream.container import UnknownVersion, encode
 from stream.epochs import epoch_of
 from stream.journal import decode_decision
@@ -683,9 +683,98 @@ def test_a_long_epoch_is_restored_from_near_its_end() -> None:
     second, restored = broker.restored()
     assert (words(second), restored.whole, restored.corrupt) == ({"big": bytes(size)}, False, 0)
     assert second.epoch == owner.epoch + 1
-    most = max(2 * restored.live_bytes, FAR_FLOOR_BYTES) + restored.interval_bytes + restored.claims_bytes
-    assert restored.read_bytes <= most
+    assert restored.read_bytes <= allowed(restored, FAR_FLOOR_BYTES)
     assert restored.read_bytes < 40 * size / 4
+
+
+def allowed(restored: Restored, floor_bytes: int) -> int:
+    """What a restore may read, as README says it."""
+    live = max(2 * restored.largest_live_bytes, floor_bytes)
+    return live + 2 * restored.interval_bytes + restored.claims_bytes + restored.unfinished_bytes
+
+
+class DiedError(Exception):
+    pass
+
+
+def die_before(broker: Broker, owner: PartitionOwner, step: str, *batch: tuple[str, Any]) -> None:
+    """Take the batch in, and die within the snapshot."""
+
+    def die(effect: Effect) -> None:
+        if effect.step == step:
+            raise DiedError
+
+    owner.apply("panes", batch, owner.vector["panes"] + len(batch))
+    with pytest.raises(DiedError):
+        broker.drive(owner.snapshot(), die)
+
+
+def owner_of_forty(broker: Broker) -> PartitionOwner:
+    """An owner of 40 words of 1,000 bytes, each snapshot of which wrote ten."""
+    broker.bounds["panes"] = (0, 10**6)
+    owner, _ = broker.restored()
+    for turn in range(12):
+        say(broker, owner, *((f"w{n}", bytes(1000)) for n in range(turn % 4, 40, 4)))
+    return owner
+
+
+def test_owners_that_die_within_a_snapshot_leave_what_a_restore_reads_and_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state_writer, "FAR_FLOOR_BYTES", 1000)
+    broker = Broker()
+    owner = owner_of_forty(broker)
+    _, plain = broker.restored()
+    for deaths in range(1, 7):
+        owner, _ = broker.restored()
+        before = len(broker.logs[STATE])
+        die_before(broker, owner, "snapshot.5-manifest", *((f"w{n}", bytes(1000)) for n in range(10)))
+        left = sum(snapshot_format.record_bytes(r.key, r.value) for r in broker.logs[STATE][before:])
+        _, restored = broker.restored()
+        assert restored.unfinished == deaths <= restored.owners_before
+        assert restored.unfinished_bytes - plain.unfinished_bytes == left
+        assert restored.read_bytes <= allowed(restored, 1000)
+        assert restored.interval_bytes == plain.interval_bytes  # of whole snapshots only
+        plain = restored
+    assert restored.read_bytes > 2 * 40_000 + restored.interval_bytes + restored.claims_bytes
+
+
+def test_what_owners_left_unfinished_moves_the_start_of_the_log_like_all_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim that carried on the old count would hide what stands between: old blobs would stay in place behind it."""
+    monkeypatch.setattr(state_writer, "FAR_FLOOR_BYTES", 1000)
+    broker = Broker()
+    owner = owner_of_forty(broker)
+    for _ in range(8):
+        die_before(broker, owner, "snapshot.5-manifest", *((f"w{n}", bytes(1000)) for n in range(20)))
+        owner, _ = broker.restored()
+    say(broker, owner, ("w0", bytes(1000)))
+    _, restored = broker.restored()
+    assert restored.unfinished == 0
+    assert restored.read_bytes <= 2 * 40_000 + 2 * restored.interval_bytes + restored.claims_bytes
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_state_that_has_shrunk_is_read_from_where_the_large_one_began(
+    monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    monkeypatch.setattr(state_writer, "FAR_FLOOR_BYTES", 1000)
+    broker = Broker()
+    owner = owner_of_forty(broker)
+    gone = [(f"w{n}", None) for n in range(3, 40)]
+    if committed:
+        say(broker, owner, *gone)
+    else:
+        die_before(broker, owner, "snapshot.6-commit", *gone)
+    owner, restored = broker.restored()
+    assert (restored.live_bytes, restored.largest_live_bytes) == (3_000, 40_000)
+    assert 2 * restored.live_bytes + restored.interval_bytes + restored.claims_bytes < restored.read_bytes
+    assert restored.read_bytes <= allowed(restored, 1000)
+    for _ in range(4):
+        say(broker, owner, ("w0", bytes(1000)))
+    _, later = broker.restored()
+    assert later.largest_live_bytes == 3_000
+    assert later.read_bytes <= allowed(later, 1000)
+    assert later.read_bytes < restored.read_bytes / 2
 
 
 def test_a_rival_of_a_long_epoch_loses_also_where_only_the_second_claim_is_left() -> None:
