@@ -11,7 +11,7 @@ from types import ModuleType
 from detectors.registry import Card, Entry, Family, Reads
 from detectors.registry import card as _card
 
-_DISTANCE, _TEST, _ONLINE = Family.DISTANCE, Family.TEST, Family.ONLINE
+_DISTANCE, _TEST, _ONLINE, _MULTIVARIATE = Family.DISTANCE, Family.TEST, Family.ONLINE, Family.MULTIVARIATE
 
 REGISTRY: dict[str, Entry] = {
     "default": Entry(Family.SEQUENTIAL, "detectors.sequential.default", promise=True, always=True, parameters="DetectionSettings"),
@@ -36,6 +36,9 @@ REGISTRY: dict[str, Entry] = {
     "hddm_a": Entry(_ONLINE, "detectors.online.hddm_a", Reads.ERRORS),
     "hddm_w": Entry(_ONLINE, "detectors.online.hddm_w", Reads.ERRORS),
     "fhddm": Entry(_ONLINE, "detectors.online.fhddm", Reads.ERRORS),
+    "mmd_random_features": Entry(_MULTIVARIATE, "detectors.multivariate.mmd_random_features", Reads.ROW_SUMS),
+    "pca_reconstruction": Entry(_MULTIVARIATE, "detectors.multivariate.pca_reconstruction", Reads.ROW_SUMS),
+    "domain_classifier": Entry(_MULTIVARIATE, "detectors.multivariate.domain_classifier", Reads.ROW_SAMPLE),
 }  # fmt: skip
 
 RECORDED = tuple(name for name, entry in REGISTRY.items() if entry.family is _DISTANCE and entry.always)

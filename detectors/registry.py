@@ -32,12 +32,15 @@ class Family(StrEnum):
     distance     one number for one window, 0 = as the reference: prepare(reference, parameters) -> measure(window) -> F64[t]
     test         a statistic of one window and its p-value: prepare(reference, parameters) -> measure(window) -> Outcome
     online       one number after the other: start, update, state_to_sections, state_from_sections (`detectors.online`)
+    multivariate  one number for a window, of all numeric features together: prepare, width, sample_rows, add, measure
+                 (`detectors.multivariate`)
     """
 
     SEQUENTIAL = "sequential"
     DISTANCE = "distance"
     TEST = "test"
     ONLINE = "online"
+    MULTIVARIATE = "multivariate"
 
 
 class Reads(StrEnum):
@@ -48,6 +51,8 @@ class Reads(StrEnum):
     POSITIONS = "ordered bins and their cuts"
     NUMBERS = "numbers"
     ERRORS = "errors: 0 or 1"
+    ROW_SUMS = "sums over rows of numeric features"
+    ROW_SAMPLE = "a sample of rows of numeric features"
 
 
 @dataclass(frozen=True, slots=True)

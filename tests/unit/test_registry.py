@@ -24,10 +24,12 @@ FUNCTIONS = {
     Family.DISTANCE: ("prepare",),
     Family.TEST: ("prepare",),
     Family.ONLINE: ("start", "update", "state_to_sections", "state_from_sections"),
+    Family.MULTIVARIATE: ("prepare", "width", "sample_rows", "add", "measure"),
 }
 HELPERS = {  # what several of a folder share
     "distance": {"__init__", "bins", "contingency", "cumulative", "ragged"},
     "online": {"__init__", "series"},
+    "multivariate": {"__init__", "rows"},
 }
 CONFIGURED_HERE = [name for name in detectors.REGISTRY if issubclass(detectors.card(name).parameters, Base)]
 FIELDS = [
