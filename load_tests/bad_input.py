@@ -248,7 +248,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=120_000, help="of a backlog; half of that where half is bad")
     parser.add_argument(
-        "--rounds", type=int, default=8, help="of a clean backlog and one with 1 %% bad events; at least 2"
+        "--rounds", type=int, default=40, help="of a clean backlog and one with 1 %% bad events; at least 2"
     )
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
