@@ -8,8 +8,6 @@ rows give the same id on every machine. Cost: about 4 KB a numeric target, 300 b
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from sys import intern
@@ -19,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import Binning, Kind
+from detectors.reference_digest import digest
+from detectors.reference_kept import KeptWindows, kept_from, kept_sections
 from detectors.reference_strata import Strata, slim_strata, strata_of, strata_sections
 
 F32 = NDArray[np.float32]
@@ -28,6 +28,7 @@ U64 = NDArray[np.uint64]
 
 VERSION = 1
 VERSION_STRATA = 2  # where a target has strata
+VERSION_KEPT = 3  # where windows are kept
 COVERS_CONTENT = "content"
 COVERS_BINNINGS = "binnings"
 
@@ -115,6 +116,7 @@ class TargetReference:
     minimum, maximum   of valid values; NaN where there is none
     strata       None: its windows are ranked among all of the reference's
     effects      of blocks; None where its windows follow each other as if independent, or too few blocks show them
+    kept         windows, for limits that are made of them; None in a reference that was stored without. No part of the id
     """
 
     name: str
@@ -135,6 +137,7 @@ class TargetReference:
     maximum: float
     effects: BlockEffects | None = None
     strata: Strata | None = None
+    kept: KeptWindows | None = None
 
     @property
     def histogram(self) -> I64:
@@ -273,16 +276,6 @@ def _target_header(target: TargetReference) -> dict[str, Any]:
     return header
 
 
-def digest(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> str:
-    """Hash "sha256:<hex>" over the header as sorted JSON and the sections in name order: independent of machine and dict order."""
-    h = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
-    for name in sorted(sections):
-        array = np.ascontiguousarray(sections[name])
-        h.update(f"\x00{name}\x00{array.dtype.str}\x00{array.shape}\x00".encode())
-        h.update(array.tobytes())
-    return "sha256:" + h.hexdigest()
-
-
 def binnings_id(model: str, targets: Sequence[TargetReference]) -> str:
     """The id of a learnt reference: what the cut points are, and nothing that is learnt after them."""
     header = {"version": VERSION, "model": model, "targets": [_binning_header(t) for t in targets]}
@@ -326,14 +319,17 @@ def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, ND
     """(header of JSON values, named little-endian arrays) for stream.container; `content` guards the whole."""
     header, sections = _content(profile)
     content = digest(header, sections)
+    windows = kept_sections([target.kept for target in profile.targets])
+    if windows:  # the id says what it said before there were any: the same rows, the same id
+        header, sections = header | {"version": VERSION_KEPT}, sections | windows
     return header | {"id": profile.id, "content": content}, sections
 
 
 def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> ReferenceProfile:
     """Inverse of `to_sections`. Raises UnknownReferenceVersion, CorruptReference."""
-    if header.get("version") not in {VERSION, VERSION_STRATA}:
+    if header.get("version") not in {VERSION, VERSION_STRATA, VERSION_KEPT}:
         raise UnknownReferenceVersion(
-            f"reference format {header.get('version')!r}; this program reads up to {VERSION_STRATA}"
+            f"reference format {header.get('version')!r}; this program reads up to {VERSION_KEPT}"
         )
     bare = {key: value for key, value in header.items() if key not in {"id", "content"}}
     if digest(bare, sections) != header.get("content"):
@@ -345,7 +341,8 @@ def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]
     heads = header["targets"]
     strata = strata_of([head.get("season") for head in heads], sections, [len(part) for part in parts["counts"]])
     arrays = [{name: parts[name][i] for name in parts} for i in range(len(heads))]
-    targets = tuple(_target(*each) for each in zip(heads, arrays, strata, strict=True))
+    kept = kept_from(sections, len(heads))
+    targets = tuple(_target(*each) for each in zip(heads, arrays, strata, kept, strict=True))
     profile = ReferenceProfile(
         id=header["id"],
         model=header["model"],
@@ -361,7 +358,9 @@ def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]
     return profile
 
 
-def _target(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], strata: Strata | None) -> TargetReference:
+def _target(
+    head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], strata: Strata | None, kept: KeptWindows | None
+) -> TargetReference:
     binning = Binning(
         kind=Kind(head["kind"]),
         cuts=arrays["cuts"].astype(np.float64),
@@ -396,3 +395,4 @@ def _target(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], strata:
         effects=BlockEffects(**head["effects"]) if "effects" in head else None,
         strata=strata,
     )
+        kept=kept,

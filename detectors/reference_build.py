@@ -26,6 +26,7 @@ from detectors.reference import (
     WindowRule,
     with_id,
 )
+from detectors.reference_kept import KeptWindows, kept, kept_of_values, kept_places
 from detectors.reference_summary import column_summary, counts_summary
 from detectors.reference_targets import WINDOWS_MIN, first_rows, ranked_target, target_dependence
 from detectors.reference_windows import (
@@ -71,7 +72,7 @@ class BadTimes(BadReference):
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowCounts:
     """One closed window of merged panes: counts[i] is I64[bins + 2] of target i (missing, invalid last), sums F64[t, 2] of
-    (x - centre) and its square, extremes F64[t, 2].
+    (x - centre) and its square, extremes F64[t, 2], out_of_range I64[t]; None: not known of a window that an earlier version counted.
     """
 
     start_ms: int
@@ -79,6 +80,7 @@ class WindowCounts:
     counts: tuple[I64, ...]
     sums: F64
     extremes: F64
+    out_of_range: I64 | None = None
 
 
 def build_reference(
@@ -149,7 +151,10 @@ def build_with_windows(
     for target, row_bins, (summary, extremes) in zip(first, bins, summaries, strict=True):
         counts = count_windows(row_bins, target.binning.bins + 2, of_row, count)
         done = ranked_target(target, counts, rule, info.every_ms, start_ms, notes=notes, season=season)
-        targets.append(replace(done, summary=summary, minimum=extremes[0], maximum=extremes[1]))
+        column = read_column(target.name, columns[target.name], target.role, kinds.get(target.name))
+        column = column.take(order).take(slice(rows_first, rows))  # read twice: all at once would cost 8 bytes a value
+        keep = kept_of_values(target.binning, counts, column.value, of_row, column.state == VALID)
+        targets.append(replace(done, summary=summary, minimum=extremes[0], maximum=extremes[1], kept=keep))
         windows.append(counts)
     profile = ReferenceProfile(
         id="",
@@ -321,7 +326,8 @@ def profile_from_windows(
         sums = np.cumsum(np.stack([w.sums[i] for w in ordered]), axis=0)[-1]  # strictly in window order
         extremes = np.stack([w.extremes[i] for w in ordered])
         summary, (low, high) = counts_summary(target.binning, done.counts, sums, extremes)
-        targets.append(replace(done, summary=summary, minimum=low, maximum=high))
+        keep = _kept_of_windows(counts, i, ordered)
+        targets.append(replace(done, summary=summary, minimum=low, maximum=high, kept=keep))
     info = WindowInfo(
         count=len(ordered),
         every_ms=every,
@@ -333,3 +339,14 @@ def profile_from_windows(
         checked=True,
     )
     return replace(learning, targets=tuple(targets), windows=info, rows=learning.rows + sum(events), notes=tuple(notes))
+
+
+def _kept_of_windows(counts: I64, target: int, windows: Sequence[WindowCounts]) -> KeptWindows | None:
+    """Of learnt windows in time order, with counts I64[m, b + 2] of the target; None where what is out of range is not known."""
+    places = kept_places(len(windows))
+    chosen = [windows[place] for place in places]
+    out = [each.out_of_range[target] for each in chosen if each.out_of_range is not None]
+    if len(out) < len(chosen):
+        return None
+    sums, extremes = (np.stack([getattr(w, name)[target] for w in chosen]) for name in ("sums", "extremes"))
+    return kept(counts[places], sums, extremes, np.array(out, np.int64))

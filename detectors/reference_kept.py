@@ -14,6 +14,8 @@ Cost    some 40 to 50 KB a numeric target, stored; c bins that have events: 2c b
 Source  [1] Politis, Romano, Wolf 1999, Subsampling, ch. 2 and 3
 """
 
+# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -116,8 +118,13 @@ def sizes(windows: KeptWindows, count: int) -> tuple[int, int]:
     return low, high
 
 
-def resized(windows: KeptWindows, binning: Binning, count: int, size: int, name: str, reference_id: str) -> Resized:
-    """Windows of exactly `size` events each; the same in every run. About 15 us a window."""
+def resize_seed(target: str, reference_id: str, size: int) -> np.uint64:
+    """What windows of a target are cut to `size` with."""
+    return np.uint64(window_seed(seed_prefix(target, reference_id), size))
+
+
+def resized(windows: KeptWindows, binning: Binning, count: int, size: int, seed: np.uint64) -> Resized:
+    """Windows of exactly `size` events each; the same in every run. `count`: of the reference's windows. About 15 us a window."""
     events = windows.counts.sum(axis=1, dtype=np.int64)
     first, stop = _pools(events, kept_places(count), size)
     width = binning.bins + 2
@@ -125,7 +132,6 @@ def resized(windows: KeptWindows, binning: Binning, count: int, size: int, name:
     whole[:, windows.bin] = _pooled(windows.counts.astype(np.int64), first, stop)
     out_of_range = _pooled(windows.out_of_range, first, stop)
     cut, cut_out = np.empty_like(whole), np.empty_like(out_of_range)
-    seed = np.uint64(window_seed(seed_prefix(name, reference_id), size))
     _cut_all(whole, out_of_range, size, seed, cut, cut_out)
     extremes = np.full((len(first), 2), np.nan)
     sums = np.zeros((len(first), 2))
@@ -200,9 +206,9 @@ def kept_sections(parts: Sequence[KeptWindows | None]) -> dict[str, NDArray[Any]
     sections: dict[str, NDArray[Any]] = {}
     for name, dtype in _SECTIONS:
         flat = [getattr(each, name).reshape(-1) for each in windows]
-        if name == "counts":  # in the fewest bits: by far the largest part
-            dtype = np.result_type(*flat).newbyteorder("<").str
-        sections[_PREFIX + name] = np.concatenate(flat).astype(dtype)
+        joined = np.concatenate(flat)
+        fewest = joined.dtype.newbyteorder("<") if name == "counts" else dtype  # by far the largest part
+        sections[_PREFIX + name] = joined.astype(fewest)
         sections[f"{_PREFIX}{name}.length"] = np.array([len(part) for part in flat], "<i8")
     return sections
 

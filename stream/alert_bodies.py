@@ -15,10 +15,11 @@ from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
 from stream.monitor_settings import ModelSettings
 from stream.plan import Role
 from stream.quantities import Duration
+from stream.reference_limits import ReferenceLimits, made_words
 from stream.series import Excursion, Judgement, Series
 from stream.watchers import Watcher
 from stream.window_records import columns, evidence, window_body
-from stream.window_series import Threshold
+from stream.window_series import Threshold, passed
 from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import UNSEEN, Movement, chance, movement, since
@@ -54,6 +55,7 @@ class Case:
     place: int
     window: Window
     settings: ModelSettings
+    limits: ReferenceLimits
 
     @property
     def target(self) -> TargetReference:
@@ -78,9 +80,12 @@ def breaches(case: Case, *, quality: bool) -> tuple[Breach, ...]:
             continue
         assert case.judgement.whole is not None
         value = float(case.judgement.whole.series(threshold.series)[case.place])
-        passed = threshold.passed(value)
-        if passed is not None:
-            found.append(Breach(threshold.series, value, passed))
+        events, duration_ms = int(case.series.events[-1]), case.window.end_ms - case.window.start_ms
+        sides = case.limits.of(threshold, case.target.name, events, duration_ms)
+        limit = passed(value, sides.above, sides.below)
+        if limit is not None:
+            made = made_words(threshold, above=limit == sides.above, size=sides.size)
+            found.append(Breach(threshold.series, value, limit, made))
     for said in case.judgement.online.get(case.place, ()):
         if said.fired and said.watcher.quality is quality:
             assert said.statistic is not None
@@ -105,7 +110,7 @@ def observations(case: Case, *, quality_open: bool) -> Iterator[Observation]:
 
 def _law(case: Case) -> Observation:
     series, verdict, place = case.series, case.verdict, case.place
-    passed = breaches(case, quality=False)
+    found = breaches(case, quality=False)
     crossing = verdict.rank_crossed or verdict.tube_crossed
     alarm = verdict.level is Level.ALARM
     since_ms = case.window.start_ms
@@ -123,16 +128,16 @@ def _law(case: Case) -> Observation:
         end_ms=case.window.end_ms,
         since_ms=since_ms,
         alarm=alarm,
-        quiet=verdict.inside_tube and not crossing and not passed,
+        quiet=verdict.inside_tube and not crossing and not found,
         effect=abs(verdict.shift) / max(case.tolerances.values, TOLERANCE_MIN),
-        breaches=passed,
+        breaches=found,
         judged=verdict.judged,
     )
 
 
 def _quality(case: Case) -> Observation:
     """Rates have limits and no size in tolerances: they never escalate, and are quiet within their limits."""
-    passed = breaches(case, quality=True)
+    found = breaches(case, quality=True)
     return Observation(
         kind=Kind.DATA_QUALITY,
         series=case.series.key.name,
@@ -141,9 +146,9 @@ def _quality(case: Case) -> Observation:
         end_ms=case.window.end_ms,
         since_ms=case.window.start_ms,
         alarm=False,
-        quiet=not passed,
+        quiet=not found,
         effect=0.0,
-        breaches=passed,
+        breaches=found,
     )
 
 
@@ -270,13 +275,14 @@ def _evidence(case: Case, incident: Incident, seen: Observation) -> dict[str, An
     }
     if case.tolerances.absent != case.tolerances.values:
         body["tolerance_of_missing"] = case.tolerances.absent
-    passed = [
+    beyond = [
         {"type": each.type, "value": each.value, "threshold": each.threshold}
+        | ({"made": each.made} if each.made else {})
         for each in seen.breaches
         if each.threshold is not None
     ]
     found = [{"type": each.type, "statistic": each.value} for each in seen.breaches if each.threshold is None]
-    return body | ({"thresholds": passed} if passed else {}) | ({"online": found} if found else {})
+    return body | ({"thresholds": beyond} if beyond else {}) | ({"online": found} if found else {})
 
 
 def promise(case: Case) -> str:

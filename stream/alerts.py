@@ -64,18 +64,23 @@ RETIRED = "the version has been silent for 30 days"
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A window series beyond an operator's threshold; None: an online detector has found a change, `value` is its statistic."""
+    """A window series beyond an operator's threshold; None: an online detector has found a change, `value` is its statistic.
+
+    `made`: how the reference made the threshold; "": it is as configured.
+    """
 
     type: str
     value: float
     threshold: float | None
+    made: str = ""
 
     @property
     def text(self) -> str:
         if self.threshold is None:
             return f"{self.type} has found a change"
         side = "above" if self.value > self.threshold else "below"
-        return f"{self.type} {self.value:.2g} is {side} the configured {self.threshold:g}"
+        limit = f"{self.threshold:.2g} ({self.made})" if self.made else f"the configured {self.threshold:g}"
+        return f"{self.type} {self.value:.2g} is {side} {limit}"
 
 
 @dataclass(frozen=True, slots=True)

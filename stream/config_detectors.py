@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from detectors import REGISTRY
 from detectors.registry import Family, Reads
@@ -12,12 +14,14 @@ from detectors.verdict import BadSettings
 from stream import window_series
 from stream.config_errors import unknown_name
 from stream.config_kafka import Name, Section
-from stream.quantities import refusal, shown
+from stream.quantities import Rate, refusal, shown
 from stream.watchers import Watcher
 
 PARAMETERS_MAX = 10
-Number = Annotated[float, Field(allow_inf_nan=False)]
-
+DEVIATIONS_MAX = 1000.0
+_DEVIATIONS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) +std")
+LIMIT_MEANING = 'a number, "3 std" or "1 per 30d"'
+NOT_KEPT = (window_series.DISTINCT,)  # series of which a reference keeps nothing
 
 ONLINE = tuple(
     name for name, entry in REGISTRY.items() if entry.family is Family.ONLINE and entry.reads is Reads.NUMBERS
@@ -34,8 +38,52 @@ def _one_of(names: tuple[str, ...]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _limit(value: Any) -> window_series.Limit:
+    """A number, or what the reference is to make it of. Raises coded errors."""
+    if isinstance(value, window_series.FromReference):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise refusal("DL-C014", f"{shown(value)} is not finite", LIMIT_MEANING)
+        return float(value)
+    if not isinstance(value, str):
+        raise refusal("DL-C011", f"{shown(value)} is no limit", LIMIT_MEANING)
+    if " per " in value:
+        rate = Rate.parse(value)
+        return window_series.FromReference(period_ms=rate.budget_ms, text=str(rate))
+    match = _DEVIATIONS.fullmatch(value)
+    if match is None:
+        raise refusal("DL-C011", f"{shown(value)} is no limit", LIMIT_MEANING)
+    deviations = float(match[1])
+    if not 0 < deviations <= DEVIATIONS_MAX:
+        raise refusal("DL-C014", f"{value} is out of range", f"more than 0 and at most {DEVIATIONS_MAX:g} std")
+    return window_series.FromReference(deviations=deviations, text=f"{deviations:g} std")
+
+
+def _limit_text(value: window_series.Limit | None) -> Any:
+    return value.text if isinstance(value, window_series.FromReference) else value
+
+
+LimitField = Annotated[
+    window_series.Limit,
+    PlainValidator(_limit),
+    PlainSerializer(_limit_text),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number"},
+                {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? +std$", "examples": ["3 std"]},
+                {"type": "string", "pattern": f"^{Rate.pattern}$", "examples": ["1 per 30d"]},
+            ]
+        }
+    ),
+]
 TypeName = Annotated[str, _one_of(TYPES), WithJsonSchema({"enum": list(TYPES)})]
 SeriesName = Annotated[str, _one_of(window_series.NAMES), WithJsonSchema({"enum": list(window_series.NAMES)})]
+
+
+def _between(limit: window_series.Limit | None, low: float, high: float) -> bool:
+    return isinstance(limit, window_series.FromReference) or (limit is not None and low < limit < high)
 
 
 class Detector(Section):
@@ -46,8 +94,14 @@ class Detector(Section):
     )
     series: SeriesName | None = Field(default=None, description="of an online detector: which numbers it sees")
     targets: tuple[Name, ...] = Field(default=(), description="names of targets; none = all")
-    threshold: Number | None = Field(default=None, description="pages above this")
-    below: Number | None = Field(default=None, description="pages below this; of a test: where p is below it")
+    threshold: LimitField | None = Field(
+        default=None,
+        description="pages above this: a number; 3 std: beyond the mean of the reference's windows of the same size; or 1 per 30d: "
+        "where those windows would pass it by chance so often, over all targets of the entry",
+    )
+    below: LimitField | None = Field(
+        default=None, description="pages below this, given in the same ways; of a test: where p is below it"
+    )
     parameters: Annotated[dict[Name, int | float | str], Field(max_length=PARAMETERS_MAX)] = Field(
         default={}, description="of a detector of the README's catalogue: instead of its defaults"
     )
@@ -75,6 +129,7 @@ class Detector(Section):
     def _limits(self) -> None:
         family = REGISTRY[self.type].family if self.type in REGISTRY else None
         low, high = self.below, self.threshold
+        made = [each for each in (low, high) if isinstance(each, window_series.FromReference)]
         if self.series is not None:
             raise refusal("DL-C020", f"{self.type} is a series itself", "no series; those are for online detectors")
         if low is None and high is None:
@@ -82,11 +137,15 @@ class Detector(Section):
             if family is Family.TEST:
                 wanted = "below: the p at which it pages"
             raise refusal("DL-C010", f"{self.type} has no limit", wanted)
-        if family is Family.TEST and (high is not None or not 0 < (low or 0) < 1):
+        if made and self.type in NOT_KEPT:
+            raise refusal("DL-C020", f"a reference keeps no {self.type} of its windows", "a number")
+        if family is Family.TEST and (high is not None or not _between(low, 0, 1)):
             raise refusal("DL-C020", f"{self.type} pages where p is small", "below, between 0 and 1, and no threshold")
-        if family is Family.DISTANCE and (low is not None or not (high or 0) > 0):
+        if family is Family.TEST and any(each.deviations for each in made):
+            raise refusal("DL-C020", f"p of {self.type} has no deviations that mean anything", "a number, or 1 per 30d")
+        if family is Family.DISTANCE and (low is not None or not _between(high, 0, math.inf)):
             raise refusal("DL-C020", f"{self.type} pages where it is large", "threshold, above 0, and no below")
-        if high is not None and low is not None and low >= high:
+        if isinstance(high, float) and isinstance(low, float) and low >= high:
             raise refusal("DL-C020", f"below {low:g} and above {high:g} is always", "below < threshold")
 
     def _chosen(self) -> window_series.Parameters:

@@ -26,6 +26,7 @@ from stream.windows import Window
 
 VERSION = 1
 LEARNER_VERSION = 2  # 1: a row of registers for every target
+WINDOW_VERSION = 2  # 1: without what is out of range
 CUTS_SHARE = 0.15  # of N chooses the cuts (default-detector.md, 1)
 CUTS_EVENTS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
 WINDOWS_MIN = 400  # ranks of windows are the yardstick: 1 in 400 is the rarest that a window can be
@@ -122,7 +123,16 @@ class Learner:
         order = np.array([places[target.name] for target in self.profile.targets if target.name in places], np.int64)
         chosen = tally.select(order)
         counts = tuple(chosen.counts_of(place) for place in range(len(order)))
-        self.windows.append(WindowCounts(window.start_ms, tally.events, counts, chosen.sums, chosen.extremes))
+        self.windows.append(
+            WindowCounts(
+                window.start_ms,
+                tally.events,
+                counts,
+                chosen.sums,
+                chosen.extremes,
+                chosen.out_of_range.astype(np.int64),
+            )
+        )
         self.events += tally.events
         if self.events < self.target_events or len(self.windows) < WINDOWS_MIN:
             return None
@@ -168,15 +178,25 @@ def _encode_window(window: WindowCounts) -> bytes:
     length = np.array([len(part) for part in window.counts], np.int64)
     flat = np.concatenate(window.counts) if window.counts else np.zeros(0, np.int64)
     header = {"start_ms": window.start_ms, "events": window.events}
-    sections = {"length": length, "counts": flat, "sums": window.sums, "extremes": window.extremes}
-    return container.encode("learnt-window", VERSION, header, sections)
+    sections: Sections = {"length": length, "counts": flat, "sums": window.sums, "extremes": window.extremes}
+    if window.out_of_range is None:  # as it was read
+        return container.encode("learnt-window", VERSION, header, sections)
+    sections["out_of_range"] = window.out_of_range
+    return container.encode("learnt-window", WINDOW_VERSION, header, sections)
 
 
 def _decode_window(data: bytes) -> WindowCounts:
-    saved = container.decode(data).expect("learnt-window", (VERSION,), ("length", "counts", "sums", "extremes"))
+    versions = (VERSION, WINDOW_VERSION)
+    parts = ("length", "counts", "sums", "extremes")
+    saved = container.decode(data).expect("learnt-window", versions, parts, ("out_of_range",))
     sections = saved.sections
     ends = np.cumsum(sections["length"])
     counts = tuple(np.split(sections["counts"], ends[:-1])) if len(ends) else ()
     return WindowCounts(
-        saved.header["start_ms"], saved.header["events"], counts, sections["sums"], sections["extremes"]
+        saved.header["start_ms"],
+        saved.header["events"],
+        counts,
+        sections["sums"],
+        sections["extremes"],
+        sections.get("out_of_range"),
     )

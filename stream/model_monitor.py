@@ -39,6 +39,7 @@ from stream.merging import Group, Hole
 from stream.model_state import SERIES_NAME_SLASHES, ModelState, Previous
 from stream.monitor_settings import SPLIT, MonitorSettings
 from stream.plan import ALL
+from stream.reference_limits import ReferenceLimits
 from stream.reference_records import reference_outputs
 from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey, split_targets
 from stream.stage import Output
@@ -88,6 +89,7 @@ class ModelMonitor(ModelState):
         self.log_ms = 0  # LogAppendTime of the marker that is being applied
         self._lenses: dict[tuple[str, tuple[str, ...]], Lens] = {}
         self._prepared: dict[tuple[str, str, Promise], default.Prepared] = {}
+        self._limits: dict[str, ReferenceLimits] = {}
 
     # ---- edges ------------------------------------------------------------------------------------------------------
 
@@ -281,7 +283,7 @@ class ModelMonitor(ModelState):
                 quiet and not quality_open and (*named, False) not in self.book.open
             ):
                 continue  # by far the most of all targets
-            case = Case(series, judgement, place, window, self.settings)
+            case = Case(series, judgement, place, window, self.settings, self._limits[series.profile.id])
             for seen in observations(case, quality_open=quality_open):
                 change = self.book.observe(seen)
                 if change is not None:
@@ -316,6 +318,8 @@ class ModelMonitor(ModelState):
                 key, profile, self._lens(profile, names), promise, prepared, watched=self.settings.watchers
             )
             self.series[key].last_ms = end_ms
+            if profile.id not in self._limits:
+                self._limits[profile.id] = ReferenceLimits(profile, self.settings.thresholds)
         return self.series[key]
 
     def _prepare(self, profile: ReferenceProfile, name: str, promise: Promise) -> default.Prepared:
@@ -330,6 +334,7 @@ class ModelMonitor(ModelState):
             del self.series[key]
         self._lenses.clear()
         self._prepared.clear()
+        self._limits.clear()
 
     def _retire(self, end_ms: int) -> None:
         for key in sorted(self.series):

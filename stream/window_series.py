@@ -32,6 +32,31 @@ Parameters = tuple[tuple[str, float | str], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class FromReference:
+    """A limit that the reference's windows make (reference_limits.py); exactly one is set.
+
+    deviations   so many standard deviations of the series beyond its mean
+    period_ms    passed by chance once in so long, over all targets of the threshold
+    text         the same as it was configured
+    """
+
+    deviations: float | None = None
+    period_ms: float | None = None
+    text: str = ""
+
+    @property
+    def deciding(self) -> list[Any]:
+        """As JSON values."""
+        return ["reference", self.deviations, self.period_ms]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+Limit = float | FromReference
+
+
+@dataclass(frozen=True, slots=True)
 class Threshold:
     """Pages where the series is above `above` or below `below`, as far as they are set; `targets` empty = all.
 
@@ -39,8 +64,8 @@ class Threshold:
     """
 
     type: str
-    above: float | None
-    below: float | None = None
+    above: Limit | None
+    below: Limit | None = None
     targets: tuple[str, ...] = ()
     parameters: Parameters = ()
 
@@ -58,16 +83,23 @@ class Threshold:
     @property
     def deciding(self) -> list[Any]:
         """What of it decides about alarms, as JSON values; a plain upper limit says what it always said."""
-        more = [] if self.below is None and not self.parameters else [self.below, list(map(list, self.parameters))]
-        return [self.type, self.above, list(self.targets), *more]
+        above, below = (each.deciding if isinstance(each, FromReference) else each for each in (self.above, self.below))
+        more = [] if below is None and not self.parameters else [below, list(map(list, self.parameters))]
+        return [self.type, above, list(self.targets), *more]
 
-    def passed(self, value: float) -> float | None:
-        """The limit that `value` is beyond, None if it is within both or has no value."""
-        if not math.isfinite(value):
-            return None
-        if self.above is not None and value > self.above:
-            return self.above
-        return self.below if self.below is not None and value < self.below else None
+    @property
+    def made(self) -> bool:
+        """Whether the reference makes one of its limits."""
+        return isinstance(self.above, FromReference) or isinstance(self.below, FromReference)
+
+
+def passed(value: float, above: float | None, below: float | None) -> float | None:
+    """The limit that `value` is beyond, None if it is within both or has no value."""
+    if not math.isfinite(value):
+        return None
+    if above is not None and value > above:
+        return above
+    return below if below is not None and value < below else None
 
 
 def parameters_of(name: str, values: Mapping[str, Any]) -> Parameters:

@@ -20,7 +20,7 @@ from detectors.sketches.distinct import REGISTERS, add
 from detectors.verdict import BadSettings, Level
 from stream.alerts import AlertBook, Breach, Kind, Observation, Transition
 from stream.registers import Registers
-from stream.window_series import COMPARISONS, DISTINCT, NAMES, QUALITY, SUMMARY, Threshold, parameters_of, watched
+from stream.window_series import COMPARISONS, DISTINCT, NAMES, QUALITY, SUMMARY, Threshold, parameters_of, passed, watched
 
 
 @pytest.fixture(autouse=True)
@@ -184,10 +184,10 @@ def test_a_plain_upper_limit_decides_under_the_hash_it_always_had():
 
 
 @pytest.mark.parametrize(
-    ("value", "passed"), [(2.0, 1.5), (1.5, None), (0.0, None), (-1.0, None), (-1.1, -1.0), (float("nan"), None)]
+    ("value", "limit"), [(2.0, 1.5), (1.5, None), (0.0, None), (-1.0, None), (-1.1, -1.0), (float("nan"), None)]
 )
-def test_limits_are_passed_beyond_them_and_never_by_no_value(value, passed):
-    assert Threshold("mean", 1.5, -1.0).passed(value) == passed
+def test_limits_are_passed_beyond_them_and_never_by_no_value(value, limit):
+    assert passed(value, 1.5, -1.0) == limit
 
 
 def quality(log, index, missing, **fields):
