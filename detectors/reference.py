@@ -318,10 +318,10 @@ def with_id(profile: ReferenceProfile) -> ReferenceProfile:
 def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """(header of JSON values, named little-endian arrays) for stream.container; `content` guards the whole."""
     header, sections = _content(profile)
-    content = digest(header, sections)
     windows = kept_sections([target.kept for target in profile.targets])
     if windows:  # the id says what it said before there were any: the same rows, the same id
         header, sections = header | {"version": VERSION_KEPT}, sections | windows
+    content = digest(header, sections)
     return header | {"id": profile.id, "content": content}, sections
 
 
@@ -394,5 +394,5 @@ def _target(
         maximum=high,
         effects=BlockEffects(**head["effects"]) if "effects" in head else None,
         strata=strata,
-    )
         kept=kept,
+    )
