@@ -42,6 +42,7 @@ from detectors.reference_windows import (
 from detectors.sequential.strata import Season
 from detectors.sequential.windows_auto import LENGTHS_MS, Choice, Ratio, choose_window
 from detectors.sequential.windows_auto import WINDOWS_MIN as AUTO_WINDOWS_MIN
+from detectors.verdict import AUTO_EVENTS_MIN
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -214,7 +215,7 @@ def _file_windows(
         cut, min_events = equal_windows(rows, size), size
     else:
         if rule.auto:
-            rule = replace(rule, min_events=rule.min_events or EVENTS_MIN)
+            rule = replace(rule, min_events=rule.min_events or AUTO_EVENTS_MIN)
             choice = _auto(first, bins, time_ms, rule, season)
             every, auto, min_events = choice.length_ms, _auto_info(choice), rule.min_events
             if not choice.holds:

@@ -17,7 +17,7 @@ I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 
 SHUFFLE_SEED = 0x64726966746C696E  # any constant: the same rows always make the same windows
-EVENTS_MIN = 50  # a window of fewer tells little of its tails
+EVENTS_MIN = 50  # of rows without time: nothing shows that short windows are independent, and they tell little of tails
 EVENTS_DEFAULT = 500  # of rows without time, where nobody said otherwise: more would only be slower
 WINDOWS_WANTED = 400  # the yardstick is the rank among them: 1 in 400 is the rarest that a window can be
 

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from detectors.verdict import TOLERANCE_MAX
+from detectors.verdict import AUTO_EVENTS_MIN, TOLERANCE_MAX
 from stream.config_detectors import Detector
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section
 from stream.quantities import Duration, Rate, Size, refusal, shown
@@ -155,8 +155,10 @@ class Window(Section):
     every: Duration | None = Field(
         default=None, description="shortest length of a window, a multiple of `resolution`; without it: auto"
     )
-    min_events: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
-        default=500, description="a window stays open until it has as many events"
+    min_events: Annotated[int, Field(ge=1, le=100_000_000)] | None = Field(
+        default=None,
+        description=f"a window stays open until it has as many events; default 500, with auto {AUTO_EVENTS_MIN} where a reference "
+        "file with times shows how long windows must be and no `detectors` of your own look at them",
     )
     max_duration: Duration | None = Field(
         default=None, description="…but no longer than this (default 12 × every): insufficient data"

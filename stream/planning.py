@@ -16,6 +16,7 @@ from xxhash import xxh3_64_intdigest
 
 from detectors.binning import Binning, Kind
 from detectors.reference import ReferenceProfile, WindowRule
+from detectors.verdict import AUTO_EVENTS_MIN
 from stream import mapping as event_mapping
 from stream.config import Config, Model
 from stream.config_checks import mapping_of
@@ -32,6 +33,9 @@ from stream.window_series import Threshold
 SAMPLE_ROWS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
 SAMPLE_ROWS_MAX = 20_000  # bounds a learning pane; more rows move a cut by less than its own sampling error
 CUTS_SHARE = 0.15  # of the reference chooses the cuts (default-detector.md, 1)
+WINDOW_EVENTS_MIN = (
+    500  # where nothing shows that windows of fewer are independent, or an operator's own limits look at them
+)
 MAX_DURATION_FACTOR = 12  # a window may stay open for 12 times `every` when the configuration does not say
 
 
@@ -277,16 +281,25 @@ def collector_hash(config: Config, plan: CollectorPlan) -> str:
     return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
+def min_events(config: Config, model: str) -> int:
+    """Events of a window: as configured, else by what its length rests on."""
+    window, own = config.window_of(model), config.models[model]
+    if window.min_events is not None:
+        return window.min_events
+    shown = window.every is None and own.reference.time is not None and not own.detectors
+    return AUTO_EVENTS_MIN if shown else WINDOW_EVENTS_MIN
+
+
 def window_rule(config: Config, model: str) -> WindowRule:
     """How windows are cut, of this model's reference and live: as configured, or auto."""
     window = config.window_of(model)
     if window.every is None:
-        return WindowRule(auto=True, min_events=window.min_events, resolution_ms=config.resolution.ms)
+        return WindowRule(auto=True, min_events=min_events(config, model), resolution_ms=config.resolution.ms)
     longest_ms = window.max_duration.ms if window.max_duration else MAX_DURATION_FACTOR * window.every.ms
     return WindowRule(
         auto=False,
         every_ms=window.every.ms,
-        min_events=window.min_events,
+        min_events=min_events(config, model),
         max_duration_ms=longest_ms,
         resolution_ms=config.resolution.ms,
     )
@@ -321,7 +334,7 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
     return ModelSettings(
         model=name,
         window=window_rule(config, name),
-        min_events=config.window_of(name).min_events,
+        min_events=min_events(config, name),
         budget_ms=round(rate.budget_ms),
         false_alarms=str(rate),
         tolerance=tolerance,

@@ -36,6 +36,7 @@ from stream.stage import Output
 from stream.topics import TopicRole
 
 EVERY_FACTOR = 12  # a window stays open for 12 times `every` where the configuration does not say
+EVENTS_MIN = 500  # of a window, where neither the configuration nor a reference says: while one is learnt
 KINDS = ("lost", "double", "wrong", "spurious")
 
 
@@ -131,13 +132,13 @@ def rules_of(config: Config, partitions: int) -> Rules:
         length = None
         if window.every is not None:
             longest = window.max_duration.ms if window.max_duration else EVERY_FACTOR * window.every.ms
-            length = (window.every.ms, window.min_events, longest)
+            length = (window.every.ms, window.min_events or EVENTS_MIN, longest)
         models[name] = ModelRules(
             unwatched={target for target, settings in model.targets.items() if not settings.watch},
             ranges={target: own.range for target, own in model.targets.items() if own.range is not None},
             segments={key: tuple(values) for key, values in model.segments.items()},
             window=length,
-            min_events=window.min_events,
+            min_events=window.min_events or EVENTS_MIN,
             split=model.traffic == "split",
             learns=model.reference.first is not None,
         )

@@ -86,7 +86,7 @@ def test_the_least_that_works_has_the_defaults_of_the_contracts(tmp_path: Path) 
     assert config.dedup is True
     assert config.false_alarms_of("fraud").budget_ms == 30 * 86_400_000
     assert config.tolerance_of("fraud") == (0.05, True)
-    assert config.window_of("fraud").every is None
+    assert config.window_of("fraud").every is config.window_of("fraud").min_events is None
 
 
 def test_everything_an_operator_may_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,23 @@ def test_auto_windows_leave_the_length_to_the_reference() -> None:
     assert window_rule(config(), "fraud") == WindowRule(True, 0, 500, 0, 60_000)
 
 
+@pytest.mark.parametrize(
+    ("more", "events"),
+    [
+        ({"reference": {"file": "rows.parquet", "time": "at"}}, 20),
+        ({"reference": {"file": "rows.parquet", "time": "at"}, "window": {"min_events": 70}}, 70),
+        ({"reference": {"file": "rows.parquet", "time": "at"}, "window": {"every": "5m"}}, 500),
+        ({"reference": {"file": "rows.parquet", "time": "at"}, "detectors": [{"type": "psi", "threshold": 0.2}]}, 500),
+        ({"reference": {"file": "rows.parquet"}}, 500),
+        ({"reference": {"first": 100_000}}, 500),
+    ],
+)
+def test_windows_are_small_only_where_the_reference_shows_that_they_may_be(more, events) -> None:
+    made = config(more)
+    assert window_rule(made, "fraud").min_events == events
+    assert monitor_settings(made).models["fraud"].min_events == events
+
+
 def test_names_that_the_reference_does_not_have() -> None:
     made = config(
         {

@@ -275,6 +275,19 @@ def test_auto_takes_the_shortest_window_that_holds(phi: float, longest_ms: int) 
     assert all(entry["targets_that_hold"] < 0.8 for entry in tried[:-1])
 
 
+def test_auto_takes_windows_of_twenty_events_where_panes_hold_fewer() -> None:
+    """Three events a pane of a minute: seven panes to a window."""
+    values, time_ms = np.random.default_rng(6).normal(size=20_000), np.arange(20_000) * 20_000
+    found = build_reference("m", {"x": values}, {"x": "feature"}, time_ms=time_ms, window=WindowRule())
+    assert found.windows.min_events == 20
+    assert (found.windows.size_min, found.windows.size_max) == (21, 21)
+    assert found.windows.every_ms == 60_000
+    of_panes = build_reference(
+        "m", {"x": values}, {"x": "feature"}, time_ms=np.arange(20_000) * 500, window=WindowRule()
+    )
+    assert of_panes.windows.size_max == 120, "no window is shorter than a pane"
+
+
 def test_a_slow_target_takes_several_windows_as_one() -> None:
     g, rows = np.random.default_rng(4), 160_000
     columns = {f"x{i}": g.normal(size=rows) for i in range(4)}
