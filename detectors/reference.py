@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from detectors.binning import Binning, Kind
 from detectors.reference_digest import digest
 from detectors.reference_kept import KeptWindows, kept_from, kept_sections
-from detectors.reference_strata import Strata, slim_strata, strata_of, strata_sections
+from detectors.reference_strata import Put, Strata, slim_strata, strata_of, strata_sections
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -178,18 +178,19 @@ class ReferenceProfile:
         raise KeyError(name)
 
 
-def slim(profile: ReferenceProfile) -> ReferenceProfile:
+def slim(profile: ReferenceProfile, put: Put | None = None) -> ReferenceProfile:
     """The same profile for detectors and plans, under the same id, 3 KB a target smaller; it cannot be written again.
 
     Detectors compare in float32, so `order` and `tie` need no more; texts that models share are kept once. One that is
-    still being learnt stays as it is: whoever goes on learning writes it.
+    still being learnt stays as it is: whoever goes on learning writes it. `put`: where the ranks of strata are kept; None: here.
     """
     if not profile.complete:
         return profile
-    return replace(profile, targets=tuple(_slim_target(target) for target in profile.targets))
+    equal: dict[bytes, I64] = {}
+    return replace(profile, targets=tuple(_slim_target(target, equal, put) for target in profile.targets))
 
 
-def _slim_target(target: TargetReference) -> TargetReference:
+def _slim_target(target: TargetReference, equal: dict[bytes, I64], put: Put | None) -> TargetReference:
     order, tie = target.order.astype(np.float32), target.tie.astype(np.float32)
     # as those of a whole profile's tables: numba would compile the detector once more for arrays that can be written
     order.flags.writeable = tie.flags.writeable = False
@@ -198,7 +199,7 @@ def _slim_target(target: TargetReference) -> TargetReference:
     binning = replace(target.binning, labels=labels)
     strata = target.strata
     if strata is not None:  # whose tables are used in place of the target's own
-        strata, order, tie = slim_strata(strata), order[:, :0].copy(), tie[:, :0].copy()
+        strata, order, tie = slim_strata(strata, equal, put), order[:, :0].copy(), tie[:, :0].copy()
     return replace(
         target, name=intern(target.name), order=order, tie=tie, binning=binning, summary=summary, strata=strata
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,19 @@ _SECTIONS = (("windows", "<i8"), ("counts", "<i8"), ("rank", "<i8"), ("order", "
 _PREFIX = "strata_"
 
 
+class Rows(Protocol):
+    """An array, or what gives its rows one at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, row: int, /) -> NDArray[Any]: ...
+
+
+Put = Callable[[NDArray[Any]], Rows]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Strata:
     """A target whose windows are ranked among those of the same hour (sequential/strata.py). n strata have enough windows.
@@ -25,23 +38,32 @@ class Strata:
     windows      I64[24 or 168]: reference windows of each hour; the rows below are of those with enough of them, in their order
     counts       I64[n, b + 2]: events of their windows; in the fewest bits in a `slim` profile
     rank         I64[n, r]: which order statistics are kept, each row increasing from 1 to the hour's windows
-    order, tie   F64[n, s, r]: value and tie-break of each statistic at those ranks; F32 in a `slim` profile
+    order, tie   F64[n, s, r]: value and tie-break of each statistic at those ranks; F32, and perhaps on disk, in a `slim` profile
     """
 
     season: str
     windows: I64
     counts: NDArray[Any]
     rank: I64
-    order: F64 | F32
-    tie: F64 | F32
+    order: Rows
+    tie: Rows
 
 
-def slim_strata(strata: Strata) -> Strata:
-    """For detectors: compared in float32, read-only as all tables, counts in as few bits as hold them."""
-    order, tie = strata.order.astype(np.float32), strata.tie.astype(np.float32)
+def slim_strata(strata: Strata, equal: dict[bytes, I64], put: Put | None) -> Strata:
+    """For detectors: compared in float32, read-only as all tables, counts in as few bits as hold them.
+
+    `equal`: arrays by their bytes, which targets share. `put` says where order and tie are kept.
+    """
+    order, tie = (np.asarray(each, np.float32) for each in (strata.order, strata.tie))
     order.flags.writeable = tie.flags.writeable = False
     counts = strata.counts.astype(np.min_scalar_type(int(strata.counts.max())))
-    return replace(strata, order=order, tie=tie, counts=counts)
+    windows, rank = (equal.setdefault(each.tobytes(), each) for each in (strata.windows, strata.rank))
+    put = put or _here
+    return replace(strata, order=put(order), tie=put(tie), counts=counts, windows=windows, rank=rank)
+
+
+def _here(array: NDArray[Any]) -> Rows:
+    return array
 
 
 def strata_sections(strata: Sequence[Strata | None]) -> dict[str, NDArray[Any]]:
@@ -51,7 +73,7 @@ def strata_sections(strata: Sequence[Strata | None]) -> dict[str, NDArray[Any]]:
     sections: dict[str, NDArray[Any]] = {}
     for name, dtype in _SECTIONS:
         empty = np.empty(0, dtype)
-        parts = [empty if one is None else getattr(one, name).reshape(-1).astype(dtype) for one in strata]
+        parts = [empty if one is None else np.asarray(getattr(one, name), dtype).reshape(-1) for one in strata]
         sections[_PREFIX + name] = np.concatenate(parts)
         sections[f"{_PREFIX}{name}.length"] = np.array([len(part) for part in parts], "<i8")
     return sections

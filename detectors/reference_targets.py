@@ -143,7 +143,9 @@ def ranked_target(
         chosen = choose(season, group_starts(start_ms, group), *tested_statistics(target, judged), group * every_ms)
         if chosen.stratum is not None:
             hours = HOURS[chosen.season]
-            strata = ranked_strata(chosen.season, hours, statistics, ties, chosen.stratum, judged, STRATUM_WINDOWS_MIN)
+            strata = ranked_strata(
+                chosen.season.value, hours, statistics, ties, chosen.stratum, judged, STRATUM_WINDOWS_MIN
+            )
     sizes = judged.sum(axis=1)
     return replace(
         target,

@@ -1,11 +1,13 @@
 """RSS of one worker that owns everything, at a steady rate, beside what `driftline check-config` said it would need.
 
-    python -m load_tests.memory [--models 50 --features 100 --partitions 8 --rate 10000 --segments 0|10 --minutes 6] [--json]
+    python -m load_tests.memory [--models 50 --features 100 --partitions 8 --rate 10000 --segments 0|10 --strata 0|24 --minutes 6] [--json]
 
 A real Kafka, one worker with all defaults (deduplication on, resolution 60 s, lateness 60 s). First HISTORY_MINUTES of event
 time, thinner, so that every window that a series keeps is there; then `rate` events a second by the wall clock, so that the
-ids held are those of production: rate x 60 s in each open pane, and two panes open. The references show no season, so no figure has
-strata. RSS is read each second; `slope_mb_per_min` is fitted over the second half. Exit code 1 when a condition fails.
+ids held are those of production: rate x 60 s in each open pane, and two panes open. With `--strata 24` the references have a
+daily season and a hundred windows an hour, every target has the hours of the day, history begins with windows of all 24, and the
+run fails if the references that the worker stored have other strata. RSS is read each second; `slope_mb_per_min` is fitted over
+the second half. Exit code 1 when a condition fails.
 """
 
 from __future__ import annotations
@@ -24,14 +26,23 @@ import orjson
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from load_tests import harness
-from load_tests.wide_traffic import Shape, Traffic, config_text, write_references
+from load_tests.wide_traffic import (
+    SEASON_MINUTES,
+    SEASON_ROWS,
+    Shape,
+    Traffic,
+    config_text,
+    write_references,
+)
 from stream.broker import Broker, free_port
+from stream.reference_records import ReferenceLog
 
 ROWS = 60_000  # of each reference: some 84 windows of a minute
+SEASON_DAYS = 30  # of a reference with a season: 25 in windows after the rows that choose cuts
 ROWS_PER_MINUTE = 600
 HISTORY_MINUTES = 10  # a series keeps its last 8 windows
 HISTORY_EVENTS = 600  # of each model a minute
-RSS_MB_MAX = 400.0  # without segments
+RSS_MB_MAX = 400.0  # without segments and strata
 RATIO_MAX = 1.2  # of what was measured to the estimate, and the reverse
 SLOPE_MB_PER_MIN_MAX = 1.0
 KEEP_BYTES = 300 << 20  # of each source partition
@@ -46,6 +57,20 @@ def topics(bootstrap: str, partitions: int) -> None:
     admin.close()
 
 
+def strata_in_force(bootstrap: str, shape: Shape) -> dict[str, int]:
+    """How many targets of the stored references, which the worker runs with, have how many hours. Raises if not all have all."""
+    stored = ReferenceLog()
+    for _, _, key, value in harness.read_topic(bootstrap, "driftline.references"):
+        stored.add(key, value)
+    profiles = [profile for name in stored.ids() if (profile := stored.get(name)) is not None]
+    hours = [0 if t.strata is None else len(t.strata.rank) for profile in profiles for t in profile.targets]
+    if len(profiles) != shape.models or set(hours) != {shape.strata}:
+        raise RuntimeError(
+            f"{len(profiles)} references whose targets have {sorted(set(hours))} hours, not {shape.strata}"
+        )
+    return {"targets": len(hours), "hours": shape.strata}
+
+
 def said(config: Path, partitions: int, rate: int) -> dict[str, float]:
     """What check-config estimates, MB by term."""
     command = harness.driftline(
@@ -55,6 +80,8 @@ def said(config: Path, partitions: int, rate: int) -> dict[str, float]:
     if done.returncode:
         raise RuntimeError(f"check-config: {done.stdout.decode()}{done.stderr.decode()}")
     found: dict[str, Any] = orjson.loads(done.stdout)["estimate"]
+    if found.pop("auto_strata_bytes"):
+        raise RuntimeError("check-config takes the references to show a season without being told")
     return {name.removesuffix("_bytes"): round(value / MB, 1) for name, value in found.items()}
 
 
@@ -110,7 +137,7 @@ async def measure(process: Any, traffic: Traffic, port: int, rate: int, minutes:
     }
 
 
-def conditions(result: dict[str, Any], segments: int) -> dict[str, bool]:
+def conditions(result: dict[str, Any], *, plain: bool) -> dict[str, bool]:
     """What must hold of the figures."""
     ratio = result["measured_to_estimate"]
     holds = {
@@ -118,13 +145,14 @@ def conditions(result: dict[str, Any], segments: int) -> dict[str, bool]:
         "the worker keeps up": result["lag_events_max"] < 10 * result["rate"],
         f"slope at most {SLOPE_MB_PER_MIN_MAX:g} MB a minute": result["slope_mb_per_min"] <= SLOPE_MB_PER_MIN_MAX,
     }
-    if not segments:
+    if plain:
         holds[f"RSS at most {RSS_MB_MAX:g} MB"] = result["rss_mb_max"] <= RSS_MB_MAX
     return holds
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    shape = Shape(arguments.models, arguments.features, arguments.segments)
+    shape = Shape(arguments.models, arguments.features, arguments.segments, arguments.strata)
+    rows = SEASON_DAYS * 24 * SEASON_MINUTES * SEASON_ROWS if shape.strata else arguments.rows
     port = free_port()
     with tempfile.TemporaryDirectory() as temporary, Broker(tuning="load") as broker:
         folder, bootstrap = Path(temporary), broker.bootstrap_servers
@@ -132,7 +160,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         config = folder / "monitor.yaml"
         config.write_text(config_text(shape, bootstrap, port=port))
         end_ms = int(time.time() * 1000) - 86_400_000
-        write_references(folder, shape, arguments.rows, per_minute=ROWS_PER_MINUTE, end_ms=end_ms)
+        write_references(folder, shape, rows, per_minute=ROWS_PER_MINUTE, end_ms=end_ms)
         estimate = said(config, arguments.partitions, arguments.rate)
         print(orjson.dumps(estimate).decode(), file=sys.stderr)
         harness.run("topics", "create", "--config", config, "--replication", "1")
@@ -140,7 +168,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         with harness.running(folder / "worker.log", "run", "--config", config, "--workers", "1") as process:
             # metrics answer once the references are built and stored, which takes minutes for many models
             harness.wait_until(lambda: _ready(process, folder, port), 1_200, "a worker")
+            strata = strata_in_force(bootstrap, shape)
             now_ms = int(time.time() * 1000)
+            if shape.strata:
+                asyncio.run(traffic.day(shape.models * HISTORY_EVENTS, now_ms - HISTORY_MINUTES * 60_000))
             asyncio.run(traffic.history(HISTORY_MINUTES, shape.models * HISTORY_EVENTS, now_ms))
             try:
                 measured = asyncio.run(measure(process, traffic, port, arguments.rate, arguments.minutes))
@@ -151,14 +182,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "features": shape.features,
         "partitions": arguments.partitions,
         "segments": shape.segments,
-        "strata": "none: these references show no season",
+        "strata": strata,
         "rate": arguments.rate,
         "event_bytes": round(traffic.event_bytes),
         **measured,
         "estimate_mb": estimate,
         "measured_to_estimate": round(measured["rss_mb_max"] / estimate["total"], 3),
     }
-    return result | {"holds": conditions(result, shape.segments)}
+    return result | {"holds": conditions(result, plain=not (shape.segments or shape.strata))}
 
 
 def _ready(process: Any, folder: Path, port: int) -> bool:
@@ -169,9 +200,16 @@ def _ready(process: Any, folder: Path, port: int) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("models", 50), ("features", 100), ("partitions", 8), ("rate", 10_000), ("segments", 0)):
+    for name, value in (
+        ("models", 50),
+        ("features", 100),
+        ("partitions", 8),
+        ("rate", 10_000),
+        ("segments", 0),
+        ("strata", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--rows", type=int, default=ROWS, help="of each model's reference")
+    parser.add_argument("--rows", type=int, default=ROWS, help="of each model's reference, without strata")
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
     result = run(parser.parse_args())

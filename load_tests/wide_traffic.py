@@ -21,19 +21,23 @@ from aiokafka import AIOKafkaProducer
 
 BODIES = 60
 BATCH_BYTES_MAX = 900_000
+DAY_AT_ONCE = 1_000
 CATEGORICAL_SHARE = 0.2
 CATEGORIES = (3, 8, 20, 30)
 SEGMENT_KEY = "region"
-DAY_MS = 86_400_000
+DAY_MS, HOUR_MS = 86_400_000, 3_600_000
+SEASON_ROWS, SEASON_MINUTES = 25, 4  # of a minute of a reference with a season; such minutes an hour
+SEASON_SIGMA = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many models, features of each, and values of one segment key (0: none)."""
+    """How many models, features of each, values of one segment key (0: none), and hours of a daily season (0 or 24)."""
 
     models: int
     features: int
     segments: int = 0
+    strata: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,23 +71,32 @@ def columns(shape: Shape, seed: int, rows: int) -> dict[str, Any]:
 
 
 def write_references(folder: Path, shape: Shape, rows: int, *, per_minute: int, end_ms: int) -> None:
-    """One Parquet file a model, `per_minute` rows a minute of its time, the last one at `end_ms`."""
+    """One Parquet file a model, `per_minute` rows a minute of its time, the last one at `end_ms`.
+
+    With strata the rows are minutes of SEASON_ROWS, SEASON_MINUTES an hour, and numeric features follow the clock.
+    """
+    times = end_ms - (np.arange(rows)[::-1] * (60_000 / per_minute)).astype(np.int64)
+    if shape.strata:
+        minute = np.arange(rows)[::-1] // SEASON_ROWS * (60 // SEASON_MINUTES)
+        times = end_ms // HOUR_MS * HOUR_MS - minute * 60_000 + np.arange(rows)[::-1] % SEASON_ROWS
+    swing = SEASON_SIGMA * np.sin(2 * np.pi * (times // HOUR_MS) / 24) * bool(shape.strata)
     for number, name in enumerate(shape.names):
         data = columns(shape, 1_000 + number, rows)
-        times = end_ms - (np.arange(rows)[::-1] * (60_000 / per_minute)).astype(np.int64)
+        data |= {key: np.round(x + swing, 5) for key, x in data.items() if key.startswith("numeric_")}
         data["timestamp"] = pa.array(times, pa.timestamp("ms"))
         pq.write_table(pa.table(data), folder / f"{name}.parquet")
 
 
 def config_text(shape: Shape, bootstrap: str, *, port: int, extra: str = "") -> str:
-    """monitor.yaml: the defaults, windows of a minute, the segments of the shape."""
+    """monitor.yaml: the defaults, windows of a minute, the segments and strata of the shape."""
     segments = f", segments: {{{SEGMENT_KEY}: [{', '.join(shape.regions)}]}}" if shape.segments else ""
     models = "".join(
         f"  {name}: {{reference: {{file: {name}.parquet, time: timestamp}}{segments}}}\n" for name in shape.names
     )
+    least, season = (SEASON_ROWS, ", season: hour_of_day") if shape.strata else (500, "")
     return (
         f'kafka: {{bootstrap_servers: "{bootstrap}"}}\ntopics: {{predictions: predictions}}\n'
-        f"metrics: {{port: {port}}}\nmemory_budget: 8 GB\ndefaults: {{window: {{every: 1m, min_events: 500}}}}\n"
+        f"metrics: {{port: {port}}}\nmemory_budget: 8 GB\ndefaults: {{window: {{every: 1m, min_events: {least}}}{season}}}\n"
         f"{extra}models:\n{models}"
     )
 
@@ -155,6 +168,19 @@ class Traffic:
                 n = min(at_once, total - done)
                 edges = (begin + 60_000 * at // per_minute for at in (done, done + n))
                 await self.publish(producer, n, *edges)
+        finally:
+            await producer.stop()
+
+    async def day(self, per_minute: int, end_ms: int) -> None:
+        """One minute of each of the 24 hours before the one of `end_ms`."""
+        producer = self.producer()
+        await producer.start()
+        try:
+            for hour in range(end_ms // HOUR_MS - 24, end_ms // HOUR_MS):
+                for first in range(0, per_minute, DAY_AT_ONCE):
+                    n = min(DAY_AT_ONCE, per_minute - first)
+                    edges = (hour * HOUR_MS + 60_000 * at // per_minute for at in (first, first + n))
+                    await self.publish(producer, n, *edges)
         finally:
             await producer.stop()
 

@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 
 from detectors.binning import Kind
 from detectors.reference import BadReference, ReferenceProfile
-from detectors.reference_build import build_with_windows
-from detectors.sequential.strata import Season
+from detectors.reference_build import FIRST_SHARE, build_with_windows
+from detectors.reference_windows import EVENTS_MIN, window_starts, windows_in_time
+from detectors.sequential.reference_ranks import common_ranks
+from detectors.sequential.strata import WINDOWS_MIN, Season, carries, hours_of
+from detectors.sequential.windows_auto import HOUR_MS
 from stream.config import Config
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.rights import Use
-from stream.sizing import Estimate, estimate, with_categories
+from stream.sizing import Estimate, Hours, estimate, with_categories
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
 from stream.yaml_places import Key, dotted
 
@@ -87,6 +90,7 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
     problems = list(loaded.warnings)
     known: dict[str, tuple[DeclaredTarget, ...]] = {}
     categories: dict[str, dict[str, int]] = {}
+    hours: dict[str, Hours] = {}
     for model, settings in config.models.items():
         if settings.reference.file is None:
             continue
@@ -106,11 +110,14 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             for target in known[model]
             if target.kind is Kind.CATEGORICAL
         }
+        found = _hours(config, model, rows)
+        if found is not None:
+            hours[model] = found
         problems += [
             _problem(loaded, "DL-C023", path, read, expected)
             for path, read, expected in check_names(config, model, rows.columns)
         ]
-    size = _estimate(config, known, categories, partitions, events_per_s)
+    size = _estimate(config, known, categories, hours, (partitions, events_per_s))
     if size is not None and size.total_bytes > config.memory_budget.bytes:
         read = f"about {size.total_bytes / MB:.0f} MB are needed, memory_budget is {config.memory_budget}"
         expected = "fewer segment values or targets, a shorter resolution, dedup: false, or a larger budget"
@@ -180,8 +187,8 @@ def _estimate(
     config: Config,
     known: Mapping[str, tuple[DeclaredTarget, ...]],
     categories: Mapping[str, Mapping[str, int]],
-    partitions: int,
-    events_per_s: int,
+    hours: Mapping[str, Hours],
+    traffic: tuple[int, int],
 ) -> Estimate | None:
     nothing: dict[str, ReferenceProfile | None] = dict.fromkeys(config.models)
     try:
@@ -190,9 +197,27 @@ def _estimate(
         return None
     learning = {name for name, model in config.models.items() if model.reference.first is not None}
     models = tuple(with_categories(model, categories.get(model.model, {})) for model in plan.models)
-    seasons = {
-        name: config.season_of(name) for name, model in config.models.items() if model.reference.time is not None
-    }
-    return estimate(
-        replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning, seasons=seasons
-    )
+    partitions, events_per_s = traffic
+    return estimate(replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning, hours=hours)
+
+
+def _hours(config: Config, model: str, rows: ReferenceRows) -> Hours | None:
+    """Strata that the model's targets have, or under `auto` may have; None where its rows carry none.
+
+    A length that `window: auto` would choose is not looked for: the shortest has the most windows, and so the most memory.
+    """
+    wanted, rule = Season(config.season_of(model)), window_rule(config, model)
+    if wanted is Season.NONE or rows.time_ms is None:
+        return None
+    time_ms = np.sort(rows.time_ms)[int(FIRST_SHARE * len(rows.time_ms)) :]
+    every_ms = rule.every_ms or rule.resolution_ms
+    of_row, count = windows_in_time(time_ms, replace(rule, min_events=rule.min_events or EVENTS_MIN), every_ms)
+    if not count or every_ms > HOUR_MS:
+        return None
+    start_ms, auto = window_starts(time_ms, of_row, count), wanted is Season.AUTO
+    for season in (Season.HOUR_OF_WEEK, Season.HOUR_OF_DAY) if auto else (wanted,):
+        windows = np.bincount(hours_of(season, start_ms))
+        windows = windows[windows >= WINDOWS_MIN]
+        if carries(season, start_ms, every_ms) if auto else len(windows):
+            return Hours(len(windows), common_ranks(windows).shape[1], auto)
+    return None

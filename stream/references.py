@@ -34,6 +34,7 @@ from stream.plan import Role
 from stream.planning import DeclaredTarget, declared_targets
 from stream.preflight import build_from_file
 from stream.reference_records import ReferenceLog, reference_outputs
+from stream.row_file import row_file
 from stream.topics import TopicRole
 
 if TYPE_CHECKING:
@@ -188,20 +189,19 @@ def ensure_references(config: Config, first_values: FirstValues) -> Known:
             profile = _profile(stored, record.reference)
             if profile is None:
                 raise ReferencesError(f"models.{model}: the active reference {record.reference} is not stored")
-            active[model] = profile
+            active[model] = slim(profile, row_file().put)  # one whole profile at a time
             _warn_of_another(config, model, profile)
         elif settings.reference.file is not None:
             profile = build_from_file(config, model)
             store(config, profile)
             _activate(config, model, partial(_promoted, model=model, reference_id=profile.id))
-            active[model] = profile
+            active[model] = slim(profile, row_file().put)
         else:
             active[model] = None
     learning = [model for model, profile in active.items() if profile is None]
     unknown = [model for model in learning if model not in control.targets and not declared_targets(config, model)]
     if unknown:
         control = _discover(config, unknown, first_values)
-    active = {model: None if profile is None else slim(profile) for model, profile in active.items()}
     profiles = {profile.id: profile for profile in active.values() if profile is not None}
     return Known(active, {model: control.targets.get(model, ()) for model in learning}, profiles)
 

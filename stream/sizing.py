@@ -5,8 +5,9 @@ are taken to be on one worker, so that the figure holds when the others are down
 
 What no plan says is assumed: events are spread evenly over models and partitions (16 bits a count while so many fit); one version
 of each model; and a categorical target takes 2 kB for distinct values in an open pane if its reference has categories that
-share a bin, or is not known yet. Under `season: auto` no target is taken to have hours: rows alone show which need them
-(`check-reference` does). A new category, or one that a reference lacks, costs those 2 kB too in the panes where it turns up.
+share a bin, or is not known yet. A new category, or one that a reference lacks, costs those 2 kB too in the panes where it turns
+up. Under `season: auto` rows alone show which targets need hours (`check-reference` does): what it would be if all did is said
+apart, where the rows can carry them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from detectors.binning import Kind
 from detectors.reference_targets import CATEGORIES_MAX
+from detectors.sequential.default_tables import NUMERIC_STATISTICS
 from stream.alignment import ahead_edges_max
 from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
 
@@ -34,10 +36,12 @@ CATEGORICAL_BINS = CATEGORIES_MAX // 2 + 2  # half the most, other, unseen
 REFERENCE_TARGET_BYTES = 6_100  # the profile as the detectors and plans read it
 DETECTOR_TARGET_BYTES = 5_000  # tables 2 kB, state 3 kB
 DETECTOR_CATEGORY_BYTES = 900  # bets and their likelihoods .5 kB, state .4 kB
-SEASON_TARGET_BYTES = {
-    "hour_of_day": 50_000,
-    "hour_of_week": 265_000,
-}  # of a numeric target: ranks, counts, live ranks of each
+STRATA_BYTES = {
+    Kind.NUMERIC: 4_500,
+    Kind.CATEGORICAL: 9_500,
+}  # of a target with hours: objects, tables of the hour in force; its ranks are on disk (row_file.py)
+SEEN_BYTES = 2  # of an hour and rank bin
+STRATUM_COUNT_BYTES = 2  # of an hour and bin, up to 65,535 events
 WINDOW_TARGET_BYTES = 4_000  # what statistics need 1 kB; the last 8 windows 2 kB, starts and shifts of the last 256
 OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
@@ -51,12 +55,23 @@ SNAPSHOT_EVERY_S = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Hours:
+    """Strata by the clock: how many hours have enough windows, and how many ranks are kept of each. `auto`: it may come so."""
+
+    count: int
+    ranks: int
+    auto: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions; it is in `panes_bytes`, not in the total.
+    `auto_strata_bytes`: on top of the total if all targets turn out to need hours where `season: auto` may give them.
 
     panes, ids, sample   what the collectors hold open: statistics, ids of `dedup`, rows of models that learn
     references           profiles
     detectors, windows   what the monitors hold: tables and states of the detectors; open and remembered windows
+    strata               of detectors with hours, where `season` names them
     buffers, encoding    fetched and being decoded; snapshot blobs until the broker has acknowledged them
     imports              the programs themselves
     """
@@ -67,16 +82,18 @@ class Estimate:
     sample_bytes: int
     references_bytes: int
     detectors_bytes: int
+    strata_bytes: int
     windows_bytes: int
     buffers_bytes: int
     encoding_bytes: int
     imports_bytes: int
     snapshot_bytes_per_s: int
+    auto_strata_bytes: int = 0
 
     @property
     def terms(self) -> dict[str, int]:
         """What adds up to the total, by name."""
-        apart = {"edge_bytes", "snapshot_bytes_per_s"}
+        apart = {"edge_bytes", "snapshot_bytes_per_s", "auto_strata_bytes"}
         return {name.removesuffix("_bytes"): size for name, size in asdict(self).items() if name not in apart}
 
     @property
@@ -93,12 +110,12 @@ def estimate(
     *,
     events_per_s: int = EVENTS_PER_S,
     learning: Collection[str] | None = None,
-    seasons: Mapping[str, str] | None = None,
+    hours: Mapping[str, Hours] | None = None,
 ) -> Estimate:
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
     `learning`: models that learn from the stream, where the plan was made before their references were looked for.
-    `seasons`: the configured one of each model whose reference has times.
+    `hours`: of each model whose targets may have them.
     """
     if learning is None:
         learning = {model.model for model in plan.models if model.learning}
@@ -109,6 +126,11 @@ def estimate(
     ids_edge = round(events_per_s * plan.resolution_ms / 1000 * ID_BYTES) if plan.dedup else 0
     sample = sum(m.sample_rows * len(m.targets) for m in plan.models if m.model in learning)
     columns = {target.column for model in plan.models for target in model.targets}
+    strata = {False: 0, True: 0}
+    for model in plan.models:
+        found = (hours or {}).get(model.model)
+        if found is not None:
+            strata[found.auto] += _strata_bytes(model, found)
     changed = edge + (events_per_s * SNAPSHOT_EVERY_S * 12 if plan.dedup else 0)
     return Estimate(
         edge_bytes=edge,
@@ -116,12 +138,14 @@ def estimate(
         ids_bytes=ids_edge * open_edges,
         sample_bytes=partitions * open_edges * sample * SAMPLE_CELL_BYTES,
         references_bytes=targets * REFERENCE_TARGET_BYTES,
-        detectors_bytes=sum(_detector_bytes(model, (seasons or {}).get(model.model, "none")) for model in plan.models),
+        detectors_bytes=sum(map(_detector_bytes, plan.models)),
+        strata_bytes=strata[False],
         windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),
         buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + changed // max(partitions, 1),
         imports_bytes=IMPORTS_BYTES,
         snapshot_bytes_per_s=round(changed / SNAPSHOT_EVERY_S),
+        auto_strata_bytes=strata[True],
     )
 
 
@@ -150,11 +174,21 @@ def ahead_ms_max(plan: CollectorPlan, sources: int) -> int:
     return ahead_edges_max(sources, edge_bytes, panes) * plan.resolution_ms
 
 
-def _detector_bytes(model: ModelPlan, season: str) -> int:
+def _detector_bytes(model: ModelPlan) -> int:
     """Of the segment "all"; missing and invalid values are two shares more, which most targets have in common."""
     bins = sum(_target_bins(t) + 2 for t in model.targets if t.binning.kind is Kind.CATEGORICAL)
-    each = DETECTOR_TARGET_BYTES + SEASON_TARGET_BYTES.get(season, 0)
-    return len(model.targets) * each + bins * DETECTOR_CATEGORY_BYTES
+    return len(model.targets) * DETECTOR_TARGET_BYTES + bins * DETECTOR_CATEGORY_BYTES
+
+
+def _strata_bytes(model: ModelPlan, hours: Hours) -> int:
+    """What hours add to the detectors: live ranks of each statistic, counts, the tables in force."""
+    found = 0
+    for target in model.targets:
+        bins = _target_bins(target) + 2
+        statistics = bins if target.binning.kind is Kind.CATEGORICAL else len(NUMERIC_STATISTICS)
+        seen, counts = statistics * (hours.ranks + 1) * SEEN_BYTES, bins * STRATUM_COUNT_BYTES
+        found += STRATA_BYTES[target.binning.kind] + hours.count * (seen + counts)
+    return found
 
 
 def _window_bytes(model: ModelPlan) -> int:

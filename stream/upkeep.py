@@ -28,6 +28,7 @@ from stream.plan import ModelPlan
 from stream.planning import PlanningError, model_plan
 from stream.reference_records import ReferenceLog
 from stream.references import ControlLog, ReferencesError
+from stream.row_file import row_file
 from stream.supervisor import Exit
 from stream.topics import TopicRole
 from stream.watch import IdleRule
@@ -279,7 +280,7 @@ class Upkeep:
             if record.key is not None and record.key.startswith(f"{name}/".encode()):
                 stored.add(record.key, record.value)
         profile = stored.get(name)
-        return None if profile is None else slim(profile)
+        return None if profile is None else slim(profile, row_file().put)
 
     # -- the end of a bounded input
 

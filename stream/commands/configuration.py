@@ -65,6 +65,11 @@ def _report(problems: list[Problem], estimate: Estimate | None, output: Output) 
         f"about {estimate.total_bytes / MB:.0f} MB for one worker with all partitions: {terms}; "
         f"snapshots {estimate.snapshot_bytes_per_s / MB:.2f} MB/s"
     )
+    if estimate.auto_strata_bytes:
+        print(
+            f"up to {estimate.auto_strata_bytes / MB:.0f} MB more if all targets turn out to have a season: the references can carry "
+            "one, driftline check-reference says which have it"
+        )
     if not problems:
         print("ok")
 

@@ -31,7 +31,9 @@ from stream.sizing import (
     CATEGORICAL_BINS,
     NUMERIC_BINS,
     OPEN_WINDOW_TARGET_BYTES,
+    STRATA_BYTES,
     WINDOW_TARGET_BYTES,
+    Hours,
     estimate,
     with_categories,
 )
@@ -290,8 +292,14 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
         config(), dict.fromkeys(references), {"fraud": (DeclaredTarget("f0", Role.FEATURE, Kind.NUMERIC),)}
     )
     rows = learning.models[0].sample_rows
-    told = estimate(plain, 8, seasons=dict.fromkeys([model.model for model in plain.models], "hour_of_day"))
-    assert told.detectors_bytes - eight.detectors_bytes == 50_000 * sum(len(model.targets) for model in plain.models)
+    hours = Hours(24, 35)
+    told, auto = (
+        estimate(plain, 8, hours={"fraud": hours}),
+        estimate(plain, 8, hours={"fraud": replace(hours, auto=True)}),
+    )
+    each = STRATA_BYTES[Kind.NUMERIC] + 24 * (7 * 36 * 2 + (4 + 2) * 2)  # 7 statistics, 4 bins, missing, invalid
+    assert told.strata_bytes == told.total_bytes - eight.total_bytes == auto.auto_strata_bytes == 100 * each
+    assert auto.total_bytes == eight.total_bytes
     assert estimate(learning, 8).sample_bytes == 8 * 2 * rows * 9
     assert estimate(learning, 8, learning=()).sample_bytes == 0  # its reference is in a file that was not built yet
 

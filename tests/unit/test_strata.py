@@ -35,10 +35,13 @@ from detectors.sequential.default import (
     state_to_sections,
     update,
 )
+from detectors.sequential.default_tables import NUMERIC_STATISTICS
 from detectors.sequential.reference_ranks import common_ranks
 from detectors.sequential.strata import HOURS, WINDOWS_MIN, Season, differs, hour_of, hours_of
 from detectors.verdict import Level
-from stream.sizing import SEASON_TARGET_BYTES
+from stream.reference_records import decode_reference, encode_reference
+from stream.row_file import RowFile, StoredRows
+from stream.sizing import SEEN_BYTES, STRATUM_COUNT_BYTES
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 MONDAY_MS = 4 * DAY_MS  # 5 January 1970
@@ -121,9 +124,41 @@ def test_hours_take_the_memory_that_check_config_counts(law: str) -> None:
     found = slim(reference(law, 48))
     strata = found.targets[0].strata
     assert strata is not None
-    ranks = sum(getattr(strata, name).nbytes for name in ("windows", "counts", "rank", "order", "tie"))
     state = start(prepare(found.targets[0], SETTINGS, found.id))
-    assert ranks + state.seen_low.nbytes == pytest.approx(SEASON_TARGET_BYTES[strata.season], rel=0.2)
+    hours, ranks = strata.rank.shape
+    assert state.seen_low.nbytes == hours * len(NUMERIC_STATISTICS) * (ranks + 1) * SEEN_BYTES
+    counted = strata.counts.size * STRATUM_COUNT_BYTES
+    assert counted // 2 <= strata.counts.nbytes <= counted
+
+
+@pytest.mark.parametrize("law", ["daily", "weekend"])
+def test_a_reference_with_hours_goes_through_its_records(law: str) -> None:
+    """What the worker does with it: without the season as plain text no record can be written."""
+    found = reference(law, 48)
+    stored = decode_reference(encode_reference(found))
+    assert stored.id == found.id
+    there, back = found.targets[0].strata, stored.targets[0].strata
+    assert there is not None
+    assert back is not None
+    assert type(there.season) is type(back.season) is str
+    for name in ("windows", "counts", "rank", "order", "tie"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(there, name))
+
+
+def test_ranks_on_disk_judge_alike() -> None:
+    found, file = reference("daily", 36), RowFile()
+    counts, starts = live(prepare(found.targets[0], SETTINGS, found.id), "daily", 1)
+    verdicts, tables = [], []
+    for profile in (slim(found), slim(found, file.put)):
+        prepared = prepare(profile.targets[0], SETTINGS, profile.id)
+        state = start(prepared)
+        verdicts.append([update(prepared, state, c, 1.0, int(ms)) for c, ms in zip(counts, starts, strict=True)])
+        assert profile.targets[0].strata is not None
+        tables.append(profile.targets[0].strata.order)
+    assert verdicts[0] == verdicts[1]
+    assert len({verdict.rank_log10 for verdict in verdicts[0]}) > len(verdicts[0]) // 2
+    assert isinstance(tables[0], np.ndarray)
+    assert isinstance(tables[1], StoredRows)
 
 
 def test_windows_longer_than_an_hour_have_no_strata() -> None:
