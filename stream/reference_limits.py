@@ -3,7 +3,7 @@
 Whatever a series is, its values scatter more in small windows than in large ones, and distances are larger in them without any
 drift. So a limit belongs to a size of window: the reference's own windows are brought to the live window's size
 (detectors/reference_kept.py), the series is computed of each with the code that computes the live one, and the limit is made of
-these values. Sizes are steps of SIZE_STEP, the one at or below the window's: a limit is at most some 5 per cent too wide.
+these values. That is done for sizes that are SIZE_STEP apart; between them limits are straight in 1 / sqrt(size), within 1 %.
 
     "3 std"       mean +- 3 standard deviations of those values
     "1 per 30d"   p = duration of the window / (30 d x targets of the threshold), the share of such windows that may pass. With u the
@@ -26,7 +26,7 @@ Source  [1] Pickands 1975, Ann. Statist. 3 (exceedances); the gamma-exponential 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,7 +41,7 @@ from stream.tally import Tally
 from stream.window_series import QUALITY, FromReference, Limit, Threshold
 from stream.window_statistics import Lens
 
-SIZE_STEP = 2.0**0.125
+SIZE_STEP = 2.0**0.5
 TAIL_SHARE = 10  # one in so many values is in the tail
 TAIL_MIN = 10  # values
 LENS_TARGETS = 50  # windows of one target that are computed at once, as if they were targets
@@ -99,6 +99,27 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
+class Between:
+    """A series of one target in windows of `size` events: `share` of what windows of the next larger step show, the rest of the other."""
+
+    size: int
+    share: float
+    smaller: Spread
+    larger: Spread
+
+    def between(self, of: Callable[[Spread], float]) -> float:
+        return (1.0 - self.share) * of(self.smaller) + self.share * of(self.larger)
+
+    @property
+    def mean(self) -> float:
+        return self.between(lambda spread: spread.mean)
+
+    @property
+    def std(self) -> float:
+        return self.between(lambda spread: spread.std)
+
+
+@dataclass(frozen=True, slots=True)
 class Sides:
     """The limits of one window; None: there is none. `size`: of the reference's windows that made them, 0 = they are configured."""
 
@@ -128,19 +149,28 @@ class ReferenceLimits:
         above, below = (self._side(threshold, side, spread, duration_ms) for side in ("above", "below"))
         return Sides(above, below, 0 if spread is None else spread.size)
 
-    def spread(self, threshold: Threshold, target: str, events: int) -> Spread | None:
-        """Of a threshold's series in the reference's windows of about so many events; None: there are none, or too few."""
+    def spread(self, threshold: Threshold, target: str, events: int) -> Between | None:
+        """Of a threshold's series in the reference's windows of so many events, as near as they go; None: there are none, or too few."""
         found = self._targets[target]
         if found.kept is None:
             return None
         if target not in self._range:
             self._range[target] = sizes(found.kept, self.profile.windows.count)
-        size = step_at(events, *self._range[target])
-        if (target, size) not in self._spreads:
-            self._spreads[target, size] = dict(self._computed(found, size))
-        return self._spreads[target, size].get(threshold.series)
+        low, high = self._range[target]
+        size = min(max(events, low), high)
+        smaller, larger = steps_around(size, low, high)
+        ends = [self._at(found, step).get(threshold.series) for step in (smaller, larger)]
+        if ends[0] is None or ends[1] is None:
+            return None
+        share = 0.0 if smaller == larger else (smaller**-0.5 - size**-0.5) / (smaller**-0.5 - larger**-0.5)
+        return Between(size, share, ends[0], ends[1])
 
-    def _side(self, threshold: Threshold, side: str, spread: Spread | None, duration_ms: int) -> float | None:
+    def _at(self, target: TargetReference, size: int) -> dict[str, Spread]:
+        if (target.name, size) not in self._spreads:
+            self._spreads[target.name, size] = dict(self._computed(target, size))
+        return self._spreads[target.name, size]
+
+    def _side(self, threshold: Threshold, side: str, spread: Between | None, duration_ms: int) -> float | None:
         limit: Limit | None = getattr(threshold, side)
         if not isinstance(limit, FromReference):
             return limit
@@ -150,8 +180,8 @@ class ReferenceLimits:
         if limit.period_ms is not None:
             p = duration_ms / (limit.period_ms * (len(threshold.targets) or len(self.profile.targets)))
         if is_test(threshold):
-            return math.exp(-min(spread.above(limit, p), LOG_P_MAX))
-        return spread.above(limit, p) if side == "above" else spread.below(limit, p)
+            return math.exp(-min(spread.between(lambda end: end.above(limit, p)), LOG_P_MAX))
+        return spread.between(lambda end: end.above(limit, p) if side == "above" else end.below(limit, p))
 
     def _computed(self, target: TargetReference, size: int) -> Iterable[tuple[str, Spread]]:
         wanted = [each for each in self._made if not each.targets or target.name in each.targets]
@@ -211,10 +241,17 @@ def is_test(threshold: Threshold) -> bool:
     return threshold.type in REGISTRY and REGISTRY[threshold.type].family is Family.TEST
 
 
-def step_at(events: int, low: int, high: int) -> int:
-    """The largest step at or below `events`, from low to high."""
-    steps = math.floor(math.log(max(events, low) / low) / math.log(SIZE_STEP) + 1e-9)
-    return min(int(low * SIZE_STEP**steps), high)
+def steps_around(size: int, low: int, high: int) -> tuple[int, int]:
+    """The largest step at or below `size` and the smallest at or above it; low and high are steps."""
+    smaller, steps = low, 0
+    while True:
+        steps += 1
+        larger = min(max(round(low * SIZE_STEP**steps), smaller + 1), high)
+        if size <= smaller or larger <= smaller:
+            return smaller, smaller
+        if size < larger:
+            return smaller, larger
+        smaller = larger
 
 
 def poisson_limit(mean: float, p: float) -> int:

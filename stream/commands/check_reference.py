@@ -24,7 +24,9 @@ from stream.commands.shared import (
 if TYPE_CHECKING:
     from detectors.exchangeability import TargetCheck
     from detectors.reference import ReferenceProfile, WindowInfo
+    from stream.limit_report import LimitRow
     from stream.tolerances import Taken
+    from stream.window_series import Threshold
 
 COLUMNS = ["target", "exchangeable", "windows", "lag-1", "trend", "variance ratio (95 % limit, allowed)", "because"]
 
@@ -36,6 +38,7 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
     Nothing is stored and no broker is asked. Exit code 0: all look exchangeable. 1: some do not, or it cannot be told.
     """
     from detectors.exchangeability import Exchangeable, check_target
+    from stream.limit_report import limit_rows
     from stream.planning import monitor_settings
     from stream.preflight import build_from_file_with_windows
     from stream.seasons import season_reason
@@ -51,12 +54,16 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
         profile, windows, start_ms = build_from_file_with_windows(settings, name)
         checks = [check_target(t, w, profile.windows, start_ms) for t, w in zip(profile.targets, windows, strict=True)]
         season = season_reason(profile, start_ms, settings.season_of(name))
-        tolerances = taken(monitor_settings(settings).models[name], profile)
+        told = monitor_settings(settings)
+        tolerances = taken(told.models[name], profile)
+        limits = limit_rows(told, profile)
         shown = shown and all(check.exchangeable is Exchangeable.YES for check in checks)
         if output is Output.JSON:
-            reports.append(_as_json(profile, checks, tolerances) | {"season": season})
+            made = [row.as_json for row in limits]
+            reports.append(_as_json(profile, checks, tolerances) | {"season": season, "limits": made})
         else:
             _print(profile, checks, tolerances, season)
+            _print_limits(limits, told.models[name].thresholds)
     if output is Output.JSON:
         print_json(reports)
     if not shown:
@@ -77,6 +84,16 @@ def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances:
     for sentence in sentences(tolerances, dependent(checks)):
         print(f"  {sentence}")
     print(f"{profile.model}: {conclusion(checks, tolerances)}")
+
+
+def _print_limits(rows: Sequence[LimitRow], thresholds: Sequence[Threshold]) -> None:
+    from stream.limit_report import COLUMNS as LIMIT_COLUMNS
+    from stream.limit_report import sentences
+
+    if rows:
+        print_table(LIMIT_COLUMNS, [row.cells for row in rows])
+        for sentence in sentences(rows, thresholds):
+            print(f"  {sentence}")
 
 
 def dependent(checks: Sequence[TargetCheck]) -> set[str]:
