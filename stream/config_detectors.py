@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
@@ -156,3 +157,9 @@ class Detector(Section):
         if self.series is not None:
             return Watcher(self.type, self.series, self.targets, self._chosen())
         return window_series.Threshold(self.type, self.threshold, self.below, self.targets, self._chosen())
+
+
+def targets_with_limits(detectors: Iterable[Detector], names: Iterable[str]) -> set[str]:
+    """Those of these targets on which there are limits that the reference makes."""
+    chosen = [detector.read() for detector in detectors]
+    return window_series.named([own for own in chosen if isinstance(own, window_series.Threshold)], names)

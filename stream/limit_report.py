@@ -8,8 +8,8 @@ from typing import Any
 
 from detectors.reference import ReferenceProfile
 from stream.monitor_settings import MonitorSettings
-from stream.reference_limits import ReferenceLimits, named
-from stream.window_series import FromReference, Threshold
+from stream.reference_limits import ReferenceLimits
+from stream.window_series import FromReference, Threshold, named
 
 COLUMNS = ["limit", "target", "as configured", "windows of", "mean ± std of the reference's", "pages"]
 

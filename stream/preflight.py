@@ -20,6 +20,7 @@ from detectors.sequential.reference_ranks import common_ranks
 from detectors.sequential.strata import WINDOWS_MIN, Season, carries, hours_of
 from detectors.sequential.windows_auto import HOUR_MS
 from stream.config import Config
+from stream.config_detectors import targets_with_limits
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
@@ -198,7 +199,13 @@ def _estimate(
     learning = {name for name, model in config.models.items() if model.reference.first is not None}
     models = tuple(with_categories(model, categories.get(model.model, {})) for model in plan.models)
     partitions, events_per_s = traffic
-    return estimate(replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning, hours=hours)
+    kept = {
+        m.model: len(targets_with_limits(config.models[m.model].detectors, [target.name for target in m.targets]))
+        for m in models
+    }
+    return estimate(
+        replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning, hours=hours, kept=kept
+    )
 
 
 def _hours(config: Config, model: str, rows: ReferenceRows) -> Hours | None:

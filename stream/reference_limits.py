@@ -265,12 +265,6 @@ def poisson_limit(mean: float, p: float) -> int:
     return count
 
 
-def named(thresholds: Iterable[Threshold], names: Iterable[str]) -> set[str]:
-    """Targets with a limit that the reference makes."""
-    wanted = [threshold for threshold in thresholds if threshold.made]
-    return {name for name in names if any(not each.targets or name in each.targets for each in wanted)}
-
-
 def without_windows(profile: ReferenceProfile, but: Collection[str] = ()) -> ReferenceProfile:
     """The same profile without the windows that its targets keep, but for those of `but`: 40 KB a target. Not to be written."""
     targets = (each if each.name in but else replace(each, kept=None) for each in profile.targets)

@@ -27,12 +27,14 @@ import orjson
 from detectors.binning import Kind
 from detectors.reference import BadReference, ReferenceProfile, slim
 from stream.config_checks import mapping_of
+from stream.config_detectors import targets_with_limits
 from stream.connection import kafka_python_settings
 from stream.container import ContainerError
 from stream.discover import Discovery
 from stream.plan import Role
 from stream.planning import DeclaredTarget, declared_targets
 from stream.preflight import build_from_file
+from stream.reference_limits import without_windows
 from stream.reference_records import ReferenceLog, reference_outputs
 from stream.row_file import row_file
 from stream.topics import TopicRole
@@ -189,13 +191,13 @@ def ensure_references(config: Config, first_values: FirstValues) -> Known:
             profile = _profile(stored, record.reference)
             if profile is None:
                 raise ReferencesError(f"models.{model}: the active reference {record.reference} is not stored")
-            active[model] = slim(profile, row_file().put)  # one whole profile at a time
+            active[model] = for_use(config, profile)  # one whole profile at a time
             _warn_of_another(config, model, profile)
         elif settings.reference.file is not None:
             profile = build_from_file(config, model)
             store(config, profile)
             _activate(config, model, partial(_promoted, model=model, reference_id=profile.id))
-            active[model] = slim(profile, row_file().put)
+            active[model] = for_use(config, profile)
         else:
             active[model] = None
     learning = [model for model, profile in active.items() if profile is None]
@@ -204,6 +206,19 @@ def ensure_references(config: Config, first_values: FirstValues) -> Known:
         control = _discover(config, unknown, first_values)
     profiles = {profile.id: profile for profile in active.values() if profile is not None}
     return Known(active, {model: control.targets.get(model, ()) for model in learning}, profiles)
+
+
+def for_use(config: Config, profile: ReferenceProfile) -> ReferenceProfile:
+    """The profile `slim`, with the windows of those targets alone on which limits are to be made of them."""
+    detectors = config.models[profile.model].detectors if profile.model in config.models else ()
+    wanted = targets_with_limits(detectors, [target.name for target in profile.targets])
+    lacking = sorted(target.name for target in profile.targets if target.name in wanted and target.kept is None)
+    if lacking and profile.complete:
+        log.warning(
+            "models.%s: reference %s was stored before references kept their windows: limits on %s that it is to make page never; "
+            "build it again (driftline reference build), or learn it anew", profile.model, profile.id, ", ".join(lacking),
+        )  # fmt: skip
+    return slim(without_windows(profile, wanted), row_file().put)
 
 
 def _warn_of_another(config: Config, model: str, active: ReferenceProfile) -> None:

@@ -34,6 +34,7 @@ ID_BYTES = 26  # 12 in a log and 8 in a table that is at most three quarters ful
 NUMERIC_BINS = 38 + 20 * 2  # before a reference is known
 CATEGORICAL_BINS = CATEGORIES_MAX // 2 + 2  # half the most, other, unseen
 REFERENCE_TARGET_BYTES = 6_100  # the profile as the detectors and plans read it
+KEPT_TARGET_BYTES = 40_000  # 400 windows, of a target with limits that they make, and the figures that are made of them
 DETECTOR_TARGET_BYTES = 5_000  # tables 2 kB, state 3 kB
 DETECTOR_CATEGORY_BYTES = 900  # bets and their likelihoods .5 kB, state .4 kB
 STRATA_BYTES = {
@@ -111,11 +112,12 @@ def estimate(
     events_per_s: int = EVENTS_PER_S,
     learning: Collection[str] | None = None,
     hours: Mapping[str, Hours] | None = None,
+    kept: Mapping[str, int] | None = None,
 ) -> Estimate:
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
     `learning`: models that learn from the stream, where the plan was made before their references were looked for.
-    `hours`: of each model whose targets may have them.
+    `hours`: of each model whose targets may have them. `kept`: how many targets of each model have limits that the reference makes.
     """
     if learning is None:
         learning = {model.model for model in plan.models if model.learning}
@@ -137,7 +139,7 @@ def estimate(
         panes_bytes=edge * open_edges,
         ids_bytes=ids_edge * open_edges,
         sample_bytes=partitions * open_edges * sample * SAMPLE_CELL_BYTES,
-        references_bytes=targets * REFERENCE_TARGET_BYTES,
+        references_bytes=targets * REFERENCE_TARGET_BYTES + sum((kept or {}).values()) * KEPT_TARGET_BYTES,
         detectors_bytes=sum(map(_detector_bytes, plan.models)),
         strata_bytes=strata[False],
         windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from detectors.reference import ReferenceProfile, slim
+from detectors.reference import ReferenceProfile
 from stream import give_back
 from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
@@ -27,8 +27,7 @@ from stream.panes import EDGE_END, decode_record
 from stream.plan import ModelPlan
 from stream.planning import PlanningError, model_plan
 from stream.reference_records import ReferenceLog
-from stream.references import ControlLog, ReferencesError
-from stream.row_file import row_file
+from stream.references import ControlLog, ReferencesError, for_use
 from stream.supervisor import Exit
 from stream.topics import TopicRole
 from stream.watch import IdleRule
@@ -280,7 +279,7 @@ class Upkeep:
             if record.key is not None and record.key.startswith(f"{name}/".encode()):
                 stored.add(record.key, record.value)
         profile = stored.get(name)
-        return None if profile is None else slim(profile, row_file().put)
+        return None if profile is None else for_use(self.worker.setup.config, profile)
 
     # -- the end of a bounded input
 

@@ -24,10 +24,11 @@ from stream.merging import PaneRecord
 from stream.pane_state import COUNT_DTYPES, Chunk, PaneState, PlanTables
 from stream.panes import EDGE_END, decode_record
 from stream.plan import ALL, ModelPlan, Role, TargetPlan
+from stream.reference_limits import ReferenceLimits
 from stream.stage import Decision
 from stream.topics import TopicRole
 from stream.watchers import Watchers
-from stream.window_series import Comparisons, Threshold, watched
+from stream.window_series import Comparisons, Threshold, named, watched
 
 if TYPE_CHECKING:
     from stream.collector import Collector
@@ -109,6 +110,7 @@ def warm_up(
             _judge(profile)
         settings = monitor.settings.model(profile.model)
         _compare(profile, settings.compared)
+        _limit(profile, settings.thresholds)
         Watchers(settings.watchers, ())  # imports their libraries
     del columns, sent, records
     give_back.compiler()
@@ -167,6 +169,14 @@ def _compare(profile: ReferenceProfile, thresholds: Sequence[Threshold]) -> None
     counts = np.concatenate([target.histogram for target in targets])
     ends = (np.array([getattr(target, end) for target in targets]) for end in ("minimum", "maximum"))
     Comparisons(watched(thresholds, RECORDED), targets).measured(WindowBins(counts, *ends))
+
+
+def _limit(profile: ReferenceProfile, thresholds: Sequence[Threshold]) -> None:
+    """A limit that the reference makes, of its smallest windows."""
+    targets = [target.name for target in profile.targets if target.kept is not None]
+    for threshold in thresholds:
+        for name in sorted(named([threshold], targets))[:TARGETS_JUDGED]:
+            ReferenceLimits(profile, [threshold]).of(threshold, name, profile.windows.size_min, 1)
 
 
 def _judge(profile: ReferenceProfile) -> None:

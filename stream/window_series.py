@@ -111,6 +111,12 @@ def parameters_of(name: str, values: Mapping[str, Any]) -> Parameters:
     )
 
 
+def named(thresholds: Iterable[Threshold], names: Iterable[str]) -> set[str]:
+    """Targets with a limit that the reference makes."""
+    wanted = [threshold for threshold in thresholds if threshold.made]
+    return {name for name in names if any(not each.targets or name in each.targets for each in wanted)}
+
+
 def watched(thresholds: Iterable[Threshold], always: Sequence[str]) -> tuple[Threshold, ...]:
     """One threshold of each series that has to be computed for them, in order: what is no statistic and does not run anyway."""
     found = {limit.series: limit for limit in thresholds if limit.type not in (*SUMMARY, *always) or limit.parameters}

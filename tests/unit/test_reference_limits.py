@@ -31,17 +31,19 @@ from stream.config import config_from
 from stream.config_errors import ConfigError
 from stream.config_loader import load
 from stream.planning import monitor_settings
+from stream.preflight import preflight
 from stream.reference_limits import (
     ReferenceLimits,
     Tail,
-    named,
     poisson_limit,
     series_of,
     steps_around,
     without_windows,
 )
+from stream.references import for_use
 from stream.replay import ReplayResult, replay
-from stream.window_series import FromReference, Threshold
+from stream.sizing import KEPT_TARGET_BYTES
+from stream.window_series import FromReference, Threshold, named
 
 F64 = NDArray[np.float64]
 HOUR_MS = 3_600_000
@@ -384,6 +386,35 @@ def test_what_is_no_limit_is_refused_where_it_stands(
     assert problem.path == "models.m.detectors[0].threshold"
     assert problem.read == read
     assert problem.expected.startswith(f"expected: {expected}")
+
+
+def test_a_worker_keeps_the_windows_of_targets_with_such_limits_alone(
+    folder: Path, profile: ReferenceProfile, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = config_of(folder, [{"type": "psi", "threshold": "3 std", "targets": ["x"]}], file="rows.parquet")
+    used = for_use(config, profile)
+    assert used.id == profile.id
+    assert used.target("x").kept is profile.target("x").kept
+    assert used.target("c").kept is None
+    assert not caplog.records
+    assert for_use(config_of(folder, [], file="rows.parquet"), profile).target("x").kept is None
+    for_use(config, without_windows(profile))
+    (said,) = caplog.records
+    assert "limits on x that it is to make page never; build it again" in said.getMessage()
+    size = {n: preflight(write(folder, limit), partitions=1, events_per_s=10).estimate for n, limit in (
+        ("constant", "0.2"), ("made", "3 std"))}  # fmt: skip
+    assert size["constant"] is not None
+    assert size["made"] is not None
+    assert size["made"].references_bytes - size["constant"].references_bytes == KEPT_TARGET_BYTES
+
+
+def write(folder: Path, limit: str) -> Path:
+    path = folder / "monitor.yaml"
+    path.write_text(
+        'kafka: {bootstrap_servers: "127.0.0.1:1"}\ntopics: {predictions: predictions}\nmodels:\n  m:\n'
+        f"    reference: {{file: rows.parquet}}\n    detectors: [{{type: psi, threshold: {limit}, targets: [amount]}}]\n"
+    )
+    return path
 
 
 @pytest.mark.parametrize(
