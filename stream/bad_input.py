@@ -69,8 +69,14 @@ ROWS: dict[int, tuple[str, str]] = {
         "counted under `__unknown__`, or `unknown_models: dlq`; a version is followed",
     ),
     41: ("a million models, versions, segment values", "`__unknown__`, `__other__`: caps, counted"),
-    42: ("thousands of features, or a new one per event", "what is not configured or in the reference is not read"),
-    43: ("a feature renamed, null, of changing type", "missing and invalid are counted apart from the bins"),
+    42: (
+        "thousands of features, or a new one per event",
+        "what is not configured or in the reference is not read; an alert names what is new, eight by name and one for the rest",
+    ),
+    43: (
+        "a feature renamed, null, of changing type",
+        "missing and invalid are counted apart from the bins; an alert says what is lost, new or of another type",
+    ),
     44: (
         '"1.0", "1,5", "١٢", "1_000", true for a number',
         "feature: invalid; `coerce: true` takes texts that are JSON numbers",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,7 @@ class Columns:
     tombstone_offset     I64[k]: records with a null value
     records              what the chunk was decoded from: the collector's dead letters (future_timestamp) quote it
     texts                (offset, row) -> hash -> text of the event's TEXT cells; None = not to be had
+    features             (offset, row) -> the event's features as they came, by name; None = not to be had
     Every event of the chunk is in exactly one of: the n rows, rejects, tombstones.
     """
 
@@ -111,6 +112,7 @@ class Columns:
     tombstone_offset: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     records: Records | None = None
     texts: Callable[[int, int], dict[int, str]] | None = None
+    features: Callable[[int, int], Mapping[str, Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.offset)

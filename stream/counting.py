@@ -18,6 +18,7 @@ from stream.pane_state import Chunk, PlanTables, segment_name
 from stream.plan import ALL, UNKNOWN_MODEL, SegmentPlan
 from stream.plan_book import UNKNOWN_TABLES, PlanBook
 from stream.sample_texts import Texts
+from stream.schema_sample import Features
 
 _BOOLS = np.array([category_hash(False), category_hash(True)], np.uint64)
 
@@ -40,11 +41,16 @@ def prepare(columns: Columns, category_columns: Sequence[int]) -> Chunk:
         version=np.where(model < 0, np.uint64(0), columns.version),
         version_names=columns.version_names,
         texts_of=partial(_texts_of, columns),
+        features_of=partial(_features_of, columns),
     )
 
 
 def _texts_of(columns: Columns, row: int) -> Texts:
     return {} if columns.texts is None else columns.texts(int(columns.offset[row]), int(columns.row[row]))
+
+
+def _features_of(columns: Columns, row: int) -> Features | None:
+    return None if columns.features is None else columns.features(int(columns.offset[row]), int(columns.row[row]))
 
 
 def _categories(cell: U64, tag: U8, columns: Sequence[int]) -> U64:

@@ -16,7 +16,7 @@ from stream.category import category_hash, category_text, number_category_hash
 from stream.columns import I64, Columns, Records, Reject, Tag
 from stream.decode_fast import FastTier
 from stream.decode_refusals import refuser
-from stream.decode_strict import Row, decode_event, event_texts
+from stream.decode_strict import Row, decode_event, event_features, event_texts
 from stream.kernels.framing import FramingError, frame, join_records, read_only, records_from_lines
 from stream.kernels.rows import FIELDS, SCRATCH_BYTES, Found, Rows, Scratch, scan_chunk
 from stream.limits import DEPTH_MAX
@@ -151,6 +151,7 @@ def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str],
         tombstone_offset=tombstones,
         records=records,
         texts=partial(_texts, records, layout),
+        features=partial(_features, records, layout),
     )
 
 
@@ -183,9 +184,19 @@ def _judge(  # noqa: PLR0917
 def _texts(records: Records, layout: Layout, offset: int, row: int) -> dict[int, str]:
     """Texts of one event's TEXT cells by hash: the record is read once more. One event a record: `row` is 0."""
     del row
+    return event_texts(_value(records, offset), layout)
+
+
+def _features(records: Records, layout: Layout, offset: int, row: int) -> dict[str, Any]:
+    """The features of one event, likewise."""
+    del row
+    return event_features(_value(records, offset), layout)
+
+
+def _value(records: Records, offset: int) -> bytes:
     record = int(np.searchsorted(records.offset, offset))
     start = int(records.value_start[record])
-    return event_texts(bytes(records.buffer.data[start : start + int(records.value_length[record])]), layout)
+    return bytes(records.buffer.data[start : start + int(records.value_length[record])])
 
 
 def _put(rows: Rows, at: int, row: Row, names: dict[int, str]) -> None:

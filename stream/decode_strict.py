@@ -21,6 +21,7 @@ from datetime import date
 from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Any
 
+import orjson
 import xxhash
 
 from stream.columns import Tag
@@ -106,6 +107,20 @@ def event_texts(value: bytes, layout: Layout) -> dict[int, str]:
     found = [_lookup(event, keys) for keys in layout.keys]
     texts = [text for text in found if isinstance(text, str) and not isinstance(text, RawNumber)]
     return {xxhash.xxh3_64_intdigest(text.encode()): text for text in texts}
+
+
+def event_features(value: bytes, layout: Layout) -> dict[str, Any]:
+    """The features of an event that was accepted, as orjson or, where that refuses NaN, the strict parser reads them; {} where
+    there is no such object. About 3 us.
+    """
+    try:
+        event = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        event = parse(value)
+    found = _lookup(event, layout.features)
+    if not isinstance(found, dict):
+        return {}
+    return found if layout.features else {name: found[name] for name in found.keys() - layout.envelope_keys}
 
 
 def _lookup(event: dict[str, Any], keys: Keys) -> Any:

@@ -16,6 +16,7 @@ from stream.pane_state import PaneState, PlanTables, count_dtype
 from stream.panes import dense, smallest, sparse, sparse_from
 from stream.plan import OTHER
 from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack
+from stream.schema_sample import SchemaSample
 
 KIND = "edge"
 IDS_KIND = "ids"
@@ -68,13 +69,15 @@ class EdgeState:
 def encode_edge(state: EdgeState) -> bytes:
     """The panes of one edge, without ids: the same bytes for the same panes."""
     panes = state.ordered()
-    header = {
+    header: dict[str, Any] = {
         "edge_ms": state.edge_ms,
         "panes": [
             [p.model, p.version, p.segment, p.tables.plan.hash, p.events, -1 if p.sample is None else len(p.sample[0])]
             for p in panes
         ],
     }
+    if any(p.schema is not None for p in panes):
+        header["schema"] = [None if p.schema is None else p.schema.header() for p in panes]
     none = np.empty(0, np.uint8)
     sections: dict[str, Any] = {
         **sparse("bins", np.concatenate([none, *(p.bins for p in panes)])),
@@ -155,6 +158,8 @@ def decode_edge(data: bytes, tables_of: Callable[[str], PlanTables]) -> EdgeStat
         panes[-1][0].events = events
         if version != OTHER:
             state.versions.setdefault(model, set()).add(version)
+    for (pane, _), schema in zip(panes, stored.header.get("schema", ()), strict=False):  # the first version had none
+        pane.schema = None if schema is None else SchemaSample.of(schema)
     bins = dense("bins", stored.sections, sum(pane.bins.size for pane, _ in panes))
     reader = _Reader(dict(stored.sections) | {"bins": bins})
     registers = _register_parts(stored.sections, [REGISTERS * len(pane.register_row) for pane, _ in panes])

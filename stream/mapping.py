@@ -171,5 +171,12 @@ class Layout:
             features_of=tuple(wants_features and (with_features is None or name in with_features) for name in models),
         )
 
+    @property
+    def envelope_keys(self) -> frozenset[str]:
+        """First keys of everything that is no feature: where the event itself holds its features, it holds these, too."""
+        sources = (self.prediction_id, self.model, self.version, self.timestamp)
+        mapped = (self.mapping.prediction, self.mapping.segments, *self.mapping.scores.values())
+        return frozenset(keys[0] for keys in (*(source.keys for source in sources), *map(split, mapped)) if keys)
+
 
 NATIVE = Mapping()

@@ -15,7 +15,6 @@ weight of the next one. Which windows are left out does not depend on what is in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import orjson
 
@@ -36,7 +35,7 @@ from stream.alerts import (
 )
 from stream.learning import Learner
 from stream.merging import Group, Hole
-from stream.model_state import SERIES_NAME_SLASHES, ModelState, Previous
+from stream.model_state import SERIES_NAME_SLASHES, Context, ModelState, Previous
 from stream.monitor_settings import SPLIT, MonitorSettings
 from stream.plan import ALL
 from stream.reference_limits import ReferenceLimits
@@ -54,18 +53,6 @@ from stream.windows import Lengths, Window
 RETIRED_MS = 30 * 86_400_000  # a version silent for so long is gone
 
 Profiles = Callable[[str], ReferenceProfile]
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What all series of one plan share in a window."""
-
-    window: Window
-    plan: str
-    reference: str
-    profile: ReferenceProfile | None
-    state: State
-    holes: Sequence[Hole]
 
 
 class ModelMonitor(ModelState):
@@ -134,16 +121,17 @@ class ModelMonitor(ModelState):
         """All partitions count alike from here on."""
         group, tally = next(iter(groups.items()))
         self.steady = group.plan
-        profile = self._profile(group.reference)
+        profile, late = self._profile(group.reference), historical(edge_ms, self.log_ms)
         if group.reference != self.reference:
-            self._emit_all(self.book.end(NEW_REFERENCE, edge_ms, historical=historical(edge_ms, self.log_ms)))
+            self._emit_all(self.book.end(NEW_REFERENCE, edge_ms, historical=late))
+            self._emit_all(self.schema.end(NEW_REFERENCE, edge_ms, historical=late))
             self._drop(set(self.series))
             self.previous = None
         elif tally.names != self.names:
-            for target in sorted(set(self.names) - set(tally.names)):
-                self._emit_all(
-                    self.book.end(NO_TARGET, edge_ms, historical=historical(edge_ms, self.log_ms), target=target)
-                )
+            gone = sorted(set(self.names) - set(tally.names))
+            for target in gone:
+                self._emit_all(self.book.end(NO_TARGET, edge_ms, historical=late, target=target))
+            self._emit_all(self.schema.forget(gone, NO_TARGET, edge_ms, historical=late))
             self._drop(set(self.series))
         self.reference, self.names = group.reference, tally.names
         if profile is None:
@@ -199,6 +187,8 @@ class ModelMonitor(ModelState):
             if features is None or (not fed and segment != ALL):
                 continue
             whole = pooled(fed) if fed else everything.empty()
+            if segment == ALL:
+                self._see_schema(context, feeding, whole)
             key = SeriesKey(reference, INPUTS_VERSION, segment)
             self._window(key, context, tuple(feeding), whole.select(features), float(traffic.elapsed_ms))
         for version in versions:
@@ -216,6 +206,14 @@ class ModelMonitor(ModelState):
         if context.state is State.LEARNING and profile is not None:
             fed = [tally for group, tally in groups.items() if group.segment == ALL and group.version in feeding]
             self._learn_window(context.window, fed)
+
+    def _see_schema(self, context: Context, versions: Sequence[str], whole: Tally) -> None:
+        profile = context.profile
+        if context.state is State.LEARNING:
+            self.schema.learn(whole.schema)
+        elif context.state is State.JUDGED and profile is not None:
+            late = historical(context.window.end_ms, self.log_ms)
+            self._emit_all(self.schema.observe(context.window, whole, profile, versions, historical=late))
 
     def _state(self, window: Window, profile: ReferenceProfile | None, holes: Sequence[Hole]) -> State:
         if self.steady is None:

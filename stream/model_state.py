@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,14 @@ from stream import container
 from stream.alerts import AlertBook
 from stream.learning import Learner
 from stream.limits import limit
-from stream.merging import Group
+from stream.merging import Group, Hole
 from stream.monitor_settings import ModelSettings, MonitorSettings, digest
 from stream.reference_records import decode_reference, encode_reference
+from stream.schema_watch import SchemaWatch
 from stream.series import Series, SeriesKey
 from stream.tally import Sections, Tally
-from stream.windows import WindowList
+from stream.window_records import State
+from stream.windows import Window, WindowList
 
 VERSIONS_FOLLOWED_MAX = limit(
     "versions_followed_max", 100, "versions of a model whose outputs are judged at a time; the others are recorded"
@@ -35,6 +37,18 @@ class Previous:
     events: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all series of one plan share in a window."""
+
+    window: Window
+    plan: str
+    reference: str
+    profile: ReferenceProfile | None
+    state: State
+    holes: Sequence[Hole]
+
+
 class ModelState:
     """Everything that a restored monitor needs to go on with one model."""
 
@@ -50,6 +64,7 @@ class ModelState:
         self.previous: Previous | None = None
         self.series: dict[SeriesKey, Series] = {}
         self.book = AlertBook(self.settings)
+        self.schema = SchemaWatch(self.book)
         self.learner: Learner | None = None
         self.learnt: ReferenceProfile | None = None  # with cut points only, or complete: this model's own
         self.revision = 0  # of the control record of the reference
@@ -118,6 +133,7 @@ class ModelState:
             "windows": [windows.start_ms, windows.last_ms, windows.events, windows.closed_ms],
             "revision": self.revision,
             "incidents": self.book.to_header(),
+            "schema": self.schema.header(),
         }
 
     def _open_blobs(self) -> dict[str, bytes | None]:
@@ -144,6 +160,8 @@ class ModelState:
         self.windows = WindowList(*header["windows"])
         self.revision = header["revision"]
         self.book.load(header["incidents"])
+        if "schema" in header:  # the first version had none
+            self.schema.load(header["schema"])
         self.groups = {}
         for name in (name for name in own if name.startswith(f"{self._name}/open/")):
             saved = container.decode(own[name]).expect("window", (1, WINDOW_VERSION))

@@ -13,16 +13,17 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.binning import Kind
+from detectors.binning import Binning, Kind
 from detectors.sketches.distinct import REGISTER_BITS, REGISTERS
 from detectors.sketches.sample import bottom
-from stream.columns import F64, I32, I64, U8, U32, U64
+from stream.columns import F64, I32, I64, U8, U32, U64, Tag
 from stream.kernels import accumulate as kernel
 from stream.kernels.accumulate import ASKED_FOR, NO_ROW, accumulate, register
 from stream.panes import Pane, Sample
-from stream.plan import ALL, ModelPlan
+from stream.plan import ALL, ModelPlan, Role
 from stream.registers import OwnBins, Registers, shared_codes
 from stream.sample_texts import Texts, TextsOf, carried, entered
+from stream.schema_sample import Expected, FeaturesOf, JsonType, SchemaSample, known_types, nothing
 from stream.sizing import PANE_OBJECTS_BYTES
 
 COUNT_DTYPES = (np.uint16, np.int32, np.int64)  # narrowest first: no count exceeds a pane's events
@@ -41,6 +42,7 @@ class Chunk:
     category U64[n, c]                               in columns that are read as categories, the hash of every scalar
     model I32[n], version U64[n]                     the version is 0 where no model is known
     texts_of                                         hash -> text of one row's TEXT cells, read again from its record
+    features_of                                      one row's features, read again likewise; None = not to be had
     """
 
     number: F64
@@ -53,6 +55,7 @@ class Chunk:
     version: U64
     version_names: dict[int, str]
     texts_of: TextsOf
+    features_of: FeaturesOf = nothing
 
 
 class PlanTables:
@@ -65,6 +68,7 @@ class PlanTables:
         "codes",
         "column_max",
         "cuts",
+        "expected",
         "keys",
         "names",
         "own",
@@ -118,6 +122,7 @@ class PlanTables:
         self.column_max = max(columns, default=-1)
         self.rank = segment_ranks(plan)
         self.category_columns = _category_columns(plan)
+        self.expected = _expected(plan)
 
     def _own_bins(self) -> OwnBins:
         of_target = self.shape[self.tracked]
@@ -138,6 +143,33 @@ def _category_columns(plan: ModelPlan) -> frozenset[int]:
     if not plan.learning:
         columns |= {target.column for target in plan.targets if target.binning.kind is Kind.CATEGORICAL}
     return frozenset(columns - {-1})
+
+
+def _expected(plan: ModelPlan) -> Expected | None:
+    """What the schema of the events is compared with; None: nothing, for there is no reference yet, or no feature in it."""
+    places = [i for i, t in enumerate(plan.targets) if t.role is Role.FEATURE and t.column >= 0]
+    if plan.learning or not plan.reference or not places:
+        return None
+    allowed = np.zeros((len(places), len(Tag)), np.bool_)
+    allowed[:, Tag.MISSING] = True
+    for row, place in enumerate(places):
+        allowed[row, _allowed(plan.targets[place].binning)] = True
+    return Expected(
+        places=tuple(places),
+        names=tuple(plan.targets[place].name for place in places),
+        column=np.array([plan.targets[place].column for place in places], np.int64),
+        allowed=allowed,
+        known=frozenset((*plan.known, *(target.name for target in plan.targets))),
+    )
+
+
+def _allowed(binning: Binning) -> list[Tag]:
+    """Tags of values of this kind: of categories those that the reference's can have come from."""
+    if binning.kind is Kind.NUMERIC:
+        return [Tag.NUMBER]
+    tags = {JsonType.NUMBER: Tag.NUMBER, JsonType.TEXT: Tag.TEXT, JsonType.BOOL: Tag.BOOL}
+    types = known_types(binning.labels[:-2])  # the last two are those of rare and of unseen ones
+    return [tags[each] for each in sorted(types or tags)]
 
 
 _SHARED: WeakValueDictionary[tuple[str, tuple[int, ...]], PlanTables] = WeakValueDictionary()
@@ -205,6 +237,7 @@ class PaneState:
         "register_row",
         "registers",
         "sample",
+        "schema",
         "segment",
         "sums",
         "tables",
@@ -228,6 +261,7 @@ class PaneState:
         self.register_row: I32 = np.full(tracked, NO_ROW, np.int32)
         self.registers: U8 = np.empty((0, REGISTERS), np.uint8)
         self.sample: tuple[U64, U32, U64, U8] | None = None
+        self.schema = SchemaSample() if segment == ALL and tables.expected is not None else None
         self.texts: Texts = {}  # of the sample's TEXT cells; may hold more than the sample carries
         if tables.plan.sample_rows and segment == ALL:
             none = (0, targets)
@@ -251,6 +285,8 @@ class PaneState:
             self._register(rows, chunk)
         if self.sample is not None:
             self._keep(rows, chunk)
+        if self.schema is not None and tables.expected is not None:
+            self.schema.look(rows, chunk.tag, chunk.id_low, chunk.features_of, tables.expected)
 
     def _register(self, rows: I64, chunk: Chunk) -> None:
         """Give registers to the targets that ask for them, and enter what `rows` hold."""
@@ -333,6 +369,7 @@ class PaneState:
             out_of_range=tally[:, kernel.OUT_OF_RANGE],
             distinct=distinct,
             sample=sample,
+            schema=None if self.schema is None else self.schema.copy(),
         )
 
     @property
@@ -341,4 +378,5 @@ class PaneState:
         if self.sample is not None:
             arrays += self.sample
         texts = sum(TEXT_BYTES + len(text) for text in self.texts.values())
+        texts += 0 if self.schema is None else self.schema.nbytes
         return PANE_OBJECTS_BYTES + texts + sum(array.nbytes for array in arrays)

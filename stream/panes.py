@@ -19,6 +19,7 @@ from stream.columns import F64, I64, U8, U64
 from stream.limits import NAME_BYTES_MAX
 from stream.registers import Registers
 from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack, wanted
+from stream.schema_sample import SchemaSample, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Pane:
     sums       F64[t, 2]: ordered sums of (x - centre) and (x - centre)^2          extremes F64[t, 2]: minimum, maximum (NaN = none)
     missing, invalid, out_of_range   I64[t]; a categorical target's sums and extremes are 0 and NaN
     distinct   of the categorical targets of segment "all"
+    schema     what was seen of the events' schema, only in segment "all"
     `last_block` says that the pane is complete with this record; `events` is the pane's, in every block.
     """
 
@@ -66,6 +68,7 @@ class Pane:
     out_of_range: I64
     distinct: Registers
     sample: Sample | None = None
+    schema: SchemaSample | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ def merge_blocks(blocks: Sequence[Pane]) -> Pane:
         out_of_range=np.concatenate([block.out_of_range for block in blocks]),
         distinct=Registers.joined([block.distinct for block in blocks], [len(block.names) for block in blocks]),
         sample=sample,
+        schema=joined([block.schema for block in blocks], [len(block.names) for block in blocks]),
     )
 
 
@@ -287,6 +291,8 @@ def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
         "registers": distinct.width,
         "tracked": distinct.targets.tolist(),
     }
+    if pane.schema is not None:
+        header["schema"] = pane.schema.between(first, stop).header()
     sections: dict[str, NDArray[Any]] = {
         "width": smallest(np.diff(pane.bin_start[first : stop + 1])),
         "sums": pane.sums[first:stop],
@@ -323,6 +329,7 @@ def _decode_pane(record: container.Container) -> Pane:
             except ValueError as error:
                 raise container.Malformed(f"pane: {error}") from None
         sample = Sample(sections["sample_hash"], sections["sample_cell"], sections["sample_tag"], texts)
+    schema = header.pop("schema", None)
     return Pane(
         **{**header, "names": tuple(header["names"])},
         bin_start=bin_start,
@@ -334,6 +341,7 @@ def _decode_pane(record: container.Container) -> Pane:
         out_of_range=tally[:, 2],
         distinct=Registers(tracked, rows.reshape(len(tracked), registers)),
         sample=sample,
+        schema=None if schema is None else SchemaSample.of(schema),
     )
 
 

@@ -53,6 +53,7 @@ class SegmentPlan:
 class ModelPlan:
     """What is counted of one model. `reference` is the id of the reference that the binnings come from ("" = only rows are sampled).
 
+    `known`: names of features that are not watched and are no news in the traffic, ascending (stream.schema_sample).
     `learning` marks a plan without cuts: its panes carry a bottom-k sample of `sample_rows` whole rows and no bins.
     """
 
@@ -62,6 +63,7 @@ class ModelPlan:
     segments: tuple[SegmentPlan, ...] = ()
     sample_rows: int = 0
     learning: bool = False
+    known: tuple[str, ...] = ()
     hash: str = ""
 
 

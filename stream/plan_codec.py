@@ -36,6 +36,8 @@ def encode_plan(plan: ModelPlan) -> bytes:
         "targets": [_target_header(target) for target in plan.targets],
         "segments": [{"key": segment.key, "values": list(segment.values)} for segment in plan.segments],
     }
+    if plan.known:
+        header["known"] = list(plan.known)
     binnings = [target.binning for target in plan.targets]
     hashes = [segment.value_hash for segment in plan.segments]
     sections = {
@@ -80,6 +82,7 @@ def decode_plan(data: bytes) -> ModelPlan:
         segments=tuple(segments),
         sample_rows=header["sample_rows"],
         learning=header["learning"],
+        known=tuple(header.get("known", ())),
         hash=_hash(data),
     )
 

@@ -181,8 +181,19 @@ def model_plan(
         segments=segments,
         sample_rows=_sample_rows(settings) if learning else 0,
         learning=learning,
+        known=() if profile is None else known_names(settings, profile),
     )
     return sealed(plan)
+
+
+def known_names(settings: Model, profile: ReferenceProfile) -> tuple[str, ...]:
+    """Features that are not watched on purpose: the configuration names them, or the reference has them; ascending."""
+    own = settings.reference
+    columns = (own.label, own.time, own.prediction, own.score, *own.ignore)
+    named = {name for name in columns if name is not None}
+    unwatched = {name for name, target in settings.targets.items() if not target.watch}
+    features = {target.name for target in profile.targets if target.role == Role.FEATURE}
+    return tuple(sorted((named | unwatched | features) - {name for name in features if _is_watched(settings, name)}))
 
 
 def _sample_rows(settings: Model) -> int:

@@ -18,6 +18,7 @@ from stream.columns import F64, I64
 from stream.panes import Pane, Sample, dense, merge_blocks, smallest, sparse
 from stream.registers import Registers
 from stream.sample_texts import SECTIONS, carried, pack, unpack
+from stream.schema_sample import SchemaSample
 
 Sections = dict[str, NDArray[Any]]
 APART = 2  # after a target's bins come its missing and its invalid count
@@ -35,6 +36,7 @@ class Tally:
     sums          F64[t, 2]: of (x - centre) and (x - centre)^2        extremes F64[t, 2]: minimum, maximum; NaN = no value
     out_of_range  I64[t]                                              distinct of the targets that have any
     sample        the rows with the smallest hashes, only of plans that sample
+    schema        what was seen of the events' schema, only of segment "all"; not of a selection
     """
 
     names: tuple[str, ...]
@@ -46,6 +48,7 @@ class Tally:
     out_of_range: I64
     distinct: Registers
     sample: Sample | None = None
+    schema: SchemaSample | None = None
 
     @classmethod
     def of(cls, blocks: Sequence[Pane]) -> Tally:
@@ -64,6 +67,7 @@ class Tally:
             self.out_of_range.copy(),
             self.distinct,
             self.sample,
+            None if self.schema is None else self.schema.copy(),
         )
 
     def add(self, other: Tally, sample_rows: int = 0) -> None:
@@ -79,6 +83,9 @@ class Tally:
         np.fmax(self.extremes[:, 1], other.extremes[:, 1], out=self.extremes[:, 1])
         self.out_of_range += other.out_of_range
         self.distinct = self.distinct.union(other.distinct)
+        if other.schema is not None:
+            self.schema = self.schema or SchemaSample()
+            self.schema.add(other.schema)
         if other.sample is not None:
             self.sample = other.sample if self.sample is None else merged_sample(self.sample, other.sample, sample_rows)
 
@@ -103,7 +110,7 @@ class Tally:
 
     def remembered(self) -> Tally:
         """For `select` later, nothing else: without distinct counts, and with counts of 32 bits where they fit."""
-        return replace(self, counts=smallest(self.counts), distinct=Registers.none(), sample=None)
+        return replace(self, counts=smallest(self.counts), distinct=Registers.none(), sample=None, schema=None)
 
     def counts_of(self, target: int) -> I64:
         """I64[bins + 2]: bins, missing, invalid. A view."""
@@ -115,7 +122,7 @@ class Tally:
         tally.events = 0
         tally.reset(np.ones(len(self.names), np.bool_))
         tally.distinct = Registers.none()
-        tally.sample = None
+        tally.sample = tally.schema = None
         return tally
 
     def to_sections(self, prefix: str) -> tuple[dict[str, Any], Sections]:
@@ -135,12 +142,14 @@ class Tally:
                 f"{prefix}sample.tag": self.sample.tag,
                 **{f"{prefix}sample.{name}": part for name, part in pack(self.sample.texts).items()},
             }
-        header = {
+        header: dict[str, Any] = {
             "names": list(self.names),
             "events": self.events,
             "registers": self.distinct.width,
             "tracked": self.distinct.targets.tolist(),
         }
+        if self.schema is not None:
+            header["schema"] = self.schema.header()
         return header, sections
 
     @classmethod
@@ -158,6 +167,7 @@ class Tally:
             sections[prefix + name].copy() for name in ("start", "counts", "sums", "extremes", "out_of_range")
         )
         names = tuple(header["names"])
+        schema = SchemaSample.of(header["schema"]) if "schema" in header else None
         if "tracked" in header:
             tracked, width = np.array(header["tracked"], np.int64), header["registers"]
             rows = dense(f"{prefix}distinct", sections, len(tracked) * width, np.uint8)
@@ -165,7 +175,16 @@ class Tally:
         else:
             distinct = Registers.of(np.arange(len(names)), sections[f"{prefix}distinct"])
         return cls(
-            names, header["events"], start, counts.astype(np.int64), sums, extremes, out_of_range, distinct, sample
+            names,
+            header["events"],
+            start,
+            counts.astype(np.int64),
+            sums,
+            extremes,
+            out_of_range,
+            distinct,
+            sample,
+            schema,
         )
 
 
@@ -205,4 +224,5 @@ def _of_pane(pane: Pane) -> Tally:
         pane.out_of_range.astype(np.int64),
         pane.distinct,
         pane.sample,
+        None if pane.schema is None else pane.schema.copy(),
     )

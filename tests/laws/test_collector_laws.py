@@ -209,7 +209,13 @@ def to_columns(log: list[Event], next_offset: int) -> Columns:
         ),
         tombstone_offset=np.array([e.offset for e in log if e.kind == "tombstone"], np.int64),
         texts=lambda offset, row: next(texts_of(e) for e in rows if (e.offset, e.row) == (offset, row)),
+        features=lambda offset, row: next(features_of(e) for e in rows if (e.offset, e.row) == (offset, row)),
     )
+
+
+def features_of(event: Event) -> dict[str, Any]:
+    """What the plans do not have: one name of many, and one always."""
+    return {"stranger": event.cells[0], f"s{event.id % 97}": event.cells[2]}
 
 
 def texts_of(event: Event) -> dict[int, str]:

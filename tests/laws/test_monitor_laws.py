@@ -21,6 +21,7 @@ from detectors.binning import assign_bins
 from detectors.reference import WindowRule
 from detectors.reference_build import build_reference
 from stream.panes import EDGE_END
+from stream.schema_sample import SchemaSample
 
 SOURCES = 2
 EDGES = 60
@@ -54,9 +55,17 @@ def filled(body, profile, r, drift):
     )
 
 
+def with_schema(body, r, extra):
+    """The same pane with what was seen of its events' schema; `extra`: they have a feature that the reference has not."""
+    sample = SchemaSample(looked=r.randrange(1, 4))
+    if extra:
+        sample.names = {"device": [0, sample.looked, 0, 0, 0, 0, 0], f"n{r.randrange(10**9)}": [1, 0, 0, 0, 0, 0, 0]}
+    return kit.replace(body, schema=sample)
+
+
 @cache
 def world(seed):
-    """A log with two versions, a segment, a drift, owners that die, and a switch to another reference."""
+    """A log with two versions, a segment, a drift, a feature that comes and goes, owners that die, and a switch to another reference."""
     r = random.Random(seed)
     profiles = real_reference(0), real_reference(1)
     switch = {partition: kit.RESOLUTION * r.randrange(40, 46) for partition in range(SOURCES)}
@@ -71,7 +80,8 @@ def world(seed):
                 draw = np.random.default_rng([seed, partition, edge, int(version)])
                 for segment in ("all", "country=DE") if events else ():
                     body = kit.pane(partition, edge, events, profile, version=version, segment=segment, plan=plan)
-                    batch.append(filled(body, profile, draw, 0.9 if 150 <= edge < 350 else 0.0))
+                    body = filled(body, profile, draw, 0.9 if 150 <= edge < 350 else 0.0)
+                    batch.append(with_schema(body, r, extra=200 <= edge < 320) if segment == "all" else body)
             if r.random() < 0.1:  # dies in the middle of sending; the next owner sends it all again
                 log += [(epoch, body) for body in batch if r.random() < 0.5]
                 epoch += 1
@@ -106,7 +116,8 @@ def test_the_world_has_windows_alerts_and_a_transition():
     assert states == {"judged", "recorded", "transition", "insufficient_data", "carried"}
     drifted = [(a["data"]["target"], a["type"].split(".")[2]) for a in kit.alerts(outputs)]
     assert ("amount", "opened") in drifted
-    assert {target for target, _ in drifted} == {"amount"}
+    assert {"opened", "resolved"} <= {transition for target, transition in drifted if target == "device"}
+    assert {target for target, _ in drifted} - {"__other__"} == {"amount", "device"}
 
 
 @given(st.integers(0, 2), st.lists(st.integers(0, 400), max_size=12))

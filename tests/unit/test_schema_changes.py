@@ -1,0 +1,262 @@
+"""Features that are new in the traffic, lost from it or of another type: from JSON to alerts, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from detectors.reference import ReferenceProfile
+from stream import replay as replay_module
+from stream.config import Config, config_from
+from stream.events import AlertEvent
+from stream.preflight import build_from_file
+from stream.replay import ReplayResult, replay
+from stream.wording import instant
+
+START_MS = 1_763_806_500_000
+WINDOW = 1_500  # events: 15 s
+ROWS = 60_000
+COUNTRIES = np.array(["DE", "FR", "US"])
+Event = dict[str, Any]
+Edit = Callable[[Event, int], None]
+
+
+def config(folder: Path, **model: Any) -> Config:
+    return config_from(
+        {
+            "kafka": {"bootstrap_servers": "unused:9092"},
+            "topics": {"predictions": {"name": "p", "lateness": "1s"}},
+            "resolution": "1s",
+            "defaults": {"window": {"every": "15s", "min_events": 100}},
+            "models": {"fraud": {"reference": {"file": "training.parquet"}} | model},
+        },
+        base=folder,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("schema")
+    r = np.random.default_rng(1)
+    columns = {
+        "amount": r.normal(size=ROWS), "age": r.normal(size=ROWS), "country": COUNTRIES[r.integers(0, 3, ROWS)],
+        "level": r.integers(0, 3, ROWS), "score": r.random(ROWS),
+    }  # fmt: skip
+    parquet.write_table(pa.table(columns), path / "training.parquet")
+    return path
+
+
+@pytest.fixture(scope="module")
+def profile(folder: Path) -> ReferenceProfile:
+    return build_from_file(config(folder, targets={"level": {"kind": "categorical"}}), "fraud")
+
+
+def nothing(_event: Event, _window: int) -> None:
+    return
+
+
+def lines(edit: Edit = nothing, windows: int = 6) -> list[bytes]:
+    """`windows` windows; `edit` changes the features of an event, given the number of its window."""
+    r = np.random.default_rng(2)
+    found = []
+    for place in range(windows * WINDOW + 200):  # the last ones move the watermark
+        amount, age, score = r.normal(size=3).tolist()
+        features: Event = {"amount": amount, "age": age, "country": str(COUNTRIES[place % 3]), "level": place % 3}
+        edit(features, place // WINDOW)
+        event = {
+            "prediction_id": f"{place}",
+            "model": "fraud",
+            "timestamp": instant(START_MS + place * 10),
+            "features": features,
+            "score": abs(score) % 1,
+        }
+        found.append(orjson.dumps(event))
+    return found
+
+
+def run(folder: Path, profile: ReferenceProfile, edit: Edit = nothing, windows: int = 6, **model: Any) -> ReplayResult:
+    settings = config(folder, **{"targets": {"level": {"kind": "categorical"}}} | model)
+    return replay(settings, lines(edit, windows), references={"fraud": profile})
+
+
+def changes(result: ReplayResult) -> list[dict[str, Any]]:
+    """Alerts of a schema change, each as the wire contract says."""
+    found = [alert for alert in result.alerts if "schema_change" in alert["data"]]
+    for alert in found:
+        AlertEvent.model_validate(alert)
+        assert alert["data"]["kind"] == "data_quality"
+    return found
+
+
+def told(result: ReplayResult) -> list[tuple[str, str, str]]:
+    return [
+        (alert["type"].split(".")[2], alert["data"]["schema_change"]["change"], alert["data"]["target"])
+        for alert in changes(result)
+    ]
+
+
+def test_nothing_is_said_where_nothing_changed(folder: Path, profile: ReferenceProfile) -> None:
+    def holes(features: Event, window: int) -> None:
+        if window % 2:
+            del features["age"]  # every other window: never two in a row
+
+    assert told(run(folder, profile)) == []
+    assert told(run(folder, profile, holes)) == []
+
+
+def test_a_new_feature_is_named_with_its_share_and_type_and_no_value(folder: Path, profile: ReferenceProfile) -> None:
+    numbers = count()
+
+    def newcomer(features: Event, window: int) -> None:
+        if window >= 4 and next(numbers) % 2:
+            features["device"] = "a secret"
+
+    result = run(folder, profile, newcomer, windows=7)
+    assert told(result) == [("opened", "new", "device")]
+    (alert,) = changes(result)
+    data = alert["data"]
+    assert alert["subject"] == "data_quality/device"
+    assert data["since"] == instant(START_MS + 4 * WINDOW * 10)
+    assert alert["time"] == instant(START_MS + 6 * WINDOW * 10)
+    assert data["schema_change"]["types"] == {"text": 1.0}
+    assert 0.2 < data["schema_change"]["share"] < 0.8
+    assert "device is new among the features: text in" in data["summary"]
+    assert b"secret" not in orjson.dumps(result.as_json())
+
+
+def test_a_lost_feature_opens_and_ends_when_it_is_back(folder: Path, profile: ReferenceProfile) -> None:
+    def lose(features: Event, window: int) -> None:
+        if 3 <= window < 6:
+            features.pop("age") if window % 2 else features.update(age=None)
+
+    result = run(folder, profile, lose, windows=20)
+    assert told(result) == [("opened", "lost", "age"), ("resolved", "lost", "age")]
+    opened, resolved = changes(result)
+    assert opened["data"]["summary"].startswith("age is lost: missing in 100 % of the events, in the reference in 0 %")
+    assert opened["data"]["since"] == instant(START_MS + 3 * WINDOW * 10)
+    assert resolved["data"]["incident"] == opened["data"]["incident"]
+    assert resolved["data"]["reason"] == "it is back"
+    assert resolved["time"] == instant(START_MS + 18 * WINDOW * 10)  # twelve windows later
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("amount", "12.5", "text"),
+        ("amount", True, "bool"),
+        ("amount", [1.5], "array"),
+        ("country", 7, "number"),
+        ("country", {"code": "DE"}, "object"),
+        ("level", "two", "text"),
+    ],
+)
+def test_a_feature_of_another_type_is_named_with_it(
+    folder: Path, profile: ReferenceProfile, name: str, value: Any, kind: str
+) -> None:
+    def retype(features: Event, window: int) -> None:
+        if window >= 3:
+            features[name] = value
+
+    result = run(folder, profile, retype)
+    assert told(result) == [("opened", "retyped", name)]
+    (alert,) = changes(result)
+    assert alert["data"]["schema_change"]["types"] == {kind: 1.0}
+    assert (
+        f"{name} has another type: 100 % of its values are none of its kind, most often {kind}"
+        in (alert["data"]["summary"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("country", "another spelling"),  # unseen, of its type: the default detector's
+        ("level", "1"),  # the same category as the number
+        ("device", None),
+    ],
+)
+def test_what_is_no_change_of_type(folder: Path, profile: ReferenceProfile, name: str, value: Any) -> None:
+    def other(features: Event, window: int) -> None:
+        if window >= 3:
+            features[name] = value
+
+    assert [change for _, change, _ in told(run(folder, profile, other))] == (["new"] if name == "device" else [])
+
+
+def test_not_a_number_is_invalid_and_no_type(folder: Path, profile: ReferenceProfile) -> None:
+    ended = [line.replace(b'"age":', b'"age":NaN,"was":') for line in lines()]
+    settings = config(folder, targets={"level": {"kind": "categorical"}, "was": {"watch": False}})
+    assert told(replay(settings, ended, references={"fraud": profile})) == []
+
+
+def test_what_was_there_from_the_start_is_one_alert_and_what_is_configured_none(
+    folder: Path, profile: ReferenceProfile
+) -> None:
+    def wide(features: Event, window: int) -> None:
+        features |= {f"extra{i}": 1.0 for i in range(12)} | {"row": 7}
+
+    ignored = {"file": "training.parquet", "ignore": ["row"]}
+    result = run(folder, profile, wide, reference=ignored)
+    assert told(result) == [("opened", "new", "__other__")]
+    summary = changes(result)[0]["data"]["summary"]
+    assert summary.startswith("12 features (extra0, extra1, extra10, extra11, extra2, extra3, extra4, extra5, ")
+    assert "and 2 more) are new" in summary
+
+
+def test_many_at_once_are_few_incidents(folder: Path, profile: ReferenceProfile) -> None:
+    def lose(features: Event, window: int) -> None:
+        if window >= 3:
+            features.clear()
+            features |= {f"wide{i}": 1.0 for i in range(14)}
+
+    found = told(run(folder, profile, lose, windows=7))
+    assert [name for _, change, name in found if change == "lost"] == ["age", "amount", "country", "level"]
+    assert [name for _, change, name in found if change == "new"][-1] == "__other__"
+    assert len(found) == 4 + 8 + 1
+
+
+def test_names_that_change_from_event_to_event_are_one_alert(folder: Path, profile: ReferenceProfile) -> None:
+    numbers = count()
+
+    def attack(features: Event, window: int) -> None:
+        if window >= 4:
+            features |= {f"n{next(numbers)}": 1 for _ in range(30)}
+
+    result = run(folder, profile, attack, windows=8)
+    assert told(result) == [("opened", "new", "__other__")]
+    assert "names of features that change from event to event" in changes(result)[0]["data"]["summary"]
+
+
+def test_a_reference_learnt_from_the_stream_knows_what_it_did_not_watch(folder: Path) -> None:
+    def text(features: Event, window: int) -> None:
+        features["note"] = f"free text {features['amount']}"
+        if window >= 36:
+            features["device"] = 1
+
+    settings = config(folder, reference={"first": 10_000}, window={"every": "1s", "min_events": 50})
+    result = replay(settings, lines(text, windows=40))
+    assert any(window["state"] == "judged" for window in result.windows)
+    assert told(result) == [("opened", "new", "device")]
+
+
+def test_alerts_do_not_depend_on_how_the_events_are_cut(
+    folder: Path, profile: ReferenceProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def several(features: Event, window: int) -> None:
+        if window >= 3:
+            features |= {f"wide{i}": 1.0 for i in range(20)} | {"amount": "x"}
+            del features["age"]
+
+    whole = run(folder, profile, several)
+    monkeypatch.setattr(replay_module, "CHUNK_EVENTS", 77)
+    again = run(folder, profile, several)
+    assert len(changes(whole)) == 11
+    assert again.alerts == whole.alerts
