@@ -178,7 +178,7 @@ def _since(state: DetectorState) -> int | None:
     return None if start == kernel.NEVER else start
 
 
-def _log10(ratio: float, threshold: float) -> float:
+def log10_of(ratio: float, threshold: float) -> float:
     return max(math.log10(ratio) + threshold, LOG10_NOTHING) if ratio > 0.0 else LOG10_NOTHING
 
 
@@ -196,23 +196,23 @@ def _verdict(
     level = Level.ALARM if out[kernel.FIRES] else _latched(state)
     return Verdict(
         level=level,
-        rank_log10=_log10(out[kernel.RANK], threshold),
-        tube_log10=_log10(out[kernel.TUBE], threshold),
+        rank_log10=log10_of(out[kernel.RANK], threshold),
+        tube_log10=log10_of(out[kernel.TUBE], threshold),
         threshold_log10=threshold,
         rank_crossed=out[kernel.RANK_CROSSED] > 0.0,
         tube_crossed=out[kernel.TUBE_CROSSED] > 0.0,
         inside_tube=effect[kernel.INSIDE] > 0.0,
         shift=effect[kernel.SHIFT],
-        direction=_direction(effect),
+        direction=direction(effect),
         statistic=prepared.statistics[int(out[kernel.LEADING])],
         since_ms=_since(state),
         events=int(counts.sum()),
         thinned=thinned,
-        largest_changes=() if level is Level.OK else _largest_changes(prepared, counts, reference),
+        largest_changes=() if level is Level.OK else largest_changes(prepared, counts, reference),
     )
 
 
-def _direction(effect: list[float]) -> str:
+def direction(effect: list[float]) -> str:
     form, shift = effect[kernel.FORM], effect[kernel.SHIFT]
     if form == kernel.FORM_NONE:
         return "none"
@@ -226,7 +226,7 @@ def _core_counts(prepared: Prepared, counts: I64) -> tuple[I64, I64]:
     return np.ascontiguousarray(folded[: prepared.core]), np.ascontiguousarray(folded[prepared.core :])
 
 
-def _largest_changes(prepared: Prepared, counts: I64, reference: I64) -> tuple[Change, ...]:
+def largest_changes(prepared: Prepared, counts: I64, reference: I64) -> tuple[Change, ...]:
     now = fold(prepared.target.binning, counts)
     before, share = masses(prepared.target.binning, reference), now / max(int(now.sum()), 1)
     largest = np.abs(share - before).argsort(kind="stable")[: -CHANGES_MAX - 1 : -1]
@@ -254,8 +254,8 @@ def describe(prepared: Prepared, counts: I64, windows: Sequence[tuple[int, int]]
     return Effect(
         shift=effect[kernel.SHIFT],
         size=effect[kernel.SIZE],
-        direction=_direction(effect),
+        direction=direction(effect),
         share=names[int(effect[kernel.SHARE])] if effect[kernel.FORM] == kernel.FORM_SHARE else "",
         inside_tube=effect[kernel.INSIDE] > 0.0,
-        largest_changes=_largest_changes(prepared, counts, reference),
+        largest_changes=largest_changes(prepared, counts, reference),
     )

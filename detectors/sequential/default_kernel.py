@@ -31,6 +31,7 @@ NEVER = -(1 << 62)
 SHIFT, SIZE, FORM, SHARE, INSIDE, EFFECT_FIELDS = 0, 1, 2, 3, 4, 5
 FORM_NONE, FORM_SHIFT, FORM_SCALE, FORM_SHARE = 0.0, 1.0, 2.0, 3.0
 
+WORK_ROWS = 5 + LAWS  # of `fill_work`
 SEEN_CARRY = 1 << 16  # windows in one rank bin: more are counted in `seen_high`
 GAIN_MAX = 60.0  # nats of a bet's running gain; so that it drains in time when an excursion ends
 # An excursion is seen from here on, its start is settled when so much speaks for it, and it is over below the last.
@@ -162,7 +163,7 @@ def excursion(clock: I64, gain: float, gain_start: int) -> None:
 
 @compiled
 def tube_layer(
-    core: I64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64,
+    core: I64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64, log_h: F64,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
     evidence: F32, gain: F32, gain_start: I64, recent: F32, clock: I64, out: F64,
 ) -> None:  # fmt: skip
@@ -171,7 +172,6 @@ def tube_layer(
     exponents = np.zeros(len(evidence))
     if len(core) > 0:
         fixed = LAWS
-        log_h = tube_bets(masses, lo, hi)
         for i in range(fixed):
             for k in range(len(core)):
                 if core[k] > 0:
@@ -304,6 +304,54 @@ def effect(
 
 
 @compiled
+def fill_work(chose: I64, reference: I64, first: int, core_bins: int, bins: int, tolerance: float, work: F64) -> None:
+    """What a numeric target's windows need of its reference counts, work F64[WORK_ROWS * K]; some 60 us at 42 bins.
+
+    Rows of K: masses, lo, hi, nominal ranks and shape scale (K - 1 of each), then the log bets of the tube's LAWS targets.
+    """
+    if core_bins == 0:
+        return
+    rows = work.reshape(WORK_ROWS, core_bins)
+    nominal_ranks(core_masses(chose, first, core_bins, bins), rows[3], rows[4])
+    rows[0, :] = core_masses(reference, first, core_bins, bins)
+    core_edges(rows[0], tolerance, rows[1], rows[2])
+    rows[WORK_ROWS - LAWS :, :] = tube_bets(rows[0], rows[1], rows[2])
+
+
+@compiled
+def decide(
+    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, work: F64,
+    score: F64, score_mean: F64, share_p: F64,
+    order: F32, order_tie: F32, alpha: F64, bets: F64, bet_start: I64, share_bets: U8, decay: F64, adaptive_share: float,
+    thresholds: F64,
+    threshold: float, share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
+    clock: I64, evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32,
+    tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
+) -> None:  # fmt: skip
+    """`judge` with the `work` of `fill_work`."""
+    core_bins = len(work) // WORK_ROWS
+    shares = counts[len(counts) - len(share_p) :]
+    core, rows = np.empty(core_bins, np.int64), work.reshape(WORK_ROWS, core_bins)
+    if core_bins > 0:
+        fold_core(counts, first, core_bins, len(counts) - len(share_p), core)
+    masses, lo, hi, nominal, shape_scale = rows[0], rows[1], rows[2], rows[3], rows[4]
+    log_h = rows[WORK_ROWS - LAWS :]
+    count = len(thresholds)
+    values, ties, scratch = np.empty(count), np.empty(count), np.empty(64)
+    statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)
+    rank_layer(
+        values, ties, weight, order, order_tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds,
+        evidence, adaptive, share_evidence, seen, seen_high, recent, scratch, out,
+    )  # fmt: skip
+    tube_layer(
+        core, shares, weight, start_ms, threshold, masses, lo, hi, log_h, share_in, share_out, share_masses, share_lo,
+        share_hi, bet_weight, tube, gain, gain_start, plug, clock, out,
+    )  # fmt: skip
+    latch(clock, expiry, out)
+    effect(core, shares, score, score_mean, lo, hi, share_masses, share_lo, share_hi, told)
+
+
+@compiled
 def judge(
     counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, core_bins: int,
     score: F64, chose: I64, score_mean: F64, share_p: F64,
@@ -315,26 +363,11 @@ def judge(
     tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
 ) -> None:  # fmt: skip
     """Both layers, the latches, and the effect of one window."""
-    shares = counts[len(counts) - len(share_p) :]
-    core, masses = np.empty(core_bins, np.int64), np.empty(core_bins)
-    lo, hi = np.empty(core_bins), np.empty(core_bins)
-    nominal, shape_scale = np.empty(max(core_bins - 1, 0)), np.empty(max(core_bins - 1, 0))
-    if core_bins > 0:
-        bins = len(counts) - len(share_p)
-        fold_core(counts, first, core_bins, bins, core)
-        nominal_ranks(core_masses(chose, first, core_bins, bins), nominal, shape_scale)
-        masses[:] = core_masses(reference, first, core_bins, bins)
-        core_edges(masses, tolerance, lo, hi)
-    count = len(thresholds)
-    values, ties, scratch = np.empty(count), np.empty(count), np.empty(64)
-    statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)
-    rank_layer(
-        values, ties, weight, order, order_tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds,
-        evidence, adaptive, share_evidence, seen, seen_high, recent, scratch, out,
+    work = np.empty(WORK_ROWS * core_bins)
+    fill_work(chose, reference, first, core_bins, len(counts) - len(share_p), tolerance, work)
+    decide(
+        counts, seed, weight, start_ms, expiry, first, work, score, score_mean, share_p,
+        order, order_tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds,
+        threshold, share_in, share_out, share_masses, share_lo, share_hi, bet_weight,
+        clock, evidence, adaptive, share_evidence, seen, seen_high, recent, tube, gain, gain_start, plug, out, told,
     )  # fmt: skip
-    tube_layer(
-        core, shares, weight, start_ms, threshold, masses, lo, hi, share_in, share_out, share_masses, share_lo, share_hi,
-        bet_weight, tube, gain, gain_start, plug, clock, out,
-    )  # fmt: skip
-    latch(clock, expiry, out)
-    effect(core, shares, score, score_mean, lo, hi, share_masses, share_lo, share_hi, told)

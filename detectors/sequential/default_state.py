@@ -92,6 +92,11 @@ class DetectorState:
         return self._integers[begin:end].reshape(shape)
 
     @property
+    def flat(self) -> tuple[F32, I64]:
+        """All of `floats` and all of `integers`: they are never made anew."""
+        return self._floats, self._integers
+
+    @property
     def clock(self) -> I64:
         return self._integers[: len(CLOCK_START)]
 

@@ -1,0 +1,165 @@
+"""One window of many targets through the default detector in one call: tables and states by address.
+
+An array costs numba a quarter of a microsecond for each argument of a call, 45 of them for each target; an address in a table costs
+nothing. Whoever fills the table holds the arrays (batch.py); nothing here is checked against their lengths.
+"""
+# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic as numba_intrinsic
+from numpy.typing import NDArray
+
+from detectors.compiled import compiled
+from detectors.sequential import default_kernel as kernel
+from detectors.sequential.categories import RANK_BETS
+from detectors.sequential.default_kernel import WORK_ROWS, decide, fill_work
+from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE
+from detectors.sequential.thinning import thin
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+U8 = NDArray[np.uint8]
+
+# Columns of `place` I64[t, PLACES]: addresses, then sizes.
+(
+    SCORE, CHOSE, SCORE_MEAN, SHARE_P, ORDER, TIE, ALPHA, BETS, BET_START, SHARE_BETS, THRESHOLDS, REFERENCE, SHARE_IN, SHARE_OUT,
+    SHARE_MASSES, SHARE_LO, SHARE_HI, BET_WEIGHT, FLOATS, INTEGERS, SEEN, SEEN_HIGH, WORK,
+    FIRST, CORE, STATISTICS, SHARES, RANK_BINS, VALUE_BETS, TUBE_BETS, SHARE_TUBE_BETS, HIGH, SIZE_MAX, EXPIRY, PLACES,
+) = range(35)  # fmt: skip
+THRESHOLD, TOLERANCE, NUMBERS = 0, 1, 2  # columns of `number`
+SINCE, EVENTS, THINNED, LATCHED, FOUND = 0, 1, 2, 3, 4  # columns of `found`
+SKIP, JUDGE = 0, 1  # of `act`
+THIN_FIRST_UNIFORM = 1 << 20  # of the window's seed; the tie-breaks have the numbers before it
+CLOCK = 5
+F32_TYPE, F64_TYPE, I64_TYPE, U16_TYPE, U8_TYPE = np.float32, np.float64, np.int64, np.uint16, np.uint8
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """The decorator of numba, typed: what is called takes one argument less than what is written."""
+    return numba_intrinsic(function)
+
+
+@intrinsic
+def pointer(_context: Any, _address: Any) -> Any:
+    """An address, int64, for `carray`."""
+
+    def code(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), code
+
+
+@compiled
+def totals(counts: I64, start: I64, out: I64) -> int:
+    """Events I64[t] of every target; the first one with a negative count, -1 if there is none."""
+    for t in range(len(out)):
+        out[t] = 0
+        for k in range(start[t], start[t + 1]):
+            if counts[k] < 0:
+                return t
+            out[t] += counts[k]
+    return -1
+
+
+@compiled
+def decide_all(
+    counts: I64, start: I64, act: U8, seed: U64, weight: F64, start_ms: I64, place: I64, number: F64, ready: U8,
+    scratch: F64, out: F64, told: F64, found: I64,
+) -> None:  # fmt: skip
+    """Every target whose `act` is JUDGE: `thin` and `judge` of its counts I64[start[t]:start[t + 1]], which are thinned in place.
+
+    ready U8[t]: 1 = the work at its address is filled; set. Without an address (0) `scratch` is filled anew each time.
+    out F64[t, FIELDS], told F64[t, EFFECT_FIELDS], found I64[t, FOUND]. of all targets the latch and the excursion.
+    """
+    for t in range(len(act)):
+        row = place[t]
+        clock = carray(pointer(row[INTEGERS]), (CLOCK,), I64_TYPE)
+        if act[t] == JUDGE:
+            own = counts[start[t] : start[t + 1]]
+            total = 0
+            for c in own:
+                total += c
+            found[t, THINNED] = 0
+            if total > row[SIZE_MAX]:
+                thinned = np.empty(len(own), np.int64)
+                thin(own, row[SIZE_MAX], seed[t], THIN_FIRST_UNIFORM, thinned)
+                own[:] = thinned
+                found[t, THINNED] = 1
+                total = row[SIZE_MAX]
+            found[t, EVENTS] = total
+            _decide(
+                own, seed[t], weight[t], start_ms[t], row, number[t], ready[t : t + 1], scratch, clock, out[t], told[t]
+            )
+        found[t, SINCE] = clock[kernel.EXCURSION]
+        found[t, LATCHED] = 0
+        if clock[kernel.RANK_LATCH] != kernel.NEVER:
+            found[t, LATCHED] = 1
+        elif clock[kernel.TUBE_LATCH] != kernel.NEVER:
+            found[t, LATCHED] = 2
+
+
+@compiled
+def _decide(
+    own: I64, seed: np.uint64, weight: float, start_ms: int, row: I64, number: F64, ready: U8, scratch: F64, clock: I64,
+    out: F64, told: F64,
+) -> None:  # fmt: skip
+    core, statistics, shares, ranks = row[CORE], row[STATISTICS], row[SHARES], row[RANK_BINS]
+    values, count, tube, each = statistics - shares, row[VALUE_BETS], row[TUBE_BETS], row[SHARE_TUBE_BETS]
+    reference = carray(pointer(row[REFERENCE]), (len(own),), I64_TYPE)
+    chose = carray(pointer(row[CHOSE]), (len(own),), I64_TYPE)
+    if row[WORK] != 0:
+        work = carray(pointer(row[WORK]), (WORK_ROWS * core,), F64_TYPE)
+        if ready[0] == 0:
+            fill_work(chose, reference, row[FIRST], core, len(own) - shares, number[TOLERANCE], work)
+            ready[0] = 1
+    else:
+        work = scratch[: WORK_ROWS * core]
+        fill_work(chose, reference, row[FIRST], core, len(own) - shares, number[TOLERANCE], work)
+    # floats and integers of a state, as default_state.Layout has them
+    adaptive_at = count
+    share_at = adaptive_at + values * len(ADAPTIVE_DECAY)
+    recent_at = share_at + shares * RANK_BETS
+    tube_at = recent_at + values * len(ADAPTIVE_DECAY) * ranks
+    gain_at = tube_at + tube
+    plug_at = gain_at + tube
+    plug = core if core > 0 else shares
+    value_ranks = ranks if values > 0 else 0
+    floats = carray(pointer(row[FLOATS]), (plug_at + plug,), F32_TYPE)
+    integers = carray(pointer(row[INTEGERS]), (CLOCK + tube,), I64_TYPE)
+    decide(
+        own, seed, weight, start_ms, row[EXPIRY], row[FIRST], work,
+        carray(pointer(row[SCORE]), (core, 4), F64_TYPE),
+        carray(pointer(row[SCORE_MEAN]), (4,), F64_TYPE),
+        carray(pointer(row[SHARE_P]), (shares,), F64_TYPE),
+        carray(pointer(row[ORDER]), (statistics, ranks - 1), F32_TYPE),
+        carray(pointer(row[TIE]), (statistics, ranks - 1), F32_TYPE),
+        carray(pointer(row[ALPHA]), (ranks,), F64_TYPE),
+        carray(pointer(row[BETS]), (value_ranks, count), F64_TYPE),
+        carray(pointer(row[BET_START]), (values + 1,), I64_TYPE),
+        carray(pointer(row[SHARE_BETS]), (shares, ranks, RANK_BETS), U8_TYPE),
+        ADAPTIVE_DECAY, ADAPTIVE_SHARE,
+        carray(pointer(row[THRESHOLDS]), (statistics,), F64_TYPE),
+        number[THRESHOLD],
+        carray(pointer(row[SHARE_IN]), (shares, each), F64_TYPE),
+        carray(pointer(row[SHARE_OUT]), (shares, each), F64_TYPE),
+        carray(pointer(row[SHARE_MASSES]), (shares,), F64_TYPE),
+        carray(pointer(row[SHARE_LO]), (shares,), F64_TYPE),
+        carray(pointer(row[SHARE_HI]), (shares,), F64_TYPE),
+        carray(pointer(row[BET_WEIGHT]), (tube,), F64_TYPE),
+        clock, floats[:adaptive_at],
+        floats[adaptive_at:share_at].reshape(values, len(ADAPTIVE_DECAY)),
+        floats[share_at:recent_at].reshape(shares, RANK_BETS),
+        carray(pointer(row[SEEN]), (statistics, ranks), U16_TYPE),
+        carray(pointer(row[SEEN_HIGH]), (row[HIGH] * statistics, row[HIGH] * ranks), U16_TYPE),
+        floats[recent_at:tube_at].reshape(values, len(ADAPTIVE_DECAY), ranks),
+        floats[tube_at:gain_at], floats[gain_at:plug_at], integers[CLOCK : CLOCK + tube], floats[plug_at : plug_at + plug],
+        out, told,
+    )  # fmt: skip
