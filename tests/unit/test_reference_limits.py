@@ -117,14 +117,25 @@ def test_what_is_kept_is_what_the_rows_give() -> None:
     assert np.array_equal(same.counts, whole)
     assert np.array_equal(same.sums, kept.sums)
     assert np.array_equal(same.extremes, kept.extremes)
+    assert np.array_equal(same.out_of_range, kept.out_of_range)
+    half = resized(kept, found.target("x").binning, found.windows.count, 50, resize_seed("x", found.id, 50))
+    assert (half.out_of_range <= kept.out_of_range).all()
+    assert half.out_of_range.sum() == pytest.approx(kept.out_of_range.sum() / 2, rel=0.3)
 
 
-def test_a_long_reference_keeps_neighbours_from_all_over() -> None:
+def test_a_long_reference_keeps_neighbours_from_all_over(profile: ReferenceProfile) -> None:
     places = kept_places(50_000)
     assert len(places) == len(np.unique(places)) == KEPT_MAX
     assert (places[0], places[-1]) == (0, 49_999)
     assert (np.diff(places) == 1).sum() == KEPT_MAX - 20
     assert np.array_equal(kept_places(37), np.arange(37))
+    # neighbours are put together, never the end of one stretch and the start of the next
+    n = np.full((KEPT_MAX, 1), 100)
+    nothing = np.full((KEPT_MAX, 2), np.nan)
+    few = KeptWindows(np.array([1]), n, np.zeros((KEPT_MAX, 2)), nothing, np.zeros(KEPT_MAX, np.int64))
+    binning = profile.target("c").binning
+    for count, pools in ((KEPT_MAX, KEPT_MAX // 3), (50_000, 20 * (KEPT_MAX // 20 // 3))):
+        assert len(resized(few, binning, count, 300, np.uint64(1)).counts) == pools
 
 
 def test_windows_of_another_size_have_exactly_so_many_of_the_same_events(profile: ReferenceProfile) -> None:
