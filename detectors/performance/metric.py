@@ -1,0 +1,111 @@
+"""How a metric is registered, and how it is measured: one entry each, from which documents, schema and validation follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.performance import exact
+from detectors.performance.estimate import CONFIDENCE, Estimate, Undefined
+from detectors.performance.intervals import around, positive
+from detectors.performance.layout import Part
+from detectors.performance.sums import PerformanceSums
+
+F64 = NDArray[np.float64]
+
+
+class Task(StrEnum):
+    BINARY = "binary"
+    CLASSIFICATION = "classification"  # of any number of classes
+    REGRESSION = "regression"
+    PROXY = "proxy"
+    KPI = "kpi"
+
+
+class Direction(StrEnum):
+    """Which way is better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+    ZERO = "towards 0"
+    ONE = "towards 1"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetricSettings:
+    """What a metric may be told.
+
+    confidence  of the interval      quantile  of quantile_loss, one of the layout's
+    value       F64[k, k], of business_value: what a row is worth, by label and predicted class
+    target      of kpi_to_target
+    """
+
+    confidence: float = CONFIDENCE
+    quantile: float = 0.5
+    value: F64 | None = None
+    target: float | None = None
+
+
+DEFAULTS = MetricSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One line of the registry.
+
+    unit      "" = a pure number
+    error     how far the value can be from a batch recomputation on the same rows (scikit-learn's, where it has the metric)
+    interval  the method and what it assumes beyond independent rows
+    undefined when there is no value
+    settings  the fields of MetricSettings that it needs or heeds, beyond the confidence
+    """
+
+    name: str
+    title: str
+    task: Task
+    direction: Direction
+    needs: Part
+    interval: str
+    undefined: str
+    source: str
+    function: Callable[[PerformanceSums, MetricSettings], Estimate]
+    unit: str = ""
+    error: str = "exact sums: the last digit"
+    settings: tuple[str, ...] = ()
+
+
+def some(rows: int, of: str = "labelled rows") -> int:
+    """`rows`; raises Undefined where there are none."""
+    if rows == 0:
+        raise Undefined(f"no {of}")
+    return rows
+
+
+def spread(total: Fraction, squares: Fraction, rows: int) -> float:
+    """Variance of a mean of `rows` rows; NaN of one row. Exact but for the last rounding."""
+    return float((squares - total * total / rows) / (rows * (rows - 1))) if rows > 1 else math.nan
+
+
+def mean(
+    sums: PerformanceSums, part: Part, name: str, rows: int, confidence: float, *, signed: bool = False
+) -> Estimate:
+    """Mean of what `name` sums, with its interval by the central limit theorem; on the logarithm unless `signed`."""
+    total, squares = (exact.fraction(sums.limbs(part, each)) for each in (name, square_of(sums, part, name)))
+    return (around if signed else positive)(float(total / rows), spread(total, squares, rows), rows, confidence)
+
+
+def square_of(sums: PerformanceSums, part: Part, name: str) -> str:
+    """The name of the sum of squares of what `name` sums: "x_2", for "error_2" and "log_2" "error_4" and "log_4"; of absolute values as of
+    the values themselves.
+    """
+    name = name.removeprefix("absolute_")
+    squares = name.removesuffix("_2") + "_4" if name.endswith("_2") else f"{name}_2"
+    assert f"{part}.{squares}" in sums.layout.shape.sums
+    return squares

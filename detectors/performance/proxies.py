@@ -1,0 +1,83 @@
+"""Metrics of what users do after a prediction, and of any series of numbers: they come before labels do."""
+
+from __future__ import annotations
+
+from detectors.performance import exact
+from detectors.performance.estimate import Estimate
+from detectors.performance.intervals import around, wilson
+from detectors.performance.layout import Part
+from detectors.performance.metric import Direction, Metric, MetricSettings, Task, mean, some, spread
+from detectors.performance.probabilities import over_expected
+from detectors.performance.sums import PerformanceSums
+from detectors.verdict import BadSettings
+
+_P, _K = Part.PROXIES, Part.KPI
+
+
+def _counts(sums: PerformanceSums) -> tuple[int, int, int, int, int, int]:
+    """Predictions, clicks, conversions, predictions with a score, clicks of those, values that are no numbers."""
+    a, b, c, d, e, f = sums.count(_P, "rows").tolist()
+    return some(a, "predictions"), b, c, d, e, f
+
+
+def ctr(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
+    rows, clicks, *_ = _counts(sums)
+    return wilson(clicks, rows, settings.confidence)
+
+
+def cvr(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
+    rows, _, conversions, *_ = _counts(sums)
+    return wilson(conversions, rows, settings.confidence)
+
+
+def value_per_prediction(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
+    rows, *_, unusable = _counts(sums)
+    return mean(sums, _P, "value", some(rows - unusable, "usable values"), settings.confidence, signed=True)
+
+
+def expected_ctr(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
+    *_, scored, _, _ = _counts(sums)
+    return mean(sums, _P, "score", some(scored, "scores in 0 to 1"), settings.confidence)
+
+
+def clicks_over_expected(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
+    *_, scored, hits, _ = _counts(sums)
+    moments = (sums.total(_P, "score"), sums.total(_P, "score_2"), sums.total(_P, "score_clicked"))
+    return over_expected(some(scored, "scores in 0 to 1"), hits, moments, settings.confidence)
+
+
+def kpi(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
+    return mean(sums, _K, "value", some(int(sums.count(_K, "rows")[0]), "values"), settings.confidence, signed=True)
+
+
+def kpi_to_target(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
+    """Raises BadSettings without a target."""
+    if settings.target is None:
+        raise BadSettings("kpi_to_target: a target is needed")
+    rows = some(int(sums.count(_K, "rows")[0]), "values")
+    total, squares = (exact.fraction(sums.limbs(_K, name)) for name in ("value", "value_2"))
+    gap = float(total / rows) - settings.target
+    return around(gap, spread(total, squares, rows), rows, settings.confidence)
+
+
+_T, _UP, _NONE = Task.PROXY, Direction.HIGHER, "no predictions"
+_WILSON, _CLT = "Wilson's score interval", "central limit theorem"
+_COUNTS = "exact: integers"
+
+METRICS = (
+    Metric("ctr", "share of predictions that were clicked within the horizon", _T, _UP, _P, _WILSON, _NONE, "clicks / predictions",
+           ctr, "share", _COUNTS),
+    Metric("cvr", "share of predictions that led to a conversion within the horizon", _T, _UP, _P, _WILSON, _NONE,
+           "conversions / predictions", cvr, "share", _COUNTS),
+    Metric("value_per_prediction", "value of conversions within the horizon, per prediction", _T, _UP, _P, _CLT,
+           "no predictions with usable values", "sum(value) / predictions", value_per_prediction, "the value's"),
+    Metric("expected_ctr", "mean score: the click rate that the scores let expect", _T, Direction.NEITHER, _P,
+           "central limit theorem, on the logarithm", "no scores in 0 to 1", "mean(score)", expected_ctr, "share"),
+    Metric("clicks_over_expected", "clicks over the sum of scores, of predictions with a score", _T, Direction.ONE, _P,
+           "delta method of a ratio, on the logarithm", "no scores in 0 to 1; all scores 0", "clicks / sum(score)",
+           clicks_over_expected),
+    Metric("kpi", "mean of a series of numbers", Task.KPI, Direction.NEITHER, _K, _CLT, "no values", "mean(value)", kpi,
+           "the value's"),
+    Metric("kpi_to_target", "mean of a series minus its target", Task.KPI, Direction.ZERO, _K, _CLT, "no values",
+           "mean(value) - target", kpi_to_target, "the value's", settings=("target",)),
+)  # fmt: skip
