@@ -14,8 +14,8 @@ from typing import Any
 
 import orjson
 
+from detectors.sequential.verdicts import Verdicts
 from detectors.sketches.distinct import estimate
-from detectors.verdict import Verdict
 from stream.merging import Hole
 from stream.monitor_settings import ModelSettings
 from stream.panes import RECORD_BYTES_MAX
@@ -59,7 +59,7 @@ class Recorded:
     plan: str
     tally: Tally
     statistics: Statistics | None
-    verdicts: Sequence[Verdict] | None
+    verdicts: Verdicts | None
     drifting: frozenset[str]
     online: Mapping[int, Sequence[Said]] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -146,22 +146,30 @@ def _targets(recorded: Recorded) -> dict[str, Any]:
     tally = recorded.tally
     named = columns(recorded.statistics)
     counts, start = tally.counts.tolist(), tally.start.tolist()
+def _judged(verdicts: Verdicts | None) -> tuple[list[str], list[float], list[float], list[float]]:
+    """Level, evidence of either layer and shift, of every target; empty where none was judged."""
+    if verdicts is None:
+        return [], [], [], []
+    rank, tube = ([evidence(log10) for log10 in logs] for logs in (verdicts.rank_log10, verdicts.tube_log10))
+    return verdicts.levels, rank, tube, verdicts.shift.tolist()
+
+
     distinct = tally.distinct.by_target()
     bodies: dict[str, Any] = {}
-    for place, name in enumerate(tally.names):
-        body: dict[str, Any] = {
-            statistic: values[place] for statistic, values in named.items() if statistic != DISTINCT
-        }
+    named.pop(DISTINCT, None)
+    keys, rows = tuple(named), zip(*named.values(), strict=True)
+    levels, rank, tube, shift = _judged(recorded.verdicts)
+    for place, (name, row) in enumerate(zip(tally.names, rows, strict=True)):
+        body: dict[str, Any] = dict(zip(keys, row, strict=True))
         body["bins"] = counts[start[place] : start[place + 1] - APART]
         if name in recorded.labels:
             body["labels"] = recorded.labels[name]
         if place in distinct:
             body["distinct"] = round(estimate(distinct[place]), 1)
-        if recorded.verdicts is not None:
-            verdict = recorded.verdicts[place]
-            body["evidence"] = {"rank": evidence(verdict.rank_log10), "tube": evidence(verdict.tube_log10)}
-            body["shift"] = verdict.shift
-            body["level"] = "drift" if name in recorded.drifting else verdict.level.value
+        if levels:
+            body["evidence"] = {"rank": rank[place], "tube": tube[place]}
+            body["shift"] = shift[place]
+            body["level"] = "drift" if name in recorded.drifting else levels[place]
         if place in recorded.online:
             body["online"] = {said.watcher.name: _said(said) for said in recorded.online[place]}
         bodies[name] = body
