@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.reference import ReferenceProfile
-from detectors.sequential import default
-from detectors.verdict import Verdict
+from detectors.sequential import batch, default
+from detectors.sequential.verdicts import Verdicts
 from stream import container, watchers
 from stream.columns import F64, I64
 from stream.plan import INPUT_ROLES
@@ -82,7 +82,7 @@ class Judgement:
 
     tally: Tally
     statistics: Statistics | None
-    verdicts: tuple[Verdict, ...] | None
+    verdicts: Verdicts | None
     online: Mapping[int, tuple[Said, ...]] = field(default_factory=dict)  # by place of the target
     whole: Statistics | None = None
 
@@ -116,6 +116,7 @@ class Series:
         self.promise = promise
         self.prepared = list(prepared)
         self.states = [default.start(each) for each in self.prepared]
+        self._batch: batch.Batch | None = None  # of these states
         self.watchers = Watchers(watched, lens.names)
         self.carried: Tally | None = None
         self.carried_weight_ms = 0.0
@@ -147,10 +148,8 @@ class Series:
             self.carried_weight_ms, self.carried_start_ms = weight_ms, start_ms
             return Judgement(tally, statistics, verdicts=None)
         self.carried, self.carried_weight_ms = None, 0.0
-        verdicts = tuple(
-            default.update(prepared, state, whole.counts_of(index), weight_ms, start_ms)
-            for index, (prepared, state) in enumerate(zip(self.prepared, self.states, strict=True))
-        )
+        self._batch = self._batch or batch.Batch(self.prepared, self.states)
+        verdicts = self._batch.update(whole.counts, weight_ms, start_ms)
         self._remember(whole, verdicts, start_ms)
         judged = statistics if whole is tally else self.lens.statistics(whole)
         return Judgement(tally, statistics, verdicts, self.watchers.feed(judged), judged)
@@ -196,12 +195,12 @@ class Series:
         """Whether an excursion began in the very first windows that were judged against this reference."""
         return since_ms <= self.first_starts[-1]
 
-    def _remember(self, whole: Tally, verdicts: Sequence[Verdict], start_ms: int) -> None:
+    def _remember(self, whole: Tally, verdicts: Verdicts, start_ms: int) -> None:
         if len(self.first_starts) < SKEW_WINDOWS:
             self.first_starts.append(start_ms)
         self.recent = [*self.recent[1 - RECENT_WINDOWS :], whole.remembered()]
         keep = slice(1 - HISTORY_WINDOWS, None)
-        shifts = np.array([[verdict.shift for verdict in verdicts]], np.float32)
+        shifts = verdicts.shift.astype(np.float32)[None]
         self.starts = np.append(self.starts[keep], start_ms)
         self.events = np.append(self.events[keep], whole.events)
         self.shifts = np.concatenate((self.shifts[keep], shifts))
@@ -264,6 +263,7 @@ class Series:
         places = range(header["recent"])
         read = (Tally.from_sections(header[f"recent.{i}"], sections, f"recent.{i}.") for i in places)
         self.recent = [tally.remembered() for tally in read]
+        self._batch = None
         for blob in detectors:
             states = container.decode(blob)
             if states.kind == watchers.KIND:

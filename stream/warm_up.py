@@ -16,6 +16,7 @@ from detectors.binning import Binning, Kind
 from detectors.distance import WindowBins
 from detectors.reference import ReferenceProfile
 from detectors.sequential import default
+from detectors.sequential.batch import Batch
 from stream import give_back
 from stream.columns import Tag
 from stream.decode import decode
@@ -181,9 +182,13 @@ def _limit(profile: ReferenceProfile, thresholds: Sequence[Threshold]) -> None:
 
 def _judge(profile: ReferenceProfile) -> None:
     """Some windows of the first targets through the default detector: the reference itself, which is thinned, and less."""
-    for target in profile.targets[:TARGETS_JUDGED]:
-        prepared = default.prepare(target, default.DetectionSettings(tolerance=0.05, budget_ms=BUDGET_MS), profile.id)
-        state = default.start(prepared)
-        rows = target.histogram
-        for start_ms, counts in enumerate((rows, rows, rows // max(1, int(rows.sum()) // target.size_median), rows)):
-            default.update(prepared, state, counts, 1.0, start_ms)
+    chosen = default.DetectionSettings(tolerance=0.05, budget_ms=BUDGET_MS)
+    targets = profile.targets[:TARGETS_JUDGED]
+    prepared = [default.prepare(target, chosen, profile.id) for target in targets]
+    judges = Batch(prepared, [default.start(each) for each in prepared])
+    rows = [target.histogram for target in targets]
+    few = [own // max(1, int(own.sum()) // target.size_median) for own, target in zip(rows, targets, strict=True)]
+    for start_ms, counts in enumerate((rows, rows, few, rows)):
+        list(judges.update(np.concatenate(counts), 1.0, start_ms))
+    for each, own in zip(prepared, few, strict=True):  # as an alert tells it
+        default.describe(each, own)

@@ -25,6 +25,10 @@ from stream.window_series import Comparisons, Threshold, watched
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 
 
+_SAME = ("mean", "std", "missing", "invalid", "out_of_range", "unseen", "psi", "kolmogorov_smirnov", "jensen_shannon")
+PLAIN = {"min": "minimum", "max": "maximum"} | {name: name for name in _SAME}  # fields by their names in records
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """One window, t targets; NaN = has none (no events, or not of this kind). Rates are shares of the events."""
@@ -45,7 +49,11 @@ class Statistics:
 
     def series(self, name: str) -> F64:
         """F64[t] of a window series. Raises KeyError."""
-        return self.compared[name] if name in self.compared else self.named()[name]
+        for found in (self.compared, self.quantiles):
+            if name in found:
+                return found[name]
+        value: F64 = getattr(self, PLAIN[name])
+        return value
 
     def named(self) -> dict[str, F64]:
         """Every statistic by its name in records, F64[t] each."""

@@ -14,9 +14,10 @@ import orjson
 
 from detectors.binning import Binning, Kind
 from detectors.reference import ReferenceProfile, TargetReference, WindowInfo, WindowRule, with_id
-from detectors.sequential import default
+from detectors.sequential import batch, default
 from detectors.sequential.default_tables import tolerances_of
 from detectors.sequential.tolerance_auto import Tolerances
+from detectors.sequential.verdicts import Verdicts
 from detectors.verdict import Change, Level, Verdict
 from stream.events import AlertEvent
 from stream.monitor import MissingReference, ModelSettings, Monitor, MonitorSettings, PaneRecord
@@ -200,7 +201,23 @@ class Scripted:
         return {"row": sections["row"].copy(), "weight": sections["weight"].copy()}
 
 
+class ScriptedBatch:
+    """Stands in for detectors.sequential.batch.Batch: its targets one by one."""
+
+    def __init__(self, prepared, states):
+        self.targets = list(zip(prepared, states, strict=True))
+        self.ends = np.cumsum([each.target.binning.bins + 2 for each in prepared])
+
+    def update(self, counts, weight_ms, window_start_ms):
+        parts = np.split(counts, self.ends[:-1]) if len(self.ends) else []
+        return Verdicts.of(
+            default.update(prepared, state, own, weight_ms, window_start_ms)
+            for (prepared, state), own in zip(self.targets, parts, strict=True)
+        )
+
+
 def scripted(monkeypatch):
+    monkeypatch.setattr(batch, "Batch", ScriptedBatch)
     for name in ("prepare", "start", "update", "describe", "state_to_sections", "state_from_sections"):
         monkeypatch.setattr(default, name, getattr(Scripted, name))
 
