@@ -140,12 +140,6 @@ def _said(said: Said) -> dict[str, Any]:
     return {"statistic": said.statistic, "fired": said.fired}
 
 
-def _targets(recorded: Recorded) -> dict[str, Any]:
-    if recorded.statistics is None:
-        return {}
-    tally = recorded.tally
-    named = columns(recorded.statistics)
-    counts, start = tally.counts.tolist(), tally.start.tolist()
 def _judged(verdicts: Verdicts | None) -> tuple[list[str], list[float], list[float], list[float]]:
     """Level, evidence of either layer and shift, of every target; empty where none was judged."""
     if verdicts is None:
@@ -154,6 +148,12 @@ def _judged(verdicts: Verdicts | None) -> tuple[list[str], list[float], list[flo
     return verdicts.levels, rank, tube, verdicts.shift.tolist()
 
 
+def _targets(recorded: Recorded) -> dict[str, Any]:
+    if recorded.statistics is None:
+        return {}
+    tally = recorded.tally
+    named = columns(recorded.statistics)
+    counts, start = tally.counts.tolist(), tally.start.tolist()
     distinct = tally.distinct.by_target()
     bodies: dict[str, Any] = {}
     named.pop(DISTINCT, None)
