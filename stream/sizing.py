@@ -53,6 +53,8 @@ STEP_EVENTS = 4_000
 STEP_CELL_BYTES = 27  # cell, tag, category and a working copy while a step is decoded and counted
 EVENTS_PER_S = 10_000
 SNAPSHOT_EVERY_S = 10
+SAVED_TARGET_BYTES = 8_000  # of a monitor's snapshot: state of the detector, the last windows
+BLOB_COPIES = 2  # of a monitor at a time: the blobs, and their pieces on the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ def estimate(
         found = (hours or {}).get(model.model)
         if found is not None:
             strata[found.auto] += _strata_bytes(model, found)
+    saved = BLOB_COPIES * (targets * SAVED_TARGET_BYTES + (strata[False] // 2))
     changed = edge + (events_per_s * SNAPSHOT_EVERY_S * 12 if plan.dedup else 0)
     return Estimate(
         edge_bytes=edge,
@@ -144,7 +147,7 @@ def estimate(
         strata_bytes=strata[False],
         windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),
         buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
-        encoding_bytes=edge // 2 + changed // max(partitions, 1),
+        encoding_bytes=edge // 2 + (changed + saved) // max(partitions, 1),
         imports_bytes=IMPORTS_BYTES,
         snapshot_bytes_per_s=round(changed / SNAPSHOT_EVERY_S),
         auto_strata_bytes=strata[True],
