@@ -22,12 +22,13 @@ PARAMETERS_MAX = 10
 DEVIATIONS_MAX = 1000.0
 _DEVIATIONS = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) +std")
 LIMIT_MEANING = 'a number, "3 std" or "1 per 30d"'
-NOT_KEPT = (window_series.DISTINCT,)  # series of which a reference keeps nothing
+NOT_KEPT = (window_series.DISTINCT, window_series.VOLUME)  # series of which a reference keeps nothing
 
 ONLINE = tuple(
     name for name, entry in REGISTRY.items() if entry.family is Family.ONLINE and entry.reads is Reads.NUMBERS
 )
-TYPES = (*window_series.NAMES, *ONLINE)
+SERIES = (*window_series.NAMES, window_series.VOLUME)
+TYPES = (*SERIES, *ONLINE)
 
 
 def _one_of(names: tuple[str, ...]) -> BeforeValidator:
@@ -80,7 +81,7 @@ LimitField = Annotated[
     ),
 ]
 TypeName = Annotated[str, _one_of(TYPES), WithJsonSchema({"enum": list(TYPES)})]
-SeriesName = Annotated[str, _one_of(window_series.NAMES), WithJsonSchema({"enum": list(window_series.NAMES)})]
+SeriesName = Annotated[str, _one_of(SERIES), WithJsonSchema({"enum": list(SERIES)})]
 
 
 def _between(limit: window_series.Limit | None, low: float, high: float) -> bool:
@@ -113,6 +114,8 @@ class Detector(Section):
             self._watches()
         else:
             self._limits()
+        if window_series.VOLUME in (self.type, self.series) and self.targets:
+            raise refusal("DL-C020", "volume is of the model, not of a target", "no targets")
         if self.parameters and self.type not in REGISTRY:
             raise refusal("DL-C020", f"{self.type} has no parameters", "no parameters")
         try:

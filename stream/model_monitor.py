@@ -31,7 +31,6 @@ from stream.alerts import (
     Kind,
     Observation,
     Transition,
-    historical,
 )
 from stream.learning import Learner
 from stream.merging import Group, Hole
@@ -73,7 +72,6 @@ class ModelMonitor(ModelState):
         self.emit = emit
         self.profiles = profiles
         self.holes_in = holes_in
-        self.log_ms = 0  # LogAppendTime of the marker that is being applied
         self._lenses: dict[tuple[str, tuple[str, ...]], Lens] = {}
         self._prepared: dict[tuple[str, str, Promise], default.Prepared] = {}
         self._limits: dict[str, ReferenceLimits] = {}
@@ -106,6 +104,13 @@ class ModelMonitor(ModelState):
     def close(self, until_ms: int) -> None:
         """Close the window that ends at or before `until_ms`, everything before which is complete."""
         self._end(self.windows.due(until_ms, self._lengths()))
+        if self.windows.start_ms is None:
+            before = self.volume.judged_ms
+            self._emit_all(self.volume.silence(until_ms, self._lengths(), self._whole, self._late))
+            self.changed |= self.volume.judged_ms != before
+
+    def _whole(self, start_ms: int, end_ms: int) -> bool:
+        return not self.holes_in(start_ms, end_ms)
 
     def _lengths(self) -> Lengths:
         profile = self._profile(self.reference)
@@ -121,7 +126,7 @@ class ModelMonitor(ModelState):
         """All partitions count alike from here on."""
         group, tally = next(iter(groups.items()))
         self.steady = group.plan
-        profile, late = self._profile(group.reference), historical(edge_ms, self.log_ms)
+        profile, late = self._profile(group.reference), self._late(edge_ms)
         if group.reference != self.reference:
             self._emit_all(self.book.end(NEW_REFERENCE, edge_ms, historical=late))
             self._emit_all(self.schema.end(NEW_REFERENCE, edge_ms, historical=late))
@@ -167,6 +172,9 @@ class ModelMonitor(ModelState):
             profile = self._profile(reference)
             context = Context(window, plan, reference, profile, self._state(window, profile, holes), holes)
             self._close_plan(context, part, traffic)
+        self._emit_all(
+            self.volume.window(window, self._lengths(), lost=bool(holes), historical=self._late(window.end_ms))
+        )
         if self.steady is not None and not holes:
             self.previous = Previous(window.start_ms, now)
         self._retire(window.end_ms)
@@ -212,7 +220,7 @@ class ModelMonitor(ModelState):
         if context.state is State.LEARNING:
             self.schema.learn(whole.schema)
         elif context.state is State.JUDGED and profile is not None:
-            late = historical(context.window.end_ms, self.log_ms)
+            late = self._late(context.window.end_ms)
             self._emit_all(self.schema.observe(context.window, whole, profile, versions, historical=late))
 
     def _state(self, window: Window, profile: ReferenceProfile | None, holes: Sequence[Hole]) -> State:
@@ -271,16 +279,19 @@ class ModelMonitor(ModelState):
 
     def _observe(self, series: Series, judgement: Judgement, window: Window, versions: tuple[str, ...]) -> None:
         assert judgement.verdicts is not None
-        late = historical(window.end_ms, self.log_ms)
-        for place, verdict in enumerate(judgement.verdicts):
+        late = self._late(window.end_ms)
+        calm = not (self.settings.thresholds or self.book.open or judgement.online)
+        for place, level in enumerate(judgement.verdicts.levels):
+            if calm and level != Level.ALARM:
+                continue  # by far the most of all targets
             fired = any(said.fired for said in judgement.online.get(place, ()))
-            quiet = verdict.level is not Level.ALARM and not self.settings.thresholds and not fired
+            quiet = level != Level.ALARM and not self.settings.thresholds and not fired
             named = (series.key.name, series.key.segment, series.lens.names[place])
             quality_open = (*named, True) in self.book.open
-            if verdict.level is Level.INSUFFICIENT_DATA or (
+            if level == Level.INSUFFICIENT_DATA or (
                 quiet and not quality_open and (*named, False) not in self.book.open
             ):
-                continue  # by far the most of all targets
+                continue
             case = Case(series, judgement, place, window, self.settings, self._limits[series.profile.id])
             for seen in observations(case, quality_open=quality_open):
                 change = self.book.observe(seen)
@@ -295,10 +306,6 @@ class ModelMonitor(ModelState):
             return self.book.resolved(incident, INSIDE, case.window.end_ms, data)
         data = alert_data(case, incident, seen, historical=late)
         return self.book.event(transition, incident, case.window.end_ms, data)
-
-    def _pages(self, key: SeriesKey) -> bool:
-        """Whether this is a cell: `all`, and the inputs of the segments that were asked for."""
-        return key.segment == ALL or (not key.outputs and key.segment in self.settings.segments)
 
     def _lens(self, profile: ReferenceProfile, names: tuple[str, ...]) -> Lens:
         key = (profile.id, names)
@@ -338,9 +345,7 @@ class ModelMonitor(ModelState):
         for key in sorted(self.series):
             if key.outputs and end_ms - self.series[key].last_ms > RETIRED_MS:
                 del self.series[key]
-                self._emit_all(
-                    self.book.end(RETIRED, end_ms, historical=historical(end_ms, self.log_ms), series=key.name)
-                )
+                self._emit_all(self.book.end(RETIRED, end_ms, historical=self._late(end_ms), series=key.name))
 
     # ---- learning ---------------------------------------------------------------------------------------------------
 

@@ -8,15 +8,17 @@ from typing import Any
 
 from detectors.reference import ReferenceProfile
 from stream import container
-from stream.alerts import AlertBook
+from stream.alerts import AlertBook, historical
 from stream.learning import Learner
 from stream.limits import limit
 from stream.merging import Group, Hole
 from stream.monitor_settings import ModelSettings, MonitorSettings, digest
+from stream.plan import ALL
 from stream.reference_records import decode_reference, encode_reference
 from stream.schema_watch import SchemaWatch
 from stream.series import Series, SeriesKey
 from stream.tally import Sections, Tally
+from stream.volume_watch import VolumeWatch
 from stream.window_records import State
 from stream.windows import Window, WindowList
 
@@ -65,9 +67,11 @@ class ModelState:
         self.series: dict[SeriesKey, Series] = {}
         self.book = AlertBook(self.settings)
         self.schema = SchemaWatch(self.book)
+        self.volume = VolumeWatch(self.settings)
         self.learner: Learner | None = None
         self.learnt: ReferenceProfile | None = None  # with cut points only, or complete: this model's own
         self.revision = 0  # of the control record of the reference
+        self.log_ms = 0  # LogAppendTime of the marker that is being applied
         self.changed = True
         self.changed_series: set[SeriesKey] = set()
         self.resumable: dict[str, bytes] | None = None  # series of a loaded state, until their references are there
@@ -87,6 +91,14 @@ class ModelState:
         versions = {known.version for known in self.series if known.outputs}
         return key.version in versions or len(versions) < VERSIONS_FOLLOWED_MAX
 
+    def _pages(self, key: SeriesKey) -> bool:
+        """Whether this is a cell: `all`, and the inputs of the segments that were asked for."""
+        return key.segment == ALL or (not key.outputs and key.segment in self.settings.segments)
+
+    def _late(self, end_ms: int) -> bool:
+        """Whether a window that ended then was history when the marker that closed it was written."""
+        return historical(end_ms, self.log_ms)
+
     @property
     def _name(self) -> str:
         return f"model/{digest(self.model)}"
@@ -102,6 +114,7 @@ class ModelState:
             return {}
         blobs: dict[str, bytes | None] = {self._name: container.encode("model", VERSION, self._header(), {})}
         blobs |= self._open_blobs()
+        blobs |= self.volume.blobs(f"{self._name}/volume")
         live = set(blobs)
         for key, series in sorted(self.series.items()):
             name = f"{self._name}/series/{digest(*key)}"
@@ -134,6 +147,7 @@ class ModelState:
             "revision": self.revision,
             "incidents": self.book.to_header(),
             "schema": self.schema.header(),
+            "volume": self.volume.header(),
         }
 
     def _open_blobs(self) -> dict[str, bytes | None]:
@@ -160,8 +174,12 @@ class ModelState:
         self.windows = WindowList(*header["windows"])
         self.revision = header["revision"]
         self.book.load(header["incidents"])
+        same = header["detection"] == self.detection
         if "schema" in header:  # the first version had none
             self.schema.load(header["schema"])
+            prefix = f"{self._name}/volume/"
+            states = [data for name, data in own.items() if same and name.startswith(prefix)]
+            self.volume.load(header["volume"], states)
         self.groups = {}
         for name in (name for name in own if name.startswith(f"{self._name}/open/")):
             saved = container.decode(own[name]).expect("window", (1, WINDOW_VERSION))
@@ -172,7 +190,6 @@ class ModelState:
         if f"{self._name}/learner" in own:
             self.learner = Learner.load(self.settings, f"{self._name}/learner", own, self.learnt)
         self._saved = set(own)
-        same = header["detection"] == self.detection
         self.changed = not same
         prefix = f"{self._name}/series/"
         self.resumable = {name: data for name, data in own.items() if same and name.startswith(prefix)}

@@ -37,6 +37,7 @@ class ModelSettings:
     tolerance, auto   in probit units; auto: the least, widened as the reference's block effects ask
     tolerances      target -> (tolerance, auto), where they differ from the model's
     resolve_after   r: so many windows inside the tube and without a crossing end an incident
+    volume_thresholds, volume_watchers   those of the model's volume, which is no target's (volume_watch.py)
     learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
     roles, kinds    target -> role, target -> "numeric" or "categorical": needed only while there is no reference
     segments        segments ("key=value") whose inputs may page; they share the budget. All others are recorded
@@ -52,6 +53,8 @@ class ModelSettings:
     tolerances: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
     thresholds: tuple[Threshold, ...] = ()
     watchers: tuple[Watcher, ...] = ()
+    volume_thresholds: tuple[Threshold, ...] = ()
+    volume_watchers: tuple[Watcher, ...] = ()
     traffic: str = SHADOW
     segments: tuple[str, ...] = ()
     resolve_after: int = 12
@@ -98,6 +101,9 @@ class ModelSettings:
             deciding["auto"] = [self.auto, widened]
         if self.watchers:
             deciding["watchers"] = [watcher.deciding for watcher in self.watchers]
+        if self.volume_thresholds or self.volume_watchers:
+            limits = [threshold.deciding for threshold in self.volume_thresholds]
+            deciding["volume"] = [*limits, *(watcher.deciding for watcher in self.volume_watchers)]
         return digest(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS).decode())
 
 

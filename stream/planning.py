@@ -28,7 +28,7 @@ from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, SegmentPla
 from stream.plan_codec import sealed
 from stream.topics import TopicRole
 from stream.watchers import Watcher
-from stream.window_series import Threshold
+from stream.window_series import VOLUME, Threshold
 
 SAMPLE_ROWS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
 SAMPLE_ROWS_MAX = 20_000  # bounds a learning pane; more rows move a cut by less than its own sampling error
@@ -355,8 +355,10 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
             for target, settings in model.targets.items()
             if settings.tolerance is not None and settings.watch
         },
-        thresholds=tuple(own for own in detectors if isinstance(own, Threshold)),
-        watchers=tuple(own for own in detectors if isinstance(own, Watcher)),
+        thresholds=tuple(own for own in detectors if isinstance(own, Threshold) and own.type != VOLUME),
+        watchers=tuple(own for own in detectors if isinstance(own, Watcher) and own.series != VOLUME),
+        volume_thresholds=tuple(own for own in detectors if isinstance(own, Threshold) and own.type == VOLUME),
+        volume_watchers=tuple(own for own in detectors if isinstance(own, Watcher) and own.series == VOLUME),
         traffic=model.traffic,
         learn_first=model.reference.first,
         roles={target.name: target.role for target in known},

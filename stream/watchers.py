@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from detectors import load
 from detectors.online import Online, restored, started
 from detectors.verdict import BadValue
 from stream import container
+from stream.columns import F64
 from stream.tally import Sections
 from stream.window_series import QUALITY, Parameters
-from stream.window_statistics import Statistics
 
 VERSION = 1
 KIND = "online"
@@ -61,6 +61,12 @@ class Said:
     refused: str = ""
 
 
+class Numbers(Protocol):
+    """What has a number of each target by the name of a series: the statistics of a window."""
+
+    def series(self, name: str, /) -> F64: ...
+
+
 class Watchers:
     """All watchers of the targets of one series, with their states."""
 
@@ -75,7 +81,7 @@ class Watchers:
             load(watcher.type)
         self._states: list[Online] = [started(watcher.type, dict(watcher.parameters)) for watcher, _ in self._wanted]
 
-    def feed(self, statistics: Statistics) -> dict[int, tuple[Said, ...]]:
+    def feed(self, statistics: Numbers) -> dict[int, tuple[Said, ...]]:
         """One judged window: place of a target -> what its watchers say of it. About 1 to 50 us a watcher."""
         found: dict[int, tuple[Said, ...]] = {}
         for (watcher, place), online in zip(self._wanted, self._states, strict=True):

@@ -23,7 +23,7 @@ from stream.stage import Output
 from stream.tally import APART, Tally
 from stream.topics import TopicRole
 from stream.watchers import Said
-from stream.window_series import DISTINCT
+from stream.window_series import DISTINCT, VOLUME
 from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import instant
@@ -78,6 +78,7 @@ def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Outp
         "segment": recorded.segment,
         "window": window_body(window),
         "events": recorded.tally.events,
+        VOLUME: volume(recorded.tally.events, window),
         "state": recorded.state.value,
         "incomplete": bool(recorded.holes),
         "collector": recorded.plan,
@@ -122,6 +123,11 @@ def window_body(window: Window) -> dict[str, Any]:
         "end_ms": window.end_ms,
         "events": window.events,
     }
+
+
+def volume(events: int, window: Window) -> float:
+    """Events a minute."""
+    return events * 60_000 / (window.end_ms - window.start_ms)
 
 
 def evidence(log10: float) -> float:
