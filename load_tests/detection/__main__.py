@@ -3,6 +3,7 @@
     python -m load_tests.detection --quick [--json]         a minute or two: shows that it runs, not that bounds hold
     python -m load_tests.detection --jobs 2 --json          the whole: 200 pairs a stream, 64 seeds a change
     python -m load_tests.detection --stream normal --case ".5 sd" --pairs 20 --seeds 10
+    python -m load_tests.detection --six --jobs 2           ours against the best calibrated rival on the six changes of normal data
 
 One default configuration with two named settings of budget and tolerance; nothing is set per stream. Figures do not depend on
 the machine or on --jobs: pair n of a stream has the same rows in every run of a seed. An event is one row; a delay counts the
@@ -25,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from load_tests.detection import report
+from load_tests.detection.calibrated import clean_task, thresholds
 from load_tests.detection.measure import FULL, QUICK, Size, alarm_task, delay_task
 from load_tests.detection.rivals import LEFT_OUT, RivalEnvironment
-from load_tests.detection.streams import BY_NAME, CASES
+from load_tests.detection.streams import BY_NAME, CASES, SIX
 
 
 def commit() -> dict[str, Any]:
@@ -41,17 +43,30 @@ def commit() -> dict[str, Any]:
 
 
 def measure(
-    size: Size, seed: int, jobs: int, *, streams: Sequence[str], cases: Sequence[str], rivals: RivalEnvironment | None
+    size: Size,
+    seed: int,
+    jobs: int,
+    *,
+    streams: Sequence[str],
+    cases: Sequence[str],
+    rivals: RivalEnvironment | None,
+    calibrate: bool,
 ) -> dict[str, Any]:
     """Every task in a process of its own pool, results in the order of their numbers."""
     alarms: dict[str, list[Future[Any]]] = defaultdict(list)
+    limits: dict[str, float] = {}
     found: dict[str, list[Future[Any]]] = defaultdict(list)
     place = {case.name: i for i, case in enumerate(CASES)}
     with ProcessPoolExecutor(jobs) as pool:
+        if calibrate:
+            runs = [pool.submit(clean_task, size.reference, seed, n, size.clean_events) for n in range(size.clean_runs)]
+            limits = thresholds([future.result() for future in runs], size.clean_events)
+            print(f"calibrated on {size.clean_runs} clean runs", file=sys.stderr, flush=True)
         for name in streams:
-            alarms[name] = [pool.submit(alarm_task, name, size, seed, n) for n in range(size.pairs_of(BY_NAME[name]))]
+            pairs = range(size.pairs_of(BY_NAME[name]))
+            alarms[name] = [pool.submit(alarm_task, name, size, seed, n, limits) for n in pairs]
         for name in cases:
-            found[name] = [pool.submit(delay_task, place[name], size, seed, n) for n in range(size.delays)]
+            found[name] = [pool.submit(delay_task, place[name], size, seed, n, limits) for n in range(size.delays)]
         of_streams, of_cases = {}, {}
         for name in streams:
             tasks = [future.result() for future in alarms.pop(name)]
@@ -65,6 +80,7 @@ def measure(
                 more = rivals.delays(name, size, seed)
                 of_cases[name] = [task | other for task, other in zip(of_cases[name], more, strict=True)]
             print(f"{name}: {len(of_cases[name])} seeds", file=sys.stderr, flush=True)
+    against = report.against_calibrated(of_cases, seed)
     return {
         "commit": commit(),
         "seed": seed,
@@ -72,7 +88,9 @@ def measure(
         "false_alarms": of_streams,
         "delays": {name: report.delay_report(tasks, seed) for name, tasks in of_cases.items()},
         "geometric_mean_of_six": report.means_over_six(of_cases, seed),
-        "conditions": report.conditions(of_streams),
+        "thresholds": limits,
+        "against_calibrated": against,
+        "conditions": report.conditions(of_streams) + report.rival_conditions(against, size.delays),
         "left_out": {} if rivals is not None else LEFT_OUT,
     }
 
@@ -86,8 +104,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, help="seeds of every change")
     parser.add_argument("--stream", action="append", choices=list(BY_NAME), help="only these; also without any --case")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
+    parser.add_argument("--six", action="store_true", help="only the six changes of normal data")
     parser.add_argument(
         "--rivals", type=Path, help="folder for an environment with nannyml and evidently; made if absent"
+    )
+    parser.add_argument(
+        "--no-calibration", action="store_true", help="without the rivals whose thresholds are calibrated"
     )
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(argv)
@@ -97,11 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     size = QUICK if args.quick else FULL
     size = replace(size, pairs=args.pairs or size.pairs, delays=args.seeds or size.delays)
-    chosen = args.stream or args.case
+    chosen = args.stream or args.case or args.six
     streams = args.stream or ([] if chosen else list(BY_NAME))
-    cases = args.case or ([] if chosen else [case.name for case in CASES])
+    cases = args.case or (list(SIX) if args.six else [] if chosen else [case.name for case in CASES])
     rivals = RivalEnvironment(args.rivals) if args.rivals else None
-    result = measure(size, args.seed, args.jobs, streams=streams, cases=cases, rivals=rivals)
+    result = measure(
+        size, args.seed, args.jobs, streams=streams, cases=cases, rivals=rivals, calibrate=not args.no_calibration
+    )
     print(report.show(result), file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps(result))

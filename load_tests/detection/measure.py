@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from load_tests.detection.calibrated import CLEAN_EVENTS, CLEAN_RUNS, calibrated
 from load_tests.detection.contenders import (
     CELLS,
     SETTINGS,
@@ -44,6 +45,7 @@ class Size:
     live         events of a pair; with d cells `longer` times as many for the small budget. d = 200 needs 671 A of a feature's
                  time for an upper limit of 1.1 T / A to be possible at all, three times as much to survive some alarms
     slow_events  events of a pair, and `slow_pairs` pairs at most, for KSWIN
+    clean_runs   of `clean_events` events each, to calibrate rivals on
     """
 
     pairs: int
@@ -53,6 +55,8 @@ class Size:
     slow_pairs: int
     slow_events: int
     slow_delays: int
+    clean_runs: int = CLEAN_RUNS
+    clean_events: int = CLEAN_EVENTS
     longer: tuple[tuple[int, int], ...] = ((1, 1), (20, 1), (200, 10))
 
     def events(self, cells: int, stream: Stream) -> int:
@@ -72,7 +76,7 @@ class Size:
 
 
 FULL = Size(200, 100_000, REFERENCE_ROWS, 64, 10, 20_000, 16)
-QUICK = Size(2, 100_000, 100_000, 2, 1, 1_000, 1, longer=((1, 1), (20, 1), (200, 1)))
+QUICK = Size(2, 100_000, 100_000, 2, 1, 1_000, 1, clean_runs=4, longer=((1, 1), (20, 1), (200, 1)))
 
 
 def generator(seed: int, name: str, number: int) -> np.random.Generator:
@@ -96,8 +100,9 @@ def is_slow(contender: Contender) -> bool:
     return contender.name.endswith("KSWIN")
 
 
-def others() -> list[Contender]:
-    return [AlwaysFires(), *river_defaults()]
+def others(thresholds: Mapping[str, float]) -> list[Contender]:
+    """Those that promise nothing; `thresholds`: of the calibrated ones."""
+    return [AlwaysFires(), *river_defaults(), *calibrated(thresholds)]
 
 
 def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, dict[str, Any]]:
@@ -182,19 +187,20 @@ def changed(case: Case, size: Size, seed: int, number: int) -> tuple[Rows, Rows]
     return first, Rows(live.time_ms, values)
 
 
-def delays(case: Case, contenders: Sequence[Contender] | None, size: Size, seed: int, number: int) -> dict[str, float]:
-    """Delay of one seed, in events, by contender; NaN = not found. `contenders` None: ours and the default others."""
+def delays(
+    case: Case, contenders: Sequence[Contender], size: Size, seed: int, number: int, *, ours: bool = False
+) -> dict[str, float]:
+    """Delay of one seed, in events, by contender; NaN = not found. `ours`: with our detector's settings."""
     reference, live = changed(case, size, seed, number)
     stream = BY_NAME[case.stream]
     out: dict[str, float] = {}
-    if contenders is None:
+    if ours:
         profile = reference_of(reference)
         windows = live_windows(profile, live)
         for setting in SETTINGS:
             for cells in CELLS:
                 run = judge(profile, windows, setting.settings(cells), after=QUIET_EVENTS)
                 out[Ours(setting, cells).name] = delay(np.array(run.alarms, np.int64), QUIET_EVENTS)
-        contenders = others()
     for contender in contenders:
         if contender.numeric_only and not stream.numeric:
             continue
@@ -205,10 +211,12 @@ def delays(case: Case, contenders: Sequence[Contender] | None, size: Size, seed:
     return out
 
 
-def alarm_task(stream: str, size: Size, seed: int, number: int) -> dict[str, dict[str, Any]]:
+def alarm_task(
+    stream: str, size: Size, seed: int, number: int, thresholds: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
     chosen = BY_NAME[stream]
-    return our_alarms(chosen, size, seed, number) | other_alarms(others(), chosen, size, seed, number)
+    return our_alarms(chosen, size, seed, number) | other_alarms(others(thresholds), chosen, size, seed, number)
 
 
-def delay_task(case: int, size: Size, seed: int, number: int) -> dict[str, float]:
-    return delays(CASES[case], None, size, seed, number)
+def delay_task(case: int, size: Size, seed: int, number: int, thresholds: Mapping[str, float]) -> dict[str, float]:
+    return delays(CASES[case], others(thresholds), size, seed, number, ours=True)

@@ -32,7 +32,8 @@ from load_tests.detection.streams import (
 )
 
 SMALL = measure.Size(
-    pairs=2, live=4_000, reference=20_000, delays=2, slow_pairs=0, slow_events=0, slow_delays=0, longer=((1, 1), (20, 1), (200, 2))
+    pairs=2, live=4_000, reference=20_000, delays=2, slow_pairs=0, slow_events=0, slow_delays=0, clean_runs=2,
+    clean_events=2_000, longer=((1, 1), (20, 1), (200, 2)),
 )  # fmt: skip
 
 
@@ -306,7 +307,7 @@ def test_a_finite_table_gets_more_pairs_instead_of_longer_ones():
     events = measure.FULL.events(200, table)
     assert measure.FULL.reference_rows(table) + events == table.rows_max
     assert measure.FULL.pairs_of(table) * events >= 200 * measure.FULL.events(200, BY_NAME["normal"])
-    more = measure.alarm_task(table.name, SMALL, 1, SMALL.pairs)  # one that `pairs` does not count
+    more = measure.alarm_task(table.name, SMALL, 1, SMALL.pairs, {})  # one that `pairs` does not count
     assert list(more) == [Ours(SETTINGS[0], 200).name]
 
 
@@ -346,6 +347,9 @@ def test_the_command_gives_json_and_a_table(monkeypatch, capsys):
     assert result["false_alarms"]["normal"]["contenders"]["always fires"]["per_million"] == 1e6
     assert result["delays"]["1 sd"]["always fires"]["mean"] == 1.0
     assert result["delays"]["1 sd"][Ours(SETTINGS[0]).name]["misses"] == 0
+    calibrated = {name for name in result["delays"]["1 sd"] if name.startswith("calibrated")}
+    assert calibrated == {f"calibrated {name}" for name in result["thresholds"]} != set()
+    assert calibrated < set(result["false_alarms"]["normal"]["contenders"])
     assert "delay in events" in err
 
 
