@@ -34,7 +34,8 @@ def around(
     z = critical_value(confidence)
     checked(value, "the value")
     if not (math.isfinite(variance) and variance >= 0.0):
-        return Estimate(value, None, None, confidence, events, error, "the variance has no digits left on these rows")
+        why = "one row has no interval" if events == 1 else "the variance has no digits left on these rows"
+        return Estimate(value, None, None, confidence, events, error, why)
     half = z * math.sqrt(variance)
     return Estimate(value, value - half, value + half, confidence, events, error)
 

@@ -115,6 +115,7 @@ def share_over_predicted(sums: PerformanceSums, settings: MetricSettings) -> Est
 _T, _DOWN, _ZERO = Task.REGRESSION, Direction.LOWER, Direction.ZERO
 _CLT = "central limit theorem{}: needs fourth moments".format
 _LOG = _CLT(", on the logarithm")
+_TAIL = "labels near 0 make a heavy tail: 91 % instead of 95 % in one such case"
 _NO = "no labels"
 _LABEL, _SHARE = "the label's", "of the label"
 _SK = "scikit-learn {}".format
@@ -129,7 +130,7 @@ METRICS = (
            "a label of 0", _SK("mean_absolute_percentage_error"), mape, _SHARE),
     Metric("wape", "sum of absolute errors over sum of absolute labels", _T, _DOWN, _E,
            "delta method of a ratio, on the logarithm", "all labels 0", "mean_absolute_error / mean(|label|)", wape, _SHARE),
-    Metric("rmsle", "root of the mean squared error of log(1 + x)", _T, _DOWN, _E, f"root of the mean's; {_LOG}",
+    Metric("rmsle", "root of the mean squared error of log(1 + x)", _T, _DOWN, _E, f"root of the mean's; {_LOG}; {_TAIL}",
            "a negative label or prediction", _SK("root_mean_squared_log_error"), rmsle),
     Metric("r2", "share of the labels' variance that is explained", _T, Direction.HIGHER, _E,
            "delta method on the logarithm of 1 - r2; needs the layout's centre within some 1,000 deviations of the labels",
