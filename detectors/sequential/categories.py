@@ -34,17 +34,19 @@ I64 = NDArray[np.int64]
 
 UP_SHIFTS = (0.3, 0.6, 1.1, 1.9, 3.0, 5.0)  # of the expected count, in its standard deviations
 DOWN_SHIFTS = (0.3, 0.6, 1.1, 1.9)
-RARE_SHIFTS = (
-    10.0,
-    20.0,
-    50.0,
-    100.0,
-)  # up, in place of DOWN_SHIFTS where fewer than RARE_COUNT are expected in a window
+RARE_SHIFTS = (1.5, 2.4, 4.0, 10.0)  # up, in place of DOWN_SHIFTS where fewer than RARE_COUNT are expected in a window
 RARE_COUNT = 0.05
 SPIKES = (0.02, 0.2)  # probability that the bet puts on a record
 RANK_BETS = len(UP_SHIFTS) + len(DOWN_SHIFTS) + len(SPIKES)
 RARE_SHARE = 1e-4  # below it no fall can be told in any sensible time (a nat takes 1 / share events): no bets on it
 TUBE_SHIFTS = (0.15, -0.15, 0.25, -0.25, 0.45, -0.45, 0.8, -0.8, 1.5, -1.5, 2.5)  # probit; 2.5: unseen -> some per cent
+# Rises are worth more nats than falls, and so are those that take long: small ones, and of a rare share a few times its size.
+TUBE_WEIGHTS = np.array([2.0, 1.0, 2.0, 1.0, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0])
+TUBE_RARE_WEIGHTS = np.array([0.5, 0.25, 1.0, 0.5, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0])
+TUBE_RARE_SHARE = 0.01
+GROWTH_MIN = (
+    2e-5  # nats an event under the target itself: a bet that earns less finds nothing within some million events
+)
 
 NORMAL_VARIANCE_MIN = 1000.0  # of the count: above it the normal law is within 1 % of the binomial's tail odds at 3 sd
 BET_STEPS = 8  # codes an octave
@@ -160,14 +162,25 @@ def decode_bets(codes: U8, bets: F64) -> None:
 
 
 def share_tube_bets(p: float, tolerance: float) -> tuple[F64, F64]:
-    """Log h of an event inside and outside the category, F64[len(TUBE_SHIFTS)] each; 0 for a target inside the tube."""
+    """Log h of an event inside and outside the category, F64[len(TUBE_SHIFTS)] each; 0 for a target inside the tube, or one
+    so rare that no stream is long enough for it.
+    """
     lo, hi = share_edges(p, tolerance)
     probit = ppf(p)
     target = np.array([min(max(cdf(probit + s), 1e-15), 1.0 - 1e-15) for s in TUBE_SHIFTS])
     if p < RARE_SHARE:
         target = np.maximum(target, p)
     nearest = np.clip(target, lo, hi)
-    return np.log(target / nearest), np.log1p(-target) - np.log1p(-nearest)
+    inside, outside = np.log(target / nearest), np.log1p(-target) - np.log1p(-nearest)
+    found = target * inside + (1.0 - target) * outside >= GROWTH_MIN
+    return np.where(found, inside, 0.0), np.where(found, outside, 0.0)
+
+
+def tube_weights(p: float) -> F64:
+    """Weights F64[len(TUBE_SHIFTS)] of the bets on share p; sum 1."""
+    weights: F64 = TUBE_RARE_WEIGHTS if p < TUBE_RARE_SHARE else TUBE_WEIGHTS
+    shares: F64 = weights / weights.sum()
+    return shares
 
 
 @compiled

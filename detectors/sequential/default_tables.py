@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from detectors.binning import Binning, Kind, bin_labels
 from detectors.reference import TargetReference, fold
 from detectors.reference_strata import Strata
-from detectors.sequential.categories import TUBE_SHIFTS, bet_codes, share_rank_bets, share_tube_bets
+from detectors.sequential.categories import bet_codes, share_rank_bets, share_tube_bets, tube_weights
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
@@ -324,7 +324,9 @@ def _tube_tables(
     edges = np.array([share_edges(float(p), taken.absent) for p in shares])
     tables = [share_tube_bets(float(p), taken.absent) for p in shares]
     share_in, share_out = np.array([t[0] for t in tables]), np.array([t[1] for t in tables])
-    weight = np.concatenate([weights, np.repeat(share_weight / len(TUBE_SHIFTS), len(TUBE_SHIFTS)), [plug_weight]])
+    weight = np.concatenate(
+        [weights, *(w * tube_weights(float(p)) for w, p in zip(share_weight, shares, strict=True)), [plug_weight]]
+    )
     # A target inside the tube has h = 1: its evidence is the mere passing of time. Its weight goes to the others.
     idle = np.concatenate([np.abs(log_h).max(axis=1, initial=0.0) < 1e-9, (np.abs(share_in) < 1e-12).ravel(), [False]])
     weight[idle] = 0.0

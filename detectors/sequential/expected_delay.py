@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from detectors.binning import Kind
 from detectors.normal import cdf, cdf_all, ppf, ppf_all
 from detectors.reference import fold
-from detectors.sequential.categories import TUBE_SHIFTS
+from detectors.sequential.categories import TUBE_SHIFTS, tube_weights
 from detectors.sequential.default_tables import VALUE_SHARE, Prepared
 from detectors.sequential.scores import smoothed
 from detectors.sequential.taut_string import taut_string
-from detectors.sequential.tube import SHARE_PLUG_IN, SHARE_SHIFTS, SHIFTS, core_edges, share_edges
+from detectors.sequential.tube import SHARE_PLUG_IN, SHARE_SHIFTS, SHIFT_WEIGHTS, SHIFTS, core_edges, share_edges
 
 F64 = NDArray[np.float64]
 
@@ -52,7 +52,8 @@ def _numeric(prepared: Prepared, shift: float) -> tuple[list[float], float]:
         law = np.diff(np.concatenate([[0.0], cdf_all(probit - by), [1.0]]))
         taut_string(law, lo, hi, log_h)
         growth.append(float(law @ log_h))
-    return growth, VALUE_SHARE * SHARE_SHIFTS / (2 * len(SHIFTS))
+    nearest = min(range(len(SHIFTS)), key=lambda i: abs(SHIFTS[i] - shift))
+    return growth, VALUE_SHARE * SHARE_SHIFTS * SHIFT_WEIGHTS[nearest] / 2
 
 
 def _categorical(prepared: Prepared, shift: float) -> tuple[list[float], float]:
@@ -65,4 +66,6 @@ def _categorical(prepared: Prepared, shift: float) -> tuple[list[float], float]:
         now = cdf(ppf(p) + by)
         near = min(max(now, lo), hi)
         growth.append(now * math.log(now / near) + (1.0 - now) * math.log((1.0 - now) / (1.0 - near)))
-    return growth, (1.0 - SHARE_PLUG_IN) / (len(shares) * len(TUBE_SHIFTS))
+    weights, nearest = tube_weights(p), min(abs(s - shift) for s in TUBE_SHIFTS)
+    share = float(weights[[i for i, s in enumerate(TUBE_SHIFTS) if abs(s - shift) == nearest]].sum())
+    return growth, (1.0 - SHARE_PLUG_IN) / len(shares) * share

@@ -15,7 +15,7 @@ import detector_kits as kit
 
 from detectors.binning import Kind
 from detectors.reference import fold
-from detectors.sequential.categories import BET_VALUES, project_shares, share_tube_bets
+from detectors.sequential.categories import BET_VALUES, TUBE_SHIFTS, project_shares, share_tube_bets
 from detectors.sequential.default_tables import Prepared
 from detectors.sequential.rank_layer import SHIFTS
 from detectors.sequential.taut_string import taut_string
@@ -81,15 +81,20 @@ class Twin:
                 self.laws.append(self._nearest(np.maximum(law, 1e-15)))
                 weights.append(0.85 * weight)
             masses = (rest[-2:] + 0.5) / (rest.sum() + 1)
-            share_weights, plug = [0.1, 0.05], 0.085
+            share_weights, plug = [0.1, 0.05], 0.068
         else:
             masses = (rest + 0.5) / (rest + 0.5).sum()
-            share_weights, plug = [0.9 / len(masses)] * len(masses), 0.1
+            share_weights, plug = [0.92 / len(masses)] * len(masses), 0.08
             self.p0 = masses
         self.share_lo, self.share_hi = (norm.cdf(norm.ppf(masses) + s * tau) for s in (-1, 1))
         self.share_tables = [share_tube_bets(float(p), tau) for p in masses]
-        for w, (inside, _) in zip(share_weights, self.share_tables, strict=True):
-            weights += [0.0 if abs(bet) < 1e-12 else w / 11 for bet in inside]
+        for w, p, (inside, _) in zip(share_weights, masses, self.share_tables, strict=True):
+            usual, rare = (
+                {0.15: 2, 0.25: 2},
+                {0.15: 0.5, 0.45: 2, 0.8: 2, 1.5: 2},
+            )  # the others 1; of falls half as much
+            wanted = [(rare if p < 0.01 else usual).get(abs(s), 1) * (1 if s > 0 else 0.5) for s in TUBE_SHIFTS]
+            weights += [0.0 if abs(b) < 1e-12 else w * x / sum(wanted) for b, x in zip(inside, wanted, strict=True)]
         self.weights = np.array([*weights, plug])
         self.weights /= self.weights.sum()
         self.t = np.zeros(len(self.weights))
