@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from detectors.binning import Binning, Kind
 from detectors.reference_digest import digest
 from detectors.reference_kept import KeptWindows, kept_from, kept_sections
+from detectors.reference_rows import ReferenceRows, rows_content, rows_from
 from detectors.reference_strata import Put, Strata, slim_strata, strata_of, strata_sections
 
 F32 = NDArray[np.float32]
@@ -29,6 +30,7 @@ U64 = NDArray[np.uint64]
 VERSION = 1
 VERSION_STRATA = 2  # where a target has strata
 VERSION_KEPT = 3  # where windows are kept
+VERSION_ROWS = 4  # where rows are
 COVERS_CONTENT = "content"
 COVERS_BINNINGS = "binnings"
 
@@ -165,6 +167,7 @@ class ReferenceProfile:
     origin: Mapping[str, Any]
     notes: tuple[str, ...] = ()
     covers: str = COVERS_CONTENT
+    row_sample: ReferenceRows | None = None  # for multivariate detectors
 
     @property
     def complete(self) -> bool:
@@ -284,29 +287,19 @@ def binnings_id(model: str, targets: Sequence[TargetReference]) -> str:
 
 
 def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    w = profile.windows
     strata = strata_sections([target.strata for target in profile.targets])
+    rows, row_sections = rows_content(profile.row_sample)
     header = {
-        "version": VERSION_STRATA if strata else VERSION,
+        "version": VERSION_ROWS if rows else VERSION_STRATA if strata else VERSION,
         "model": profile.model,
         "covers": profile.covers,
         "rows": profile.rows,
         "origin": dict(profile.origin),
         "notes": list(profile.notes),
-        "windows": {
-            "count": w.count,
-            "every_ms": w.every_ms,
-            "min_events": w.min_events,
-            "max_duration_ms": w.max_duration_ms,
-            "resolution_ms": w.resolution_ms,
-            "size_min": w.size_min,
-            "size_max": w.size_max,
-            "checked": w.checked,
-            "auto": dict(w.auto),
-        },
+        "windows": asdict(profile.windows),
         "targets": [_target_header(t) for t in profile.targets],
     }
-    return header, _sections(profile.targets, _RAGGED + _PROFILE_RAGGED) | strata
+    return header | rows, _sections(profile.targets, _RAGGED + _PROFILE_RAGGED) | strata | row_sections
 
 
 def with_id(profile: ReferenceProfile) -> ReferenceProfile:
@@ -321,16 +314,16 @@ def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, ND
     header, sections = _content(profile)
     windows = kept_sections([target.kept for target in profile.targets])
     if windows:  # the id says what it said before there were any: the same rows, the same id
-        header, sections = header | {"version": VERSION_KEPT}, sections | windows
+        header, sections = header | {"version": max(header["version"], VERSION_KEPT)}, sections | windows
     content = digest(header, sections)
     return header | {"id": profile.id, "content": content}, sections
 
 
 def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> ReferenceProfile:
     """Inverse of `to_sections`. Raises UnknownReferenceVersion, CorruptReference."""
-    if header.get("version") not in {VERSION, VERSION_STRATA, VERSION_KEPT}:
+    if header.get("version") not in {VERSION, VERSION_STRATA, VERSION_KEPT, VERSION_ROWS}:
         raise UnknownReferenceVersion(
-            f"reference format {header.get('version')!r}; this program reads up to {VERSION_KEPT}"
+            f"reference format {header.get('version')!r}; this program reads up to {VERSION_ROWS}"
         )
     bare = {key: value for key, value in header.items() if key not in {"id", "content"}}
     if digest(bare, sections) != header.get("content"):
@@ -353,6 +346,7 @@ def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]
         origin=header["origin"],
         notes=tuple(header["notes"]),
         covers=header["covers"],
+        row_sample=rows_from(header, sections),
     )
     if with_id(profile).id != profile.id:
         raise CorruptReference(f"the content does not give the id {profile.id}")

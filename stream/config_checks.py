@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stream.config import Config, MappingSettings, Window
+from stream.config_detectors import ROWS
 from stream.mapping import PREDICTION, Layout, Mapping, MappingError
 from stream.topics import TopicRole, topic_name
 
@@ -61,6 +62,10 @@ def _models(config: Config) -> Iterator[Finding]:
         path = ("models", name)
         unwatched = {target for target, settings in model.targets.items() if not settings.watch}
         for index, detector in enumerate(model.detectors):
+            asked = detector.series or detector.type
+            if asked in ROWS and model.reference.first is not None:
+                read = f"{asked} needs rows of the reference, and one that is learnt keeps none"
+                yield "DL-C020", (*path, "detectors", index), read, "expected: reference.file"
             for place, target in enumerate(detector.targets):
                 if target in unwatched:
                     where = (*path, "detectors", index, "targets", place)

@@ -27,7 +27,8 @@ NOT_KEPT = (window_series.DISTINCT, window_series.VOLUME)  # series of which a r
 ONLINE = tuple(
     name for name, entry in REGISTRY.items() if entry.family is Family.ONLINE and entry.reads is Reads.NUMBERS
 )
-SERIES = (*window_series.NAMES, window_series.VOLUME)
+ROWS = tuple(name for name, entry in REGISTRY.items() if entry.family is Family.MULTIVARIATE)
+SERIES = (*window_series.NAMES, window_series.VOLUME, *ROWS)
 TYPES = (*SERIES, *ONLINE)
 
 
@@ -92,7 +93,8 @@ class Detector(Section):
     """A threshold on a window series, or an online detector on one: both page outside the promise of `false_alarms`."""
 
     type: TypeName = Field(
-        description="a statistic of the windows records, a distance, a test, whose number is p, or an online detector"
+        description="a statistic of the windows records, a distance, a test, whose number is p, a multivariate detector, or an "
+        "online one"
     )
     series: SeriesName | None = Field(default=None, description="of an online detector: which numbers it sees")
     targets: tuple[Name, ...] = Field(default=(), description="names of targets; none = all")
@@ -116,6 +118,9 @@ class Detector(Section):
             self._limits()
         if window_series.VOLUME in (self.type, self.series) and self.targets:
             raise refusal("DL-C020", "volume is of the model, not of a target", "no targets")
+        if self.targets and (self.type in ROWS or self.series in ROWS):
+            read = f"{self.series or self.type} is about all numeric features together"
+            raise refusal("DL-C020", read, "no targets; a feature with watch: false is left out")
         if self.parameters and self.type not in REGISTRY:
             raise refusal("DL-C020", f"{self.type} has no parameters", "no parameters")
         try:
@@ -141,7 +146,7 @@ class Detector(Section):
             if family is Family.TEST:
                 wanted = "below: the p at which it pages"
             raise refusal("DL-C010", f"{self.type} has no limit", wanted)
-        if made and self.type in NOT_KEPT:
+        if made and self.type in (*NOT_KEPT, *ROWS):
             raise refusal("DL-C020", f"a reference keeps no {self.type} of its windows", "a number")
         if family is Family.TEST and (high is not None or not _between(low, 0, 1)):
             raise refusal("DL-C020", f"{self.type} pages where p is small", "below, between 0 and 1, and no threshold")

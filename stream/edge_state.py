@@ -13,10 +13,11 @@ from stream import container
 from stream.columns import U8
 from stream.dedup import IdSet
 from stream.pane_state import PaneState, PlanTables, count_dtype
-from stream.panes import dense, smallest, sparse, sparse_from
 from stream.plan import OTHER
+from stream.row_sums import SECTION as ROW_SUMS
 from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack
 from stream.schema_sample import SchemaSample
+from stream.sparse import dense, smallest, sparse, sparse_from
 
 KIND = "edge"
 IDS_KIND = "ids"
@@ -24,7 +25,7 @@ VERSION = 1
 VERSIONS = (VERSION,)
 _SECTIONS = ("bins", "tally", "sums", "extremes", "registers")
 _SAMPLE = ("sample_high", "sample_low", "sample_cell", "sample_tag")
-_OPTIONAL = ("bins_at", "registers_at", *_SAMPLE, *SECTIONS)
+_OPTIONAL = ("bins_at", "registers_at", *_SAMPLE, *SECTIONS, ROW_SUMS)
 
 
 class EdgeState:
@@ -86,6 +87,9 @@ def encode_edge(state: EdgeState) -> bytes:
         "extremes": np.concatenate([np.empty(0), *(p.extremes.reshape(-1) for p in panes)]),
         **_sparse_registers(p.all_registers().reshape(-1) for p in panes),
     }
+    row_sums = [sums for p in panes for sums in p.row_sums.values()]
+    if row_sums:
+        sections[ROW_SUMS] = np.concatenate(row_sums)
     samples = [p.sample for p in panes if p.sample is not None]
     if samples:
         sections["sample_high"] = np.concatenate([s[0] for s in samples])
@@ -171,6 +175,8 @@ def decode_edge(data: bytes, tables_of: Callable[[str], PlanTables]) -> EdgeStat
         pane.sums = reader.take("sums", pane.sums.shape, np.float64)
         pane.extremes = reader.take("extremes", pane.extremes.shape, np.float64)
         pane.restore_registers(own.reshape(-1, REGISTERS))
+        for series, sums in pane.row_sums.items():
+            pane.row_sums[series] = reader.take(ROW_SUMS, sums.shape, np.int64)
         if rows >= 0:
             cells = (rows, len(pane.tables.names))
             pane.sample = (

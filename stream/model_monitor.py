@@ -15,6 +15,8 @@ weight of the next one. Which windows are left out does not depend on what is in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import orjson
 
@@ -91,8 +93,9 @@ class ModelMonitor(ModelState):
                 self._end(self.windows.cut(edge_ms))
                 self._activate(edge_ms, groups)
         self._learn_rows(groups)
-        for tally in groups.values():
-            tally.sample = None
+        for group, tally in groups.items():
+            if not group.reference:  # its rows were for learning
+                tally.sample = None
         events = sum(tally.events for group, tally in groups.items() if group.segment == ALL)
         self.windows.add(edge_ms, self.all_settings.resolution_ms, events)
         for group, tally in groups.items():
@@ -170,7 +173,7 @@ class ModelMonitor(ModelState):
         for plan, reference in sorted({(group.plan, group.reference) for group in groups}):
             part = {group: tally for group, tally in groups.items() if group[:2] == (plan, reference)}
             profile = self._profile(reference)
-            context = Context(window, plan, reference, profile, self._state(window, profile, holes), holes)
+            context = Context(window, plan, reference, profile, self.state_of(window, profile, holes), holes)
             self._close_plan(context, part, traffic)
         self._emit_all(
             self.volume.window(window, self._lengths(), lost=bool(holes), historical=self._late(window.end_ms))
@@ -195,10 +198,15 @@ class ModelMonitor(ModelState):
             if features is None or (not fed and segment != ALL):
                 continue
             whole = pooled(fed) if fed else everything.empty()
+            rows: Mapping[str, Any] = {}
             if segment == ALL:
                 self._see_schema(context, feeding, whole)
+                rows, alerts = self.see_rows(context, feeding, whole)
+                self._emit_all(alerts)
             key = SeriesKey(reference, INPUTS_VERSION, segment)
-            self._window(key, context, tuple(feeding), whole.select(features), float(traffic.elapsed_ms))
+            self._window(
+                key, replace(context, rows=rows), tuple(feeding), whole.select(features), float(traffic.elapsed_ms)
+            )
         for version in versions:
             for segment in segments:
                 tally = groups.get(Group(plan, reference, version, segment))
@@ -223,17 +231,6 @@ class ModelMonitor(ModelState):
             late = self._late(context.window.end_ms)
             self._emit_all(self.schema.observe(context.window, whole, profile, versions, historical=late))
 
-    def _state(self, window: Window, profile: ReferenceProfile | None, holes: Sequence[Hole]) -> State:
-        if self.steady is None:
-            return State.TRANSITION
-        if holes:
-            return State.INCOMPLETE
-        if profile is None:
-            return State.LEARNING if self.settings.learn_first else State.RECORDED
-        if not profile.complete:
-            return State.LEARNING
-        return State.JUDGED if window.sufficient else State.INSUFFICIENT_DATA
-
     def _window(
         self, key: SeriesKey, context: Context, versions: tuple[str, ...], tally: Tally, weight_ms: float
     ) -> None:
@@ -242,7 +239,7 @@ class ModelMonitor(ModelState):
         judged = state in (State.JUDGED, State.INSUFFICIENT_DATA)
         if profile is None:
             judgement = Judgement(tally, None, verdicts=None)
-        elif not tally.names or not judged or not self._pages(key) or not self.follows(key):
+        elif not tally.names or not judged or not self.pages(key) or not self.follows(key):
             judgement = Judgement(tally, self._lens(profile, tally.names).statistics(tally), verdicts=None)
             state = State.RECORDED if state is State.JUDGED else state
         else:
@@ -274,6 +271,7 @@ class ModelMonitor(ModelState):
             labels={} if profile is None else self._lens(profile, tally.names).labels,
             learning=self.learner.progress if self.learner is not None and state is State.LEARNING else None,
             holes=context.holes,
+            rows=context.rows,
         )
         self._emit_all(window_outputs(recorded, self.settings))
 

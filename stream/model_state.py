@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from detectors.reference import ReferenceProfile
@@ -15,8 +15,10 @@ from stream.merging import Group, Hole
 from stream.monitor_settings import ModelSettings, MonitorSettings, digest
 from stream.plan import ALL
 from stream.reference_records import decode_reference, encode_reference
+from stream.row_watch import RowWatch
 from stream.schema_watch import SchemaWatch
 from stream.series import Series, SeriesKey
+from stream.stage import Output
 from stream.tally import Sections, Tally
 from stream.volume_watch import VolumeWatch
 from stream.window_records import State
@@ -27,7 +29,7 @@ VERSIONS_FOLLOWED_MAX = limit(
 )
 VERSION = 1
 WINDOW_VERSION = 2  # 1: a row of registers for every target
-GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 13
+GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 14
 SERIES_NAME_SLASHES = 3  # model/<digest>/series/<digest>; detectors follow after another one
 
 
@@ -49,6 +51,7 @@ class Context:
     profile: ReferenceProfile | None
     state: State
     holes: Sequence[Hole]
+    rows: Mapping[str, Any] = field(default_factory=dict)  # what series of all features together say (row_watch.py)
 
 
 class ModelState:
@@ -68,6 +71,7 @@ class ModelState:
         self.book = AlertBook(self.settings)
         self.schema = SchemaWatch(self.book)
         self.volume = VolumeWatch(self.settings)
+        self.rows = RowWatch(self.book)
         self.learner: Learner | None = None
         self.learnt: ReferenceProfile | None = None  # with cut points only, or complete: this model's own
         self.revision = 0  # of the control record of the reference
@@ -91,9 +95,30 @@ class ModelState:
         versions = {known.version for known in self.series if known.outputs}
         return key.version in versions or len(versions) < VERSIONS_FOLLOWED_MAX
 
-    def _pages(self, key: SeriesKey) -> bool:
+    def state_of(self, window: Window, profile: ReferenceProfile | None, holes: Sequence[Hole]) -> State:
+        """What becomes of a window that lacks `holes`."""
+        if self.steady is None:
+            return State.TRANSITION
+        if holes:
+            return State.INCOMPLETE
+        if profile is None:
+            return State.LEARNING if self.settings.learn_first else State.RECORDED
+        if not profile.complete:
+            return State.LEARNING
+        return State.JUDGED if window.sufficient else State.INSUFFICIENT_DATA
+
+    def pages(self, key: SeriesKey) -> bool:
         """Whether this is a cell: `all`, and the inputs of the segments that were asked for."""
         return key.segment == ALL or (not key.outputs and key.segment in self.settings.segments)
+
+    def see_rows(
+        self, context: Context, versions: Sequence[str], whole: Tally
+    ) -> tuple[Mapping[str, Any], Sequence[Output]]:
+        """Of the inputs of a judged window: what its record says of all features together, and alerts."""
+        if context.profile is None or context.state is not State.JUDGED or not self.rows.asked:
+            return {}, ()
+        late = self._late(context.window.end_ms)
+        return self.rows.observe(context.window, whole, context.profile, versions, historical=late)
 
     def _late(self, end_ms: int) -> bool:
         """Whether a window that ended then was history when the marker that closed it was written."""
@@ -113,7 +138,7 @@ class ModelState:
         if self.resumable is not None or not (self.changed or self.changed_series):
             return {}
         blobs: dict[str, bytes | None] = {self._name: container.encode("model", VERSION, self._header(), {})}
-        blobs |= self._open_blobs()
+        blobs |= self._open_blobs() | self.rows.blobs(f"{self._name}/rows")
         blobs |= self.volume.blobs(f"{self._name}/volume")
         live = set(blobs)
         for key, series in sorted(self.series.items()):
@@ -190,6 +215,8 @@ class ModelState:
         if f"{self._name}/learner" in own:
             self.learner = Learner.load(self.settings, f"{self._name}/learner", own, self.learnt)
         self._saved = set(own)
+        if same:
+            self.rows.load(f"{self._name}/rows", own)
         self.changed = not same
         prefix = f"{self._name}/series/"
         self.resumable = {name: data for name, data in own.items() if same and name.startswith(prefix)}

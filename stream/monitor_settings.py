@@ -36,6 +36,7 @@ class ModelSettings:
     budget_ms       time in which one false alarm is allowed, over all cells of the model
     tolerance, auto   in probit units; auto: the least, widened as the reference's block effects ask
     tolerances      target -> (tolerance, auto), where they differ from the model's
+    rows            thresholds and watchers of row series: of all features together (row_series.py)
     resolve_after   r: so many windows inside the tube and without a crossing end an incident
     volume_thresholds, volume_watchers   those of the model's volume, which is no target's (volume_watch.py)
     learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
@@ -55,6 +56,7 @@ class ModelSettings:
     watchers: tuple[Watcher, ...] = ()
     volume_thresholds: tuple[Threshold, ...] = ()
     volume_watchers: tuple[Watcher, ...] = ()
+    rows: tuple[Threshold | Watcher, ...] = ()
     traffic: str = SHADOW
     segments: tuple[str, ...] = ()
     resolve_after: int = 12
@@ -104,6 +106,8 @@ class ModelSettings:
         if self.volume_thresholds or self.volume_watchers:
             limits = [threshold.deciding for threshold in self.volume_thresholds]
             deciding["volume"] = [*limits, *(watcher.deciding for watcher in self.volume_watchers)]
+        if self.rows:
+            deciding["rows"] = [each.deciding for each in self.rows]
         return digest(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS).decode())
 
 

@@ -22,6 +22,7 @@ from stream.kernels.accumulate import ASKED_FOR, NO_ROW, accumulate, register
 from stream.panes import Pane, Sample
 from stream.plan import ALL, ModelPlan, Role
 from stream.registers import OwnBins, Registers, shared_codes
+from stream.row_sums import RowSums, RowSumTables
 from stream.sample_texts import Texts, TextsOf, carried, entered
 from stream.schema_sample import Expected, FeaturesOf, JsonType, SchemaSample, known_types, nothing
 from stream.sizing import PANE_OBJECTS_BYTES
@@ -74,6 +75,7 @@ class PlanTables:
         "own",
         "plan",
         "rank",
+        "row_sums",
         "scale",
         "shape",
         "shared",
@@ -121,6 +123,7 @@ class PlanTables:
         columns = [target.column for target in plan.targets] + [segment.column for segment in plan.segments]
         self.column_max = max(columns, default=-1)
         self.rank = segment_ranks(plan)
+        self.row_sums = RowSumTables(plan.row_sums, [target.column for target in plan.targets])
         self.category_columns = _category_columns(plan)
         self.expected = _expected(plan)
 
@@ -225,6 +228,8 @@ def count_dtype(events: int) -> type[np.integer[Any]]:
 class PaneState:
     """Statistics of one open pane. Everything is counted in log order; nothing else may write the arrays.
 
+    row_sums: of segment "all", where the plan has multivariate detectors.
+
     registers U8[k, REGISTERS] are those of the tracked targets whose `register_row` I32[tracked] names one: they lack values
     that have a bin of their own. `register_row` is I32[0] in a segment, where no distinct values are counted.
     """
@@ -236,6 +241,7 @@ class PaneState:
         "model",
         "register_row",
         "registers",
+        "row_sums",
         "sample",
         "schema",
         "segment",
@@ -262,6 +268,7 @@ class PaneState:
         self.registers: U8 = np.empty((0, REGISTERS), np.uint8)
         self.sample: tuple[U64, U32, U64, U8] | None = None
         self.schema = SchemaSample() if segment == ALL and tables.expected is not None else None
+        self.row_sums: RowSums = tables.row_sums.nothing() if segment == ALL else {}
         self.texts: Texts = {}  # of the sample's TEXT cells; may hold more than the sample carries
         if tables.plan.sample_rows and segment == ALL:
             none = (0, targets)
@@ -283,6 +290,8 @@ class PaneState:
         )  # fmt: skip
         if asking:
             self._register(rows, chunk)
+        if self.row_sums:
+            tables.row_sums.add(self.row_sums, rows, chunk.number, chunk.tag)
         if self.sample is not None:
             self._keep(rows, chunk)
         if self.schema is not None and tables.expected is not None:
@@ -334,8 +343,9 @@ class PaneState:
         cell = np.concatenate([cell, chunk.cell[here]])[chosen]
         tag = np.concatenate([tag, tags])[chosen]
         self.sample = (high[chosen], low[chosen], cell, tag)
-        row = np.append(np.full(kept, -1), rows)[chosen]
-        self.texts = entered(self.texts, cell, tag, row, chunk.texts_of)
+        if self.tables.plan.learning:  # categories are to be named
+            row = np.append(np.full(kept, -1), rows)[chosen]
+            self.texts = entered(self.texts, cell, tag, row, chunk.texts_of)
 
     def to_pane(self, partition: int, edge_ms: int) -> Pane:
         """The pane as it is sent."""
@@ -347,7 +357,9 @@ class PaneState:
         sample = None
         if self.sample is not None:
             hashes, _, cell, tag = self.sample
-            sample = Sample(hashes, cell, tag, carried(self.texts, cell, tag))
+            limit = 0 if tables.plan.learning else tables.plan.sample_rows  # a learner says itself how many
+            sums = {series: each.copy() for series, each in self.row_sums.items()}
+            sample = Sample(hashes, cell, tag, carried(self.texts, cell, tag), limit, sums)
         return Pane(
             partition=partition,
             edge_ms=edge_ms,
@@ -375,6 +387,7 @@ class PaneState:
     @property
     def nbytes(self) -> int:
         arrays = [self.bins, self.tally, self.sums, self.extremes, self.register_row, self.registers]
+        arrays += self.row_sums.values()
         if self.sample is not None:
             arrays += self.sample
         texts = sum(TEXT_BYTES + len(text) for text in self.texts.values())

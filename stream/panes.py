@@ -7,8 +7,8 @@ registers are written sparse (places and values) where that is shorter; decoding
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,21 +18,27 @@ from stream import container
 from stream.columns import F64, I64, U8, U64
 from stream.limits import NAME_BYTES_MAX
 from stream.registers import Registers
+from stream.row_sums import SECTION as ROW_SUMS
+from stream.row_sums import RowSums, from_section, to_section
 from stream.sample_texts import SECTIONS, Texts, carried, pack, unpack, wanted
 from stream.schema_sample import SchemaSample, joined
+from stream.sparse import dense, smallest, sparse
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The rows with the smallest hash_high (ties: hash_low) of one pane: hash U64[k] ascending, cell U64[k, t], tag U8[k, t].
 
-    `texts`: hash -> text of TEXT cells, as many as stream.sample_texts says.
+    `texts`: hash -> text of TEXT cells, as many as stream.sample_texts says. `limit`: k, which merging must know; 0 = all rows.
+    `sums`: over all rows of the pane (stream.row_sums), in the first block alone.
     """
 
     hash: U64
     cell: U64
     tag: U8
     texts: Texts = field(default_factory=dict)
+    limit: int = 0
+    sums: RowSums = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +212,7 @@ def merge_blocks(blocks: Sequence[Pane]) -> Pane:
         cells, tags = [s.cell for s in samples], [s.tag for s in samples]
         texts = {key: text for s in samples for key, text in s.texts.items()}
         cell, tag = np.concatenate(cells, axis=1), np.concatenate(tags, axis=1)
-        sample = Sample(samples[0].hash, cell, tag, carried(texts, cell, tag))
+        sample = replace(samples[0], cell=cell, tag=tag, texts=carried(texts, cell, tag))
     return Pane(
         **_identity_fields(first),
         events=first.events,
@@ -226,9 +232,18 @@ def merge_blocks(blocks: Sequence[Pane]) -> Pane:
     )
 
 
-_LIMITS = ((np.uint8, 0xFF), (np.uint16, 0xFFFF), (np.uint32, 0xFFFF_FFFF))
 _SECTIONS = ("width", "sums", "extremes", "tally")
-_OPTIONAL = ("bins", "bins_at", "distinct", "distinct_at", "sample_hash", "sample_cell", "sample_tag", *SECTIONS)
+_OPTIONAL = (
+    "bins",
+    "bins_at",
+    "distinct",
+    "distinct_at",
+    "sample_hash",
+    "sample_cell",
+    "sample_tag",
+    *SECTIONS,
+    ROW_SUMS,
+)
 _IDENTITY = ("partition", "edge_ms", "model", "version", "segment", "plan", "reference")
 
 
@@ -244,17 +259,18 @@ def _blocks(pane: Pane) -> Iterator[tuple[int, int]]:
     """Ranges of targets, each within BODY_BYTES_MAX. At least one range, also without targets."""
     rows = 0 if pane.sample is None else len(pane.sample.hash)
     texts = _text_bytes(pane)
+    every = rows * 8 + (0 if pane.sample is None else sum(sums.nbytes for sums in pane.sample.sums.values()))
     targets = len(pane.names)
     largest = targets * (HEADER_BYTES_PER_TARGET + 4 * NAME_BYTES_MAX + pane.distinct.width + rows * 9)
     if (
-        rows * 8 + largest + sum(texts) + 8 * len(pane.bins) <= BODY_BYTES_MAX
+        every + largest + sum(texts) + 8 * len(pane.bins) <= BODY_BYTES_MAX
         and max(map(len, pane.names), default=0) <= NAME_BYTES_MAX
     ):
         yield 0, targets  # nearly always
         return
     width = np.diff(pane.bin_start)
     first = 0
-    used = base = rows * 8
+    used = base = every
     for i, name in enumerate(pane.names):
         size = HEADER_BYTES_PER_TARGET + 4 * len(name) + 8 * int(width[i]) + pane.distinct.width + rows * 9
         size += texts[i]
@@ -305,6 +321,10 @@ def _encode_block(pane: Pane, first: int, stop: int, *, last: bool) -> bytes:
         sections["sample_hash"] = pane.sample.hash
         sections["sample_cell"] = pane.sample.cell[:, first:stop]
         sections["sample_tag"] = pane.sample.tag[:, first:stop]
+        if pane.sample.limit:
+            header["sample_rows"] = pane.sample.limit
+        if pane.sample.sums and first == 0:
+            header[ROW_SUMS], sections[ROW_SUMS] = to_section(pane.sample.sums)
         texts = carried(pane.sample.texts, sections["sample_cell"], sections["sample_tag"])
         if texts:
             sections |= pack(texts)
@@ -320,6 +340,7 @@ def _decode_pane(record: container.Container) -> Pane:
     if len(tracked) and (tracked[0] < 0 or tracked[-1] >= len(width) or (np.diff(tracked) <= 0).any()):
         raise container.Malformed(f"pane: {tracked.tolist()} are no ascending places of {len(width)} targets")
     rows = dense("distinct", sections, len(tracked) * registers, np.uint8)
+    limit, row_sums = header.pop("sample_rows", 0), from_section(header.pop(ROW_SUMS, ()), sections)
     sample = None
     if "sample_hash" in sections:
         texts: Texts = {}
@@ -328,7 +349,8 @@ def _decode_pane(record: container.Container) -> Pane:
                 texts = unpack(*(sections[name] for name in SECTIONS))
             except ValueError as error:
                 raise container.Malformed(f"pane: {error}") from None
-        sample = Sample(sections["sample_hash"], sections["sample_cell"], sections["sample_tag"], texts)
+        cells = (sections["sample_cell"], sections["sample_tag"])
+        sample = Sample(sections["sample_hash"], *cells, texts, limit, row_sums)
     schema = header.pop("schema", None)
     return Pane(
         **{**header, "names": tuple(header["names"])},
@@ -343,47 +365,6 @@ def _decode_pane(record: container.Container) -> Pane:
         sample=sample,
         schema=None if schema is None else SchemaSample.of(schema),
     )
-
-
-def smallest(values: NDArray[Any]) -> NDArray[Any]:
-    """Non-negative integers in the smallest of u1, u2, u4, i8 that holds them all."""
-    largest = int(values.max()) if values.size else 0
-    for dtype, limit in _LIMITS:
-        if largest <= limit:
-            return values.astype(dtype)
-    return values.astype(np.int64)
-
-
-def sparse(name: str, values: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """`values` flat, or the non-zero ones with their places when that is shorter."""
-    places = np.flatnonzero(values)
-    return sparse_from(name, places, values[places], len(values))
-
-
-def sparse_from(name: str, places: I64, values: NDArray[Any], length: int) -> dict[str, NDArray[Any]]:
-    """The same, of `length` numbers that are zero but for `values` at `places`."""
-    at, some = smallest(places), smallest(values)
-    if len(at) * (at.itemsize + some.itemsize) < length * some.itemsize:
-        return {name: some, name + "_at": at}
-    flat = np.zeros(length, some.dtype)
-    flat[places] = some
-    return {name: flat}
-
-
-def dense(
-    name: str, sections: Mapping[str, NDArray[Any]], length: int, dtype: type[np.generic] = np.int64
-) -> NDArray[Any]:
-    """What `sparse` was given. Raises Malformed."""
-    values, at = sections[name], sections.get(name + "_at")
-    if at is None:
-        if len(values) != length:
-            raise container.Malformed(f"pane: {len(values)} {name}, expected {length}")
-        return values.astype(dtype)
-    if len(at) != len(values) or (len(at) and int(at.max()) >= length):
-        raise container.Malformed(f"pane: places of {name} beyond {length}")
-    dense = np.zeros(length, dtype)
-    dense[at] = values
-    return dense
 
 
 def _starts(width: I64) -> I64:

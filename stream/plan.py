@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from detectors.binning import Binning
 from stream.columns import U64
+
+if TYPE_CHECKING:
+    from detectors.multivariate import Tables
 
 ALL = "all"
 OTHER = "__other__"
@@ -50,11 +54,24 @@ class SegmentPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class RowSumsPlan:
+    """What one multivariate detector adds up over the rows of segment "all": its name, the series that the sums are for, the
+    features of a row (places among the plan's targets), and the tables by which it adds.
+    """
+
+    detector: str
+    series: str
+    places: tuple[int, ...]
+    tables: Tables
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPlan:
     """What is counted of one model. `reference` is the id of the reference that the binnings come from ("" = only rows are sampled).
 
     `known`: names of features that are not watched and are no news in the traffic, ascending (stream.schema_sample).
-    `learning` marks a plan without cuts: its panes carry a bottom-k sample of `sample_rows` whole rows and no bins.
+    `learning` marks a plan without cuts: its panes carry a bottom-k sample of `sample_rows` whole rows and no bins. Another has
+    such a sample besides where multivariate detectors are configured; `row_sums` travel with it, so it has one row at least.
     """
 
     model: str
@@ -64,6 +81,7 @@ class ModelPlan:
     sample_rows: int = 0
     learning: bool = False
     known: tuple[str, ...] = ()
+    row_sums: tuple[RowSumsPlan, ...] = ()
     hash: str = ""
 
 

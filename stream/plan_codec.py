@@ -7,7 +7,7 @@ depend on the layout of the running configuration and are bound anew where a sto
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from detectors.binning import Binning, Kind
 from stream import container
-from stream.plan import CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan
+from stream.plan import CollectorPlan, ModelPlan, Role, RowSumsPlan, SegmentPlan, TargetPlan
 
 KIND = "plan"
 VERSION = 1
@@ -46,12 +46,16 @@ def encode_plan(plan: ModelPlan) -> bytes:
         "code": np.concatenate([np.empty(0, np.int32), *(b.code for b in binnings)]),
         "value_hash": np.concatenate([np.empty(0, np.uint64), *hashes]),
     }
+    if plan.row_sums:  # a plan without keeps its bytes and its hash
+        header["row_sums"] = [_row_sums_header(each) for each in plan.row_sums]
+        parts = [each.tables[name].reshape(-1) for each in plan.row_sums for name in sorted(each.tables)]
+        sections["row_tables"] = np.concatenate(parts)
     return container.encode(KIND, VERSION, header, sections)
 
 
 def decode_plan(data: bytes) -> ModelPlan:
     """What `encode_plan` was given, sealed, every column NO_COLUMN. Raises ContainerError."""
-    stored = container.decode(data).expect(KIND, VERSIONS, ("cuts", "key", "code", "value_hash"))
+    stored = container.decode(data).expect(KIND, VERSIONS, ("cuts", "key", "code", "value_hash"), ("row_tables",))
     header, sections = stored.header, stored.sections
     targets, cut, key = [], 0, 0
     for entry in header["targets"]:
@@ -83,6 +87,7 @@ def decode_plan(data: bytes) -> ModelPlan:
         sample_rows=header["sample_rows"],
         learning=header["learning"],
         known=tuple(header.get("known", ())),
+        row_sums=_row_sums(header.get("row_sums", ()), sections),
         hash=_hash(data),
     )
 
@@ -137,3 +142,26 @@ def _target_header(target: TargetPlan) -> dict[str, Any]:
         "high": float(binning.high),
         "labels": list(binning.labels),
     }
+
+
+def _row_sums_header(row_sums: RowSumsPlan) -> dict[str, Any]:
+    return {
+        "detector": row_sums.detector,
+        "series": row_sums.series,
+        "places": list(row_sums.places),
+        "tables": [[name, list(table.shape)] for name, table in sorted(row_sums.tables.items())],
+    }
+
+
+def _row_sums(heads: Sequence[Mapping[str, Any]], sections: container.Sections) -> tuple[RowSumsPlan, ...]:
+    found, first = [], 0
+    for head in heads:
+        tables = {}
+        for name, shape in head["tables"]:
+            stop = first + int(np.prod(shape, dtype=np.int64))
+            if stop > len(sections["row_tables"]):
+                raise container.Malformed(f"{KIND}: row_tables end before those of {head['series']} do")
+            tables[name] = sections["row_tables"][first:stop].reshape(shape)
+            first = stop
+        found.append(RowSumsPlan(head["detector"], head["series"], tuple(head["places"]), tables))
+    return tuple(found)

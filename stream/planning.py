@@ -15,7 +15,7 @@ import orjson
 from xxhash import xxh3_64_intdigest
 
 from detectors.binning import Binning, Kind
-from detectors.reference import ReferenceProfile, WindowRule
+from detectors.reference import BadReference, ReferenceProfile, WindowRule
 from detectors.verdict import AUTO_EVENTS_MIN
 from stream import mapping as event_mapping
 from stream.config import Config, Model
@@ -26,6 +26,7 @@ from stream.mapping import Layout
 from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
 from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan, share_name
 from stream.plan_codec import sealed
+from stream.row_series import NoRowsError, RowSeries, is_row_series
 from stream.topics import TopicRole
 from stream.watchers import Watcher
 from stream.window_series import VOLUME, Threshold
@@ -174,14 +175,16 @@ def model_plan(
         _segment(key, values, column[f"{event_mapping.SEGMENTS}.{key}"]) for key, values in settings.segments.items()
     )
     learning = profile is None
+    rows = None if profile is None else _row_series(config, model, profile, [target.name for target in targets])
     plan = ModelPlan(
         model=model,
         reference="" if profile is None else profile.id,
         targets=tuple(targets),
         segments=segments,
-        sample_rows=_sample_rows(settings) if learning else 0,
+        sample_rows=_sample_rows(settings) if rows is None else rows.sample_rows,
         learning=learning,
         known=() if profile is None else known_names(settings, profile),
+        row_sums=() if rows is None else rows.plans(),
     )
     return sealed(plan)
 
@@ -194,6 +197,14 @@ def known_names(settings: Model, profile: ReferenceProfile) -> tuple[str, ...]:
     unwatched = {name for name, target in settings.targets.items() if not target.watch}
     features = {target.name for target in profile.targets if target.role == Role.FEATURE}
     return tuple(sorted((named | unwatched | features) - {name for name in features if _is_watched(settings, name)}))
+
+
+def _row_series(config: Config, model: str, profile: ReferenceProfile, names: Sequence[str]) -> RowSeries:
+    """Of a reference that is still being learnt, no multivariate detector can be asked: the configuration refuses it."""
+    try:
+        return RowSeries([each.read() for each in config.models[model].detectors], profile, names)
+    except (NoRowsError, BadReference) as error:
+        raise PlanningError(f"models.{model}: {error}") from None
 
 
 def _sample_rows(settings: Model) -> int:
@@ -340,7 +351,8 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
     rate = config.false_alarms_of(name)
     named = (*discovered, *declared_targets(config, name))
     known = (*named, *share_targets(config, name, {target.name for target in named if _is_watched(model, target.name)}))
-    detectors = [detector.read() for detector in model.detectors]
+    read = [detector.read() for detector in model.detectors]
+    detectors = [own for own in read if not is_row_series(own)]
     tolerance, auto = config.tolerance_of(name)
     return ModelSettings(
         model=name,
@@ -359,6 +371,7 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
         watchers=tuple(own for own in detectors if isinstance(own, Watcher) and own.series != VOLUME),
         volume_thresholds=tuple(own for own in detectors if isinstance(own, Threshold) and own.type == VOLUME),
         volume_watchers=tuple(own for own in detectors if isinstance(own, Watcher) and own.series == VOLUME),
+        rows=tuple(own for own in read if is_row_series(own)),
         traffic=model.traffic,
         learn_first=model.reference.first,
         roles={target.name: target.role for target in known},

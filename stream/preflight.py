@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import Kind
-from detectors.reference import BadReference, ReferenceProfile
+from detectors.reference import BadReference, ReferenceProfile, with_id
 from detectors.reference_build import FIRST_SHARE, build_with_windows
+from detectors.reference_sample import sampled_rows
 from detectors.reference_windows import EVENTS_MIN, window_starts, windows_in_time
 from detectors.sequential.reference_ranks import common_ranks
 from detectors.sequential.strata import WINDOWS_MIN, Season, carries, hours_of
@@ -26,6 +27,7 @@ from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.rights import Use
+from stream.row_series import is_row_series
 from stream.sizing import Estimate, Hours, estimate, with_categories
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
 from stream.yaml_places import Key, dotted
@@ -62,7 +64,7 @@ def build_from_file_with_windows(
     rows = rows_of(config, model)
     file = config.models[model].reference.file
     assert file is not None
-    return build_with_windows(
+    profile, windows, start_ms = build_with_windows(
         model,
         rows.columns,
         rows.roles,
@@ -73,6 +75,10 @@ def build_from_file_with_windows(
         origin={"file": file.name, "rows": rows.rows, "time": rows.time_ms is not None},
         season=Season(config.season_of(model)),
     )
+    if any(is_row_series(detector.read()) for detector in config.models[model].detectors):
+        sample = sampled_rows(rows.columns, rows.roles, rows.kinds, Role.FEATURE)
+        profile = with_id(replace(profile, row_sample=sample))
+    return profile, windows, start_ms
 
 
 def built_references(loaded: LoadedConfig) -> dict[str, ReferenceProfile]:

@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.columns import F64, I64
-from stream.panes import Pane, Sample, dense, merge_blocks, smallest, sparse
+from stream.panes import Pane, Sample, merge_blocks
 from stream.registers import Registers
+from stream.row_sums import SECTION as ROW_SUMS
+from stream.row_sums import added, from_section, to_section
 from stream.sample_texts import SECTIONS, carried, pack, unpack
 from stream.schema_sample import SchemaSample
+from stream.sparse import dense, smallest, sparse
 
 Sections = dict[str, NDArray[Any]]
 APART = 2  # after a target's bins come its missing and its invalid count
@@ -35,7 +38,7 @@ class Tally:
     counts        I64, flat: target i's bins, then missing, then invalid, at [start[i], start[i+1])      start I64[t+1]
     sums          F64[t, 2]: of (x - centre) and (x - centre)^2        extremes F64[t, 2]: minimum, maximum; NaN = no value
     out_of_range  I64[t]                                              distinct of the targets that have any
-    sample        the rows with the smallest hashes, only of plans that sample
+    sample        the rows with the smallest hashes, and sums over rows, only of plans that have any; never written in place
     schema        what was seen of the events' schema, only of segment "all"; not of a selection
     """
 
@@ -96,16 +99,19 @@ class Tally:
         self.extremes[targets] = np.nan
         self.out_of_range[targets] = 0
 
-    def select(self, targets: I64) -> Tally:
-        """These targets only, in this order: a copy."""
+    def select(self, targets: I64, *, rows: bool = False) -> Tally:
+        """These targets only, in this order: a copy. `rows`: with the sample of rows, of these targets."""
         width = np.diff(self.start)[targets]
         start = np.concatenate(([0], np.cumsum(width))).astype(np.int64)
         places = np.arange(int(start[-1])) + np.repeat(self.start[targets] - start[:-1], width)
         names = tuple(self.names[target] for target in targets)
         counts = self.counts[places].astype(np.int64, copy=False)
+        sample = self.sample if rows else None
+        if sample is not None:
+            sample = replace(sample, cell=sample.cell[:, targets], tag=sample.tag[:, targets], texts={})
         return Tally(
             names, self.events, start, counts, self.sums[targets], self.extremes[targets],
-            self.out_of_range[targets], self.distinct.select(targets),
+            self.out_of_range[targets], self.distinct.select(targets), sample,
         )  # fmt: skip
 
     def remembered(self) -> Tally:
@@ -150,6 +156,9 @@ class Tally:
         }
         if self.schema is not None:
             header["schema"] = self.schema.header()
+        if self.sample is not None and self.sample.limit:
+            header["sample_rows"] = self.sample.limit
+            header[ROW_SUMS], sections[prefix + ROW_SUMS] = to_section(self.sample.sums)
         return header, sections
 
     @classmethod
@@ -162,7 +171,8 @@ class Tally:
         if f"{prefix}sample.hash" in sections:
             texts = unpack(*(sections[f"{prefix}sample.{part}"] for part in SECTIONS))
             hashes, cell, tag = (sections[f"{prefix}sample.{part}"].copy() for part in ("hash", "cell", "tag"))
-            sample = Sample(hashes, cell, tag, texts)
+            row_sums = from_section(header.get(ROW_SUMS, ()), sections, prefix + ROW_SUMS)
+            sample = Sample(hashes, cell, tag, texts, header.get("sample_rows", 0), row_sums)
         start, counts, sums, extremes, out_of_range = (
             sections[prefix + name].copy() for name in ("start", "counts", "sums", "extremes", "out_of_range")
         )
@@ -199,11 +209,13 @@ def pooled(tallies: Sequence[Tally]) -> Tally:
 
 
 def merged_sample(left: Sample, right: Sample, rows: int) -> Sample:
-    """The `rows` rows with the smallest hashes of both (0 = all); `left` first where hashes are equal."""
+    """The `rows` rows (0: the samples' own limit, else all) with the smallest hashes of both; `left` first where they are equal."""
+    rows = rows or left.limit
     hashes = np.concatenate((left.hash, right.hash))
     order = np.argsort(hashes, kind="stable")[: rows or None]
     cell, tag = np.concatenate((left.cell, right.cell))[order], np.concatenate((left.tag, right.tag))[order]
-    return Sample(hashes[order], cell, tag, carried(left.texts | right.texts, cell, tag))
+    texts = carried(left.texts | right.texts, cell, tag)
+    return Sample(hashes[order], cell, tag, texts, left.limit, added(left.sums, right.sums))
 
 
 def _of_pane(pane: Pane) -> Tally:

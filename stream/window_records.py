@@ -47,7 +47,8 @@ class State(StrEnum):
 class Recorded:
     """One record before it is JSON. `drifting`: targets with an open incident; `online`: what watchers said, by
     place of the target; `labels`: of categorical targets' bins;
-    `learning`: how far a reference that is being learnt had come before this window; `holes`: what it lacks.
+    `learning`: how far a reference that is being learnt had come before this window; `holes`: what it lacks;
+    `rows`: what series of all features together say.
     """
 
     series: str
@@ -65,6 +66,7 @@ class Recorded:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     learning: Mapping[str, Any] | None = None
     holes: Sequence[Hole] = ()
+    rows: Mapping[str, Any] = field(default_factory=dict)
 
 
 def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Output]:
@@ -86,6 +88,8 @@ def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Outp
     }
     if recorded.learning is not None:
         body["learning"] = dict(recorded.learning)
+    if recorded.rows:
+        body["rows"] = dict(recorded.rows)
     if recorded.holes:
         body["lost"] = lost_body(recorded.holes)
     targets = _targets(recorded)

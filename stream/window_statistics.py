@@ -18,7 +18,7 @@ from detectors.binning import Kind
 from detectors.distance import jensen_shannon, kolmogorov_smirnov, population_groups, psi
 from detectors.reference import ReferenceProfile, TargetReference
 from stream.columns import F64, I64
-from stream.panes import smallest
+from stream.sparse import smallest
 from stream.tally import APART, PlanMismatchError, Tally
 from stream.window_series import Comparisons, Threshold, watched
 

@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from detectors.multivariate.rows import F64, I64, ReferenceRows, RowWindow, Tables
+from detectors.multivariate.rows import F64, I64, RowWindow, Tables
 from detectors.parameters import Base, read
+from detectors.reference_rows import ReferenceRows
 from detectors.registry import Family
 from detectors.verdict import BadSettings
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.multivariate.rows import F64, I64, ReferenceRows, RowWindow, Tables, scaling, standardised
+from detectors.multivariate.rows import F64, I64, RowWindow, Tables, scaling, standardised
 from detectors.parameters import Base, number, whole
+from detectors.reference_rows import ReferenceRows
 
 CARRIED = ()
 ROWS_MIN = 20  # of a window; below them a fold has no direction

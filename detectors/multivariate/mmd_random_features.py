@@ -27,7 +27,6 @@ from detectors.multivariate.rows import (
     F64,
     FIXED,
     I64,
-    ReferenceRows,
     RowWindow,
     Tables,
     rounded,
@@ -36,6 +35,7 @@ from detectors.multivariate.rows import (
 )
 from detectors.normal import ppf
 from detectors.parameters import Base, number, whole
+from detectors.reference_rows import ReferenceRows
 from detectors.sequential.uniforms import uniform
 
 CARRIED = ("centre", "inverse", "frequency")

@@ -24,7 +24,6 @@ from detectors.multivariate.rows import (
     F64,
     FIXED,
     I64,
-    ReferenceRows,
     RowWindow,
     Tables,
     rounded,
@@ -32,6 +31,7 @@ from detectors.multivariate.rows import (
     standardised,
 )
 from detectors.parameters import Base, choice, number
+from detectors.reference_rows import ReferenceRows
 
 CARRIED = ("centre", "inverse", "component")
 

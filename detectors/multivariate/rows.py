@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.reference import BadReference
+from detectors.reference_rows import ReferenceRows
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -28,14 +29,6 @@ ROWS_MIN = 50  # of a reference: fewer show no direction
 
 class BadRows(BadReference):
     """Rows of a reference that give no multivariate detector."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ReferenceRows:
-    """A sample of a reference's rows: values F64[r, f], NaN where there is none, of f numeric features by name."""
-
-    names: tuple[str, ...]
-    values: F64
 
 
 @dataclass(frozen=True, slots=True, eq=False)

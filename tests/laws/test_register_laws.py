@@ -18,10 +18,11 @@ from stream.columns import I64, U8, U64, Tag
 from stream.container import Malformed
 from stream.edge_state import EdgeState, decode_edge, encode_edge
 from stream.pane_state import Chunk, PaneState, PlanTables
-from stream.panes import decode_record, dense, encode_pane, sparse
+from stream.panes import decode_record, encode_pane
 from stream.plan import ALL, ModelPlan, Role, SegmentPlan, TargetPlan
 from stream.plan_codec import sealed
 from stream.registers import Registers
+from stream.sparse import dense, sparse
 from stream.tally import Tally
 
 HASHES = np.random.default_rng(7).integers(0, 1 << 63, 40).astype(np.uint64) * np.uint64(2)

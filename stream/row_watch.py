@@ -1,0 +1,172 @@
+"""Alerts about all features together: thresholds on row series, and online detectors of them, in each judged window. Pure.
+
+They page outside the promise of `false_alarms`, as everything that an operator sets. All of them share one incident of the
+model, whose target is `__features__`: they are evidence inside, as any detector is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from detectors.reference import ReferenceProfile
+from stream import container
+from stream.alerts import INSIDE, AlertBook, Breach, Incident, Kind, Observation, Transition
+from stream.columns import F64
+from stream.plan import ALL
+from stream.row_series import ALL_FEATURES, RowSeries
+from stream.stage import Output
+from stream.tally import Tally
+from stream.watchers import Said, Watcher, Watchers
+from stream.window_records import window_body
+from stream.window_series import FromReference, Threshold, passed
+from stream.windows import Window
+from stream.wording import since
+
+KIND = "rows"
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RowValues:
+    """Numbers of a window by series, as watchers read them: of one target."""
+
+    values: Mapping[str, float]
+
+    def series(self, name: str) -> F64:
+        return np.array([self.values.get(name, math.nan)])
+
+
+class RowWatch:
+    """The row series of one model, and what its online detectors of them remember."""
+
+    def __init__(self, book: AlertBook) -> None:
+        self._book = book
+        self._asked = book.settings.rows
+        self._of: tuple[str, tuple[str, ...]] = ("", ())  # the reference and the targets that all is about
+        self._start()
+
+    def _start(self) -> None:
+        self._series: RowSeries | None = None
+        self._watchers = Watchers([each for each in self._asked if isinstance(each, Watcher)], (ALL_FEATURES,))
+
+    @property
+    def asked(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._asked)
+
+    def observe(
+        self, window: Window, whole: Tally, profile: ReferenceProfile, versions: Sequence[str], *, historical: bool
+    ) -> tuple[dict[str, Any], list[Output]]:
+        """One judged window of segment `all`: (what its record says, alerts)."""
+        if self._of != (profile.id, whole.names):
+            self._of = profile.id, whole.names
+            self._start()
+        if self._series is None:
+            self._series = RowSeries(self._asked, profile, whole.names)
+        values = self._series.values(whole)
+        said = self._watchers.feed(RowValues(values)).get(0, ())
+        breaches = tuple(self._breaches(values, said))
+        seen = Observation(
+            kind=Kind.FEATURE_DRIFT,
+            series=profile.id,
+            segment=ALL,
+            target=ALL_FEATURES,
+            end_ms=window.end_ms,
+            since_ms=window.start_ms,
+            alarm=False,
+            quiet=not breaches,
+            effect=0.0,
+            breaches=breaches,
+        )
+        change = self._book.observe(seen)
+        body: dict[str, Any] = {name: {"value": value} for name, value in values.items()}
+        for each in said:
+            online = body[each.watcher.series].setdefault("online", {})
+            online[each.watcher.name] = {"refused": each.refused} if each.refused else _online(each)
+        if change is None:
+            return body, []
+        change[1].versions = tuple(versions)
+        data = _data(breaches, window, whole, profile.id, values) | {"historical": historical}
+        return body, [self._told(*change, seen, data)]
+
+    def _breaches(self, values: Mapping[str, float], said: Sequence[Said]) -> Iterator[Breach]:
+        for limit in self._asked:
+            if isinstance(limit, Threshold):
+                above, below = limit.above, limit.below
+                assert not isinstance(above, FromReference)  # the configuration refuses it
+                assert not isinstance(below, FromReference)
+                beyond = passed(values[limit.series], above, below)
+                if beyond is not None:
+                    yield Breach(limit.series, values[limit.series], beyond)
+        for each in said:
+            if each.fired and each.statistic is not None:
+                yield Breach(each.watcher.name, each.statistic, None)
+
+    def _told(self, transition: Transition, incident: Incident, seen: Observation, data: dict[str, Any]) -> Output:
+        if transition is Transition.RESOLVED:
+            return self._book.resolved(incident, INSIDE, seen.end_ms, data)
+        what = "; ".join(each.text for each in seen.breaches)
+        when = since(incident.since_ms, seen.end_ms, data["events"])
+        data["summary"] = f"All features together: {what}; nothing is promised about false alarms; {when}."
+        return self._book.event(transition, incident, seen.end_ms, data)
+
+    # ---- snapshot -----------------------------------------------------------------------------------------------------
+
+    def blobs(self, name: str) -> dict[str, bytes]:
+        """Nothing where nothing is asked for."""
+        if not self._asked:
+            return {}
+        reference, names = self._of
+        head = container.encode(KIND, VERSION, {"reference": reference, "names": list(names)}, {})
+        return {name: head} | self._watchers.blobs(name)
+
+    def load(self, name: str, blobs: Mapping[str, bytes]) -> None:
+        """Inverse of `blobs`, of the same settings. Raises BadState, ContainerError."""
+        if not self._asked or name not in blobs:
+            return
+        header = container.decode(blobs[name]).expect(KIND, (VERSION,), ()).header
+        self._of = header["reference"], tuple(header["names"])
+        self._start()
+        for own in sorted(self._watchers.names(name)):
+            self._watchers.load(container.decode(blobs[own]))
+
+
+def _online(said: Said) -> dict[str, Any]:
+    return {"statistic": said.statistic, "fired": said.fired}
+
+
+def _data(
+    breaches: Sequence[Breach], window: Window, whole: Tally, reference: str, values: Mapping[str, float]
+) -> dict[str, Any]:
+    """What every event of the incident says, in the shape of all alerts."""
+    limits = [{"type": b.type, "value": b.value, "threshold": b.threshold} for b in breaches if b.threshold is not None]
+    found = [{"type": b.type, "statistic": b.value} for b in breaches if b.threshold is None]
+    first = breaches[0] if breaches else None
+    return {
+        "onset": "sudden",
+        "evidence": {
+            "statistic": first.value if first is not None else 0.0,
+            "threshold": first.threshold if first is not None and first.threshold is not None else 0.0,
+            "false_alarms": "not limited",
+            "promise": "none: an operator's threshold",
+            "tolerance": 0.0,
+            "thresholds": limits,
+            "online": found,
+        },
+        "effect": {
+            "shift": None,
+            "unit": "all features together",
+            "reference": {},
+            "now": {name: value for name, value in values.items() if math.isfinite(value)},
+        },
+        "largest_changes": [],
+        "consequence": {"verdict": "unknown", "why": "no labels yet"},
+        "events": whole.events,
+        "window": window_body(window),
+        "reference": reference,
+    }
