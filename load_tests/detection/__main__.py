@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(report.show(result), file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps(result))
-    failed = [c for c in result["conditions"] if c.get("enough", size.pairs >= FULL.pairs) and not c["holds"]]
+    failed = [c for c in result["conditions"] if c.get("enough", size.pairs >= FULL.pairs) and c["holds"] is False]
     for condition in failed:
         print(f"does not hold: {condition}", file=sys.stderr)
     return 1 if failed else 0

@@ -337,6 +337,26 @@ def test_conditions_fail_where_alarms_are_too_many():
     assert not of(2)["holds"]
 
 
+@pytest.mark.parametrize("stream", [stream.name for stream in STREAMS])
+def test_a_factor_of_one_is_asked_where_the_rank_layer_carries_the_bound(stream):
+    """An e-process that gains 5 % a window by itself: a fault of the rank layer, and none where days differ or drift is tolerated."""
+
+    def of(factor):
+        task = {
+            Ours(SETTINGS[0]).name: {"count": 0, "events": 100_000, "budget": 1e5, "cells": 1},
+            "factor": {"before": np.arange(20.0), "factor": np.full(20, factor), "set_back": 0, "every_ms": 60_000},
+        }
+        return report.conditions({stream: report.alarm_report(stream, [task] * 200)})
+
+    tube = BY_NAME[stream].name.startswith(("day effects", "normal, drift"))
+    alarms, factor = of(1.05)
+    assert alarms["holds"], "the bound is asked of all"
+    assert factor["holds"] is (None if tube else False)
+    assert of(1.005)[1]["holds"] is (None if tube else True)
+    assert alarms["because"] == factor["because"]
+    assert factor["because"].startswith("tube" if tube else "rank layer")
+
+
 def test_the_command_gives_json_and_a_table(monkeypatch, capsys):
     monkeypatch.setattr(command, "QUICK", SMALL)
     monkeypatch.setattr(command, "ProcessPoolExecutor", Inline)
