@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detectors.sequential import batch_kernel as at
 from detectors.sequential import default_kernel as kernel
-from detectors.sequential.default import LOG10_NOTHING, direction, largest_changes, log10_of
+from detectors.sequential.default import LOG10_NOTHING, direction, largest_changes
 from detectors.sequential.default_state import DetectorState
 from detectors.sequential.default_tables import Prepared
 from detectors.sequential.uniforms import window_seed
@@ -123,22 +123,18 @@ class Batch:
         starts = window.start_ms.tolist()
         seed = np.array([window_seed(p.prefix, ms) for p, ms in zip(self.prepared, starts, strict=True)], np.uint64)
         out, told = np.zeros((count, kernel.FIELDS)), np.zeros((count, kernel.EFFECT_FIELDS))
-        found = np.zeros((count, at.FOUND), np.int64)
+        found, log10 = np.zeros((count, at.FOUND), np.int64), np.full((2, count), LOG10_NOTHING)
         at.decide_all(
             judged, self.start, window.act, seed, window.weight, window.start_ms, self._place, self._number, self._ready,
-            self._scratch, out, told, found,
+            self._scratch, out, told, found, log10,
         )  # fmt: skip
-        return self._verdicts(window, out, told, found)
+        return self._verdicts(window, out, told, found, log10.tolist())
 
-    def _verdicts(self, window: _Window, out: F64, told: F64, found: I64) -> Verdicts:
+    def _verdicts(self, window: _Window, out: F64, told: F64, found: I64, logs: list[list[float]]) -> Verdicts:
         level = LATCHED[found[:, at.LATCHED]]
         level[out[:, kernel.FIRES] > 0.0] = CODES[Level.ALARM]
         level[window.insufficient] = CODES[Level.INSUFFICIENT_DATA]
-        thresholds = [each.threshold_log10 for each in self.prepared]
-        rank, tube = (
-            [log10_of(ratio, threshold) for ratio, threshold in zip(out[:, field].tolist(), thresholds, strict=True)]
-            for field in (kernel.RANK, kernel.TUBE)
-        )
+        rank, tube = logs
         tables, prepared = list(self._tables) if self._apart else self._tables, self.prepared
         start = self.start
 
@@ -150,7 +146,7 @@ class Batch:
                     said,
                     LOG10_NOTHING,
                     LOG10_NOTHING,
-                    thresholds[t],
+                    prepared[t].threshold_log10,
                     since_ms=begun,
                     events=int(window.total[t]),
                     judged=False,
@@ -160,7 +156,7 @@ class Batch:
                 level=said,
                 rank_log10=rank[t],
                 tube_log10=tube[t],
-                threshold_log10=thresholds[t],
+                threshold_log10=prepared[t].threshold_log10,
                 rank_crossed=bool(out[t, kernel.RANK_CROSSED] > 0.0),
                 tube_crossed=bool(out[t, kernel.TUBE_CROSSED] > 0.0),
                 inside_tube=effect[kernel.INSIDE] > 0.0,
@@ -268,4 +264,4 @@ class Batch:
         }  # fmt: skip
         for place, size in sizes.items():
             row[place] = size
-        self._number[t] = threshold, tolerance
+        self._number[t] = threshold, tolerance, prepared.threshold_log10

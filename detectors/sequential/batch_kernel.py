@@ -7,6 +7,7 @@ nothing. Whoever fills the table holds the arrays (batch.py); nothing here is ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ U8 = NDArray[np.uint8]
     SHARE_MASSES, SHARE_LO, SHARE_HI, BET_WEIGHT, FLOATS, INTEGERS, SEEN, SEEN_HIGH, WORK,
     FIRST, CORE, STATISTICS, SHARES, RANK_BINS, VALUE_BETS, TUBE_BETS, SHARE_TUBE_BETS, HIGH, SIZE_MAX, EXPIRY, PLACES,
 ) = range(35)  # fmt: skip
-THRESHOLD, TOLERANCE, NUMBERS = 0, 1, 2  # columns of `number`
+THRESHOLD, TOLERANCE, THRESHOLD_LOG10, NUMBERS = 0, 1, 2, 3  # columns of `number`
 SINCE, EVENTS, THINNED, LATCHED, FOUND = 0, 1, 2, 3, 4  # columns of `found`
 SKIP, JUDGE = 0, 1  # of `act`
 THIN_FIRST_UNIFORM = 1 << 20  # of the window's seed; the tie-breaks have the numbers before it
@@ -72,12 +73,13 @@ def totals(counts: I64, start: I64, out: I64) -> int:
 @compiled
 def decide_all(
     counts: I64, start: I64, act: U8, seed: U64, weight: F64, start_ms: I64, place: I64, number: F64, ready: U8,
-    scratch: F64, out: F64, told: F64, found: I64,
+    scratch: F64, out: F64, told: F64, found: I64, log10: F64,
 ) -> None:  # fmt: skip
     """Every target whose `act` is JUDGE: `thin` and `judge` of its counts I64[start[t]:start[t + 1]], which are thinned in place.
 
     ready U8[t]: 1 = the work at its address is filled; set. Without an address (0) `scratch` is filled anew each time.
-    out F64[t, FIELDS], told F64[t, EFFECT_FIELDS], found I64[t, FOUND]. of all targets the latch and the excursion.
+    out F64[t, FIELDS], told F64[t, EFFECT_FIELDS], found I64[t, FOUND]; log10 F64[2, t]: evidence of the rank layer and of the tube on
+    the scale of number[:, THRESHOLD_LOG10]. Those of targets that are not judged stay, but their latch and excursion are found.
     """
     for t in range(len(act)):
         row = place[t]
@@ -98,6 +100,10 @@ def decide_all(
             _decide(
                 own, seed[t], weight[t], start_ms[t], row, number[t], ready[t : t + 1], scratch, clock, out[t], told[t]
             )
+            for layer in range(2):  # RANK and TUBE of `out`
+                ratio = out[t, layer]
+                if ratio > 0.0:
+                    log10[layer, t] = max(math.log10(ratio) + number[t, THRESHOLD_LOG10], log10[layer, t])
         found[t, SINCE] = clock[kernel.EXCURSION]
         found[t, LATCHED] = 0
         if clock[kernel.RANK_LATCH] != kernel.NEVER:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.normal import cdf, log_cdf, ppf
+from detectors.sequential.rank_layer import fading
 from detectors.sequential.tube import PLUG_IN_DECAY, PLUG_IN_PRIOR, share_edges
 
 F32 = NDArray[np.float32]
@@ -218,5 +219,5 @@ def plug_in_shares(counts: I64, masses: F64, lo: F64, hi: F64, recent: F32) -> f
             if counts[k] > 0:
                 exponent += counts[k] * math.log(law[k] / nearest[k])
     for k in range(bins):
-        recent[k] = recent[k] * PLUG_IN_DECAY + counts[k]
+        recent[k] = fading(recent[k] * PLUG_IN_DECAY) + counts[k]
     return exponent

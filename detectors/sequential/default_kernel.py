@@ -31,7 +31,8 @@ NEVER = -(1 << 62)
 SHIFT, SIZE, FORM, SHARE, INSIDE, EFFECT_FIELDS = 0, 1, 2, 3, 4, 5
 FORM_NONE, FORM_SHIFT, FORM_SCALE, FORM_SHARE = 0.0, 1.0, 2.0, 3.0
 
-WORK_ROWS = 5 + LAWS  # of `fill_work`
+WORK_HEAD = 5
+WORK_ROWS = WORK_HEAD + LAWS  # of `fill_work`
 SEEN_CARRY = 1 << 16  # windows in one rank bin: more are counted in `seen_high`
 GAIN_MAX = 60.0  # nats of a bet's running gain; so that it drains in time when an excursion ends
 # An excursion is seen from here on, its start is settled when so much speaks for it, and it is over below the last.
@@ -172,10 +173,10 @@ def tube_layer(
     exponents = np.zeros(len(evidence))
     if len(core) > 0:
         fixed = LAWS
-        for i in range(fixed):
-            for k in range(len(core)):
-                if core[k] > 0:
-                    exponents[i] += core[k] * log_h[i, k]
+        for k in range(len(core)):
+            if core[k] > 0:
+                for i in range(LAWS):
+                    exponents[i] += core[k] * log_h[k, i]
     total = 0
     for c in core:
         total += c
@@ -307,15 +308,16 @@ def effect(
 def fill_work(chose: I64, reference: I64, first: int, core_bins: int, bins: int, tolerance: float, work: F64) -> None:
     """What a numeric target's windows need of its reference counts, work F64[WORK_ROWS * K]; some 60 us at 42 bins.
 
-    Rows of K: masses, lo, hi, nominal ranks and shape scale (K - 1 of each), then the log bets of the tube's LAWS targets.
+    Rows of K: masses, lo, hi, nominal ranks and shape scale (K - 1 of each), then the log bets [K, LAWS] of the tube's targets.
     """
     if core_bins == 0:
         return
-    rows = work.reshape(WORK_ROWS, core_bins)
+    rows = work[: WORK_HEAD * core_bins].reshape(WORK_HEAD, core_bins)
     nominal_ranks(core_masses(chose, first, core_bins, bins), rows[3], rows[4])
     rows[0, :] = core_masses(reference, first, core_bins, bins)
     core_edges(rows[0], tolerance, rows[1], rows[2])
-    rows[WORK_ROWS - LAWS :, :] = tube_bets(rows[0], rows[1], rows[2])
+    log_h = tube_bets(rows[0], rows[1], rows[2])
+    work[WORK_HEAD * core_bins :].reshape(core_bins, LAWS)[:, :] = log_h.T
 
 
 @compiled
@@ -331,11 +333,11 @@ def decide(
     """`judge` with the `work` of `fill_work`."""
     core_bins = len(work) // WORK_ROWS
     shares = counts[len(counts) - len(share_p) :]
-    core, rows = np.empty(core_bins, np.int64), work.reshape(WORK_ROWS, core_bins)
+    core, rows = np.empty(core_bins, np.int64), work[: WORK_HEAD * core_bins].reshape(WORK_HEAD, core_bins)
     if core_bins > 0:
         fold_core(counts, first, core_bins, len(counts) - len(share_p), core)
     masses, lo, hi, nominal, shape_scale = rows[0], rows[1], rows[2], rows[3], rows[4]
-    log_h = rows[WORK_ROWS - LAWS :]
+    log_h = work[WORK_HEAD * core_bins :].reshape(core_bins, LAWS)
     count = len(thresholds)
     values, ties, scratch = np.empty(count), np.empty(count), np.empty(64)
     statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)

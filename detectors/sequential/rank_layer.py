@@ -45,6 +45,9 @@ ADAPTIVE_DECAY = np.array([0.9, 0.98])  # memories of 10 and 50 windows
 ADAPTIVE_PRIOR = 30.0  # windows' worth of the null in an adaptive bet
 EVIDENCE_MAX = 1e250  # evidence of one window saturates here: far above any threshold, far below overflow
 KEPT_MAX = 1e37  # and what is kept of it here: above any threshold, too, and what reaches a threshold starts again at 0
+# What is smaller is 0: float32 numbers below 1.2e-38 are up to a hundred times as slow, and one that decays stays there for good.
+# No result changes by it: beside the weight of a window, and the counts of the last one, it is below half a unit of a float64.
+KEPT_MIN = 1e-30
 ROUND_DOWN = 1.0 - 2.0**-23  # times it, then to the nearest float32: never above the number itself
 
 
@@ -89,8 +92,14 @@ def rank_bin(value: float, tie: float, order: F32, ties: F32) -> int:
 
 @compiled
 def kept(grown: float) -> float:
-    """Evidence >= 0 as it goes into a float32: rounded down."""
-    return min(grown, KEPT_MAX) * ROUND_DOWN
+    """Evidence >= 0 as it goes into a float32: rounded down; to 0 below KEPT_MIN."""
+    return min(grown, KEPT_MAX) * ROUND_DOWN if grown > KEPT_MIN else 0.0
+
+
+@compiled
+def fading(memory: float) -> float:
+    """A memory >= 0 that decays, as it goes into a float32: 0 below KEPT_MIN."""
+    return memory if memory > KEPT_MIN else 0.0
 
 
 @compiled
@@ -133,6 +142,6 @@ def bet_adaptively(k: int, weight: float, present: F64, recent: F32, decay: F64,
         evidence[i] = kept(grown)
         statistic += share * grown
         for l in range(len(present)):
-            recent[i, l] *= decay[i]
+            recent[i, l] = fading(recent[i, l] * decay[i])
         recent[i, k] += 1.0
     return statistic

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.normal import cdf, ppf
-from detectors.sequential.rank_layer import EVIDENCE_MAX
+from detectors.sequential.rank_layer import EVIDENCE_MAX, fading
 from detectors.sequential.taut_string import taut_string
 
 F32 = NDArray[np.float32]
@@ -151,7 +151,7 @@ def plug_in(counts: NDArray[np.int64], masses: F64, lo: F64, hi: F64, recent: F3
             if counts[k] > 0:
                 exponent += counts[k] * log_h[k]
     for k in range(bins):
-        recent[k] = recent[k] * PLUG_IN_DECAY + counts[k]
+        recent[k] = fading(recent[k] * PLUG_IN_DECAY) + counts[k]
     return exponent
 
 
