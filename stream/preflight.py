@@ -27,7 +27,7 @@ from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.rights import Use
-from stream.row_series import is_row_series
+from stream.row_series import is_row_series, rows_sampled
 from stream.sizing import Estimate, Hours, estimate, with_categories
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
 from stream.yaml_places import Key, dotted
@@ -209,8 +209,17 @@ def _estimate(
         m.model: len(targets_with_limits(config.models[m.model].detectors, [target.name for target in m.targets]))
         for m in models
     }
+    rows = {
+        name: rows_sampled(detector.read() for detector in model.detectors) for name, model in config.models.items()
+    }
     return estimate(
-        replace(plan, models=models), partitions, events_per_s=events_per_s, learning=learning, hours=hours, kept=kept
+        replace(plan, models=models),
+        partitions,
+        events_per_s=events_per_s,
+        learning=learning,
+        hours=hours,
+        kept=kept,
+        row_samples=rows,
     )
 
 

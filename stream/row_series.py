@@ -46,6 +46,11 @@ def wanted(asked: Iterable[Threshold | Watcher]) -> dict[str, Threshold]:
     return dict(sorted(found.items()))
 
 
+def rows_sampled(asked: Iterable[Threshold | Watcher]) -> int:
+    """Rows that panes must sample; at least 1 where there is any row series, for sums travel with the sample."""
+    return max((sample_rows(one.type, dict(one.parameters)) or 1 for one in wanted(asked).values()), default=0)
+
+
 class RowSeries:
     """The row series of one reference and the targets of one plan. Raises NoRowsError, detectors.reference.BadReference."""
 
@@ -67,8 +72,8 @@ class RowSeries:
 
     @property
     def sample_rows(self) -> int:
-        """Rows that panes must sample; at least 1 where there is any series, for sums travel with the sample."""
-        return max((sample_rows(one.type, dict(one.parameters)) or 1 for one in self._wanted.values()), default=0)
+        """Rows that panes must sample."""
+        return rows_sampled(self._wanted.values())
 
     def plans(self) -> tuple[RowSumsPlan, ...]:
         """What collectors add up."""

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from detectors.reference import ReferenceProfile
+from detectors.reference import BadReference, ReferenceProfile
 from stream import container
 from stream.alerts import INSIDE, AlertBook, Breach, Incident, Kind, Observation, Transition
 from stream.columns import F64
 from stream.plan import ALL
-from stream.row_series import ALL_FEATURES, RowSeries
+from stream.row_series import ALL_FEATURES, NoRowsError, RowSeries, wanted
 from stream.stage import Output
 from stream.tally import Tally
 from stream.watchers import Said, Watcher, Watchers
@@ -52,6 +52,7 @@ class RowWatch:
 
     def _start(self) -> None:
         self._series: RowSeries | None = None
+        self._refused = ""
         self._watchers = Watchers([each for each in self._asked if isinstance(each, Watcher)], (ALL_FEATURES,))
 
     @property
@@ -62,13 +63,13 @@ class RowWatch:
     def observe(
         self, window: Window, whole: Tally, profile: ReferenceProfile, versions: Sequence[str], *, historical: bool
     ) -> tuple[dict[str, Any], list[Output]]:
-        """One judged window of segment `all`: (what its record says, alerts)."""
+        """One judged window of segment `all`: (what its record says, alerts). 10 ms and less a series."""
         if self._of != (profile.id, whole.names):
             self._of = profile.id, whole.names
             self._start()
-        if self._series is None:
-            self._series = RowSeries(self._asked, profile, whole.names)
-        values = self._series.values(whole)
+        values = self._values(whole, profile)
+        if self._refused:
+            return {series: {"refused": self._refused} for series in wanted(self._asked)}, []
         said = self._watchers.feed(RowValues(values)).get(0, ())
         breaches = tuple(self._breaches(values, said))
         seen = Observation(
@@ -93,6 +94,15 @@ class RowWatch:
         change[1].versions = tuple(versions)
         data = _data(breaches, window, whole, profile.id, values) | {"historical": historical}
         return body, [self._told(*change, seen, data)]
+
+    def _values(self, whole: Tally, profile: ReferenceProfile) -> dict[str, float]:
+        """Of a reference from before they were configured, whose windows may still come, there are none: that stops nothing."""
+        if self._series is None and not self._refused:
+            try:
+                self._series = RowSeries(self._asked, profile, whole.names)
+            except (NoRowsError, BadReference) as error:
+                self._refused = str(error)
+        return {} if self._series is None else self._series.values(whole)
 
     def _breaches(self, values: Mapping[str, float], said: Sequence[Said]) -> Iterator[Breach]:
         for limit in self._asked:

@@ -46,6 +46,7 @@ STRATUM_COUNT_BYTES = 2  # of an hour and bin, up to 65,535 events
 WINDOW_TARGET_BYTES = 4_000  # what statistics need 1 kB; the last 8 windows 2 kB, starts and shifts of the last 256
 OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
+ROWS_TARGET_BYTES = 70_000  # rows of a reference 16 kB, what a domain classifier makes of them 48 kB
 PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
 BUFFERED_FETCHES = 2  # of each source partition: one on its way, one as chunks
 FETCH_BYTES = 1 << 20
@@ -115,11 +116,13 @@ def estimate(
     learning: Collection[str] | None = None,
     hours: Mapping[str, Hours] | None = None,
     kept: Mapping[str, int] | None = None,
+    row_samples: Mapping[str, int] | None = None,
 ) -> Estimate:
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
     `learning`: models that learn from the stream, where the plan was made before their references were looked for.
     `hours`: of each model whose targets may have them. `kept`: how many targets of each model have limits that the reference makes.
+    `row_samples`: rows that panes of each model sample for multivariate detectors.
     """
     if learning is None:
         learning = {model.model for model in plan.models if model.learning}
@@ -128,7 +131,10 @@ def estimate(
     pane_events = events_per_s * plan.resolution_ms / 1000 / max(partitions * len(plan.models), 1)
     edge = partitions * sum(_edge_bytes(model, pane_events) for model in plan.models)
     ids_edge = round(events_per_s * plan.resolution_ms / 1000 * ID_BYTES) if plan.dedup else 0
-    sample = sum(m.sample_rows * len(m.targets) for m in plan.models if m.model in learning)
+    rows = {} if row_samples is None else row_samples
+    sampled = {m.model: m.sample_rows if m.model in learning else rows.get(m.model, 0) for m in plan.models}
+    sample = sum(sampled[m.model] * len(m.targets) for m in plan.models)
+    in_rows = sum(len(m.targets) for m in plan.models if rows.get(m.model))
     columns = {target.column for model in plan.models for target in model.targets}
     strata = {False: 0, True: 0}
     for model in plan.models:
@@ -142,7 +148,9 @@ def estimate(
         panes_bytes=edge * open_edges,
         ids_bytes=ids_edge * open_edges,
         sample_bytes=partitions * open_edges * sample * SAMPLE_CELL_BYTES,
-        references_bytes=targets * REFERENCE_TARGET_BYTES + sum((kept or {}).values()) * KEPT_TARGET_BYTES,
+        references_bytes=targets * REFERENCE_TARGET_BYTES
+        + sum((kept or {}).values()) * KEPT_TARGET_BYTES
+        + in_rows * ROWS_TARGET_BYTES,
         detectors_bytes=sum(map(_detector_bytes, plan.models)),
         strata_bytes=strata[False],
         windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),

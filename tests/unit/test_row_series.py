@@ -35,7 +35,7 @@ from stream.panes import decode_record, encode_pane
 from stream.plan import ALL, ModelPlan
 from stream.plan_codec import decode_plan, encode_plan, plan_hash
 from stream.planning import PlanningError, collector_plan, monitor_settings
-from stream.preflight import build_from_file
+from stream.preflight import build_from_file, preflight
 from stream.replay import ReplayResult, replay
 from stream.row_series import ALL_FEATURES, RowSeries
 from stream.row_watch import RowWatch
@@ -449,3 +449,35 @@ def test_settings_decide_about_ids_of_alerts_and_plans(folder: Path, profile: Re
     plans = {collector_plan(each, {MODEL: profile})[0].models[0].hash for each in (whole, less)}
     assert len(hashes) == 2
     assert len(plans) == 1  # page_hinkley sees the same series: the same is counted
+
+
+def test_windows_of_a_reference_from_before_say_why_they_have_none(
+    folder: Path, plan: ModelPlan, profile: ReferenceProfile
+) -> None:
+    watch = RowWatch(AlertBook(monitor_settings(config(folder)).models[MODEL]))
+    tally = Tally.of([counted(plan, rows(100, 3)).to_pane(0, 0)])
+    window = Window(0, 10, 100, sufficient=True)
+    body, alerts = watch.observe(window, tally, replace(profile, row_sample=None, id="old"), ("1",), historical=False)
+    assert alerts == []
+    assert len(body) == 3
+    assert all("reference old was built without a sample of rows" in each["refused"] for each in body.values())
+    body, _ = watch.observe(window, tally, profile, ("1",), historical=False)
+    assert all("value" in each for each in body.values())
+
+
+def test_check_config_counts_rows_in_panes_and_references(folder: Path) -> None:
+    plain, rows_too = config(folder, []), config(folder)
+    sizes = []
+    for made in (plain, rows_too):
+        (folder / "driftline.yaml").write_text(
+            json.dumps(made.model_dump(mode="json", exclude_unset=True), default=str)
+        )
+        found = preflight(folder / "driftline.yaml", partitions=2, events_per_s=1000).estimate
+        assert found is not None
+        sizes.append(found)
+    bare, more = sizes
+    targets = len(FEATURES) + 2
+    edges = 1 + 2  # lateness 2 s, panes of 1 s
+    assert bare.sample_bytes == 0
+    assert more.sample_bytes == 2 * edges * 300 * targets * 9
+    assert more.references_bytes - bare.references_bytes == targets * 70_000
