@@ -82,6 +82,7 @@ def test_any_order_cut_and_merge_gives_the_same_bytes(name: str, seed: int, cuts
         nested.merge(right)
         right = nested
     assert as_bytes(left) == as_bytes(right) == as_bytes(whole)
+    np.testing.assert_array_equal(left.sums, whole.sums)  # in their one form before they are packed, too
     whole.merge(PerformanceSums(LAYOUTS[name]))
     assert as_bytes(whole) == as_bytes(left)
 
