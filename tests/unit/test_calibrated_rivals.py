@@ -57,6 +57,13 @@ def test_sliding_ks_is_scipys_distance_of_the_last_values(g: np.random.Generator
         for i in (first + 49, first + 50, first + 111, 399):
             expected = stats.ks_2samp(live[i - 49 : i + 1], reference).statistic
             assert found[i] == pytest.approx(expected, abs=1 / 997 + 1e-12)
+    for shift in (-2.0, 0.0, 2.0):  # far below, the largest value decides; far above, the smallest
+        found = statistics(rivals.SlidingKS(20), reference, live + shift)
+        u = np.searchsorted(np.sort(reference), live + shift, side="right") / 997
+        steps = np.arange(20)
+        for i in range(19, 400):
+            ordered = np.sort(u[i - 19 : i + 1])
+            assert found[i] == pytest.approx(max(((steps + 1) / 20 - ordered).max(), (ordered - steps / 20).max()))
     ties = statistics(rivals.SlidingKS(20), np.round(reference), np.round(live))
     assert np.isfinite(ties).all()
 
