@@ -321,15 +321,17 @@ class _Told:
 
 def _of_feature(target: TargetReference, whole: Tally, place: int, sample: SchemaSample) -> dict[Key, Sight]:
     """Whether a watched feature is lost or retyped. Counts are exact, only the type comes from the sample."""
-    counts, was = whole.counts_of(place), target.histogram
+    counts, odd = whole.counts_of(place), sample.odd.get(place)
+    missing = float(counts[-2]) / whole.events
+    if missing < LOST_SHARE and odd is None:
+        return {}  # by far the most
+    was = target.histogram
     rows = max(1, int(was.sum()))
-    missing, was_missing = float(counts[-2]) / whole.events, float(was[-2]) / rows
+    was_missing = float(was[-2]) / rows
     if missing >= LOST_SHARE:
         lost = was_missing <= LOST_REFERENCE_MAX
         return {(Change.LOST, target.name): Sight(missing, was_missing)} if lost else {}
-    odd = sample.odd.get(place)
-    if odd is None:
-        return {}
+    assert odd is not None
     wrong, was_wrong = int(counts[-1]), int(was[-1])
     if target.binning.kind is BinKind.CATEGORICAL:
         wrong, was_wrong = wrong + int(counts[-3]), was_wrong + int(was[-3])
