@@ -9,6 +9,9 @@ if it is wide enough for the law of a block to lie inside: false alarms are left
               v_b = F (1 - F) / (n_b phi(probit F)^2).
               s_j^2 = the variance of e_b beyond v_b, by moments [1]; 0 unless Cochran's Q is above its 5 % limit, divided by
               the number of series. s = the largest: so an effect on scale, tails or shape counts as one on location does
+    trend     where e_b moves steadily over the reference, by more than TREND_SIGMAS standard errors of the blocks' own scatter,
+              the straight line is taken out first: it is no effect that comes and goes. A tube that held it would hold its
+              going on, which is drift; a reference with a trend bears no promise either way, and check-reference says so
     blocks    by the clock (UTC), a day long, or the longest length of which the reference has at least BLOCKS_MIN; halves and
               quarters of it are looked at, too, for days may begin at any hour. Of these the longest whose s is within a tenth
               of the largest. With fewer blocks nothing is said
@@ -57,6 +60,7 @@ BLOCKS_SHARE = 0.5  # of the false alarms that are accepted may be caused by blo
 SIZES_MIN = 2.0  # standard deviations that the tube holds in any case: blocks less far outside could add up
 SIGNIFICANT = 0.05
 NEAR = 0.9  # of the largest effect
+TREND_SIGMAS = 3.5  # one series in 2,000 without a trend passes it, and then its effects are only a little smaller
 DIGITS = 6  # of sizes
 PRECISION = 1e-4  # of tolerances
 STEPS = np.linspace(0.0, 12.0, 481)  # beyond the tube, in standard deviations
@@ -174,14 +178,25 @@ def _effects(shares: _Shares, block: I64) -> list[tuple[F64, F64]]:
 
 
 def _excess(effect: F64, variance: F64, tests: int) -> float:
-    """Standard deviation of the effects beyond their sampling variance; 0 = not told from it, among so many series."""
+    """Standard deviation of the effects, in the order of time, beyond their sampling variance and a trend; 0 = not told from
+    them, among so many series.
+    """
     weight = 1.0 / variance
     total = float(weight.sum())
     centred = effect - float(weight @ effect) / total
-    q, freedom = float(weight @ centred**2), len(effect) - 1
+    freedom, own = len(effect) - 1, total - float(weight @ weight) / total
+    time = np.arange(len(effect)) - float(weight @ np.arange(len(effect))) / total
+    spread = float(weight @ time**2)
+    if freedom > 1 and spread > 0.0:
+        slope = float(weight @ (time * centred)) / spread
+        rest = centred - slope * time
+        scatter = float(weight @ rest**2) / (freedom - 1)
+        if abs(slope) > TREND_SIGMAS * math.sqrt(max(scatter, 1.0) / spread):
+            centred, freedom, own = rest, freedom - 1, own - float(weight**2 @ time**2) / spread
+    q = float(weight @ centred**2)
     if q <= chi_squared_limit(SIGNIFICANT / tests, freedom):
         return 0.0
-    return math.sqrt((q - freedom) / (total - float(weight @ weight) / total))
+    return math.sqrt((q - freedom) / own)
 
 
 def chi_squared_limit(chance: float, freedom: int) -> float:

@@ -71,6 +71,20 @@ def test_shifts_of_days_are_recovered(size: float) -> None:
     close_to(size / (1 + size**2) ** 0.5, effects_of(np.exp(noise + size * day)))
 
 
+def test_a_trend_is_no_effect_of_blocks_and_widens_nothing() -> None:
+    """Half a standard deviation over the reference: as day effects it would be one of .14, and a tube that holds its going on."""
+    day, noise = days(np.random.default_rng(11))
+    trend = np.linspace(0.0, 0.5, len(noise))
+    alone = effects_of(noise + trend)
+    assert alone is not None, "its windows do not follow each other as if independent"
+    assert alone.values < 0.03
+    close_to(0.1, effects_of(noise + trend + 0.1 * day))
+    steps = np.repeat(np.sin(np.arange(60) * 2 * np.pi / 15), A_DAY)
+    back = effects_of(noise + 0.2 * steps)
+    assert back is not None
+    assert back.values > 0.12, "what comes and goes stays an effect"
+
+
 def test_days_that_begin_at_another_hour_are_recovered() -> None:
     day, noise = days(np.random.default_rng(2))
     found = effects_of(noise + 0.2 * day, start_ms=12 * HOUR_MS)
