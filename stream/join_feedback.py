@@ -370,17 +370,15 @@ class FeedbackState:
             self._link(index, chunk, first, stop)
 
     def _link(self, index: JoinIndex, chunk: int, first: int, stop: int) -> None:
-        """Make `previous` of loaded changes, and what the predictions know of them."""
+        """Tell the predictions of loaded changes.
+
+        What stood before a change is not asked for any more: one beyond a horizon lies in a slice whose end closes the
+        pane at that horizon, so a horizon that is still open has all its changes within it.
+        """
         columns = self.changes.chunks[chunk]
-        held = np.flatnonzero(columns["row"][first:stop] >= index.log.tail) + first
-        rows, numbers = columns["row"][held], held + chunk * self.changes.chunk_rows
         columns["previous"][first:stop] = NONE
-        order = np.argsort(rows, kind="stable")
-        follows = np.flatnonzero(rows[order][1:] == rows[order][:-1]) + 1
-        previous = index.newest(self._place, rows, self.changes.tail)
-        previous[order[follows]] = numbers[order[follows - 1]]
-        columns["previous"][held] = narrowed(previous)
-        index.set_newest(self._place, rows, numbers)
+        held = np.flatnonzero(columns["row"][first:stop] >= index.log.tail) + first
+        index.set_newest(self._place, columns["row"][held], held + chunk * self.changes.chunk_rows)
 
 
 def _last_of_each(slice_end: I64, high: U64, low: U32) -> I64:

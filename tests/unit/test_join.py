@@ -275,3 +275,18 @@ def test_numbers_of_changes_in_32_bits() -> None:
         numbers = tail + np.array([0, 1, 1_000, 0xFFFFFFFE])
         np.testing.assert_array_equal(widened(narrowed(numbers), tail), numbers)
     np.testing.assert_array_equal(widened(narrowed(np.array([-1])), 77), [-1])
+
+
+def test_a_restored_state_knows_what_each_prediction_has() -> None:
+    join = Join(PLAN)
+    predictions(join, [(3, 1), (4, 2)], 5)
+    feedback(join, "labels", [Event(5, 1, 1.0), Event(7, 2, 1.0), Event(8, 1, 0.0)])
+    predictions(join, [], 20)
+    join.tick("labels", 10)
+    join.advance(lambda m: pytest.fail(f"{m} was given"))
+    loaded = Join(PLAN)
+    loaded.load(join.whole_blobs())
+    feedback(loaded, "labels", [Event(12, 1, 0.0), Event(13, 2, 5.0)])
+    pane = finished(loaded)["labels", HORIZON, 0]
+    assert (pane.outcome.tolist(), pane.delay_ms.tolist()) == ([0.0, 5.0], [5, 9])
+    assert counted(loaded, "labels") == {"matched": 2, "contradictory": 2, "duplicate": 1}
