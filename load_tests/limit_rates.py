@@ -3,7 +3,7 @@
     python -m load_tests.limit_rates [--references 12] [--windows 2500]
 
 References of 470 windows of 100 to 1,000 events; live windows of 110, 300 and 900 events of the same law. Printed is how often
-a limit of one in WINDOWS_PER_ALARM windows is passed, in that unit: 1 is what was asked for. Half a minute, single process.
+a limit of one in WINDOWS_PER_ALARM windows is passed, in that unit: 1 is what was asked for. Some minutes, single process.
 """
 
 from __future__ import annotations

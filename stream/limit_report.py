@@ -85,7 +85,7 @@ def sentences(rows: Sequence[LimitRow], thresholds: Sequence[Threshold]) -> list
     if rates:
         said.append(
             "a rate is what windows like the reference's do, if what exceeds the largest tenth of them is exponential; heavier tails "
-            "(mean, std, max of heavy-tailed values) pass it more often, some 2 to 4 times"
+            "(mean, std, max of heavy-tailed values) pass it more often, some 2 to 6 times"
         )
     none = sorted({row.target for row in rows if row.mean is None})
     if none:
