@@ -212,7 +212,7 @@ class FeedbackState:
     # -- the join
 
     def join(self, index: JoinIndex, until_ms: int, resolution_ms: int) -> Carried:
-        """Take every event before `until_ms`, the end of a slice. Cost: .7 µs an event and .02 a chunk that it may be in."""
+        """Take every event before `until_ms`, the end of a slice. Cost: 6 µs an event of a burst over 10M predictions, closing included."""
         numbers, times = self._due(until_ms)
         slices = times // resolution_ms
         parts, first = [], 0
