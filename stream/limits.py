@@ -32,6 +32,9 @@ DEPTH_MAX = limit("depth_max", 32, "events are flat; deeper nesting is an attack
 KEYS_MAX = limit("keys_max", 10_000, "a wide table has some thousand features; more is a feature explosion")
 ID_BYTES_MAX = limit("id_bytes_max", 512, "ids are UUIDs or URNs; a longer one is a payload in the wrong field")
 NAME_BYTES_MAX = limit("name_bytes_max", 256, "a model's or version's name is a metric label and a topic key")
+RECORD_BYTES_MAX = limit(
+    "record_bytes_max", 900_000, "Kafka refuses records above 1 MiB by default; room for headers and the batch"
+)
 DEAD_LETTER_BYTES_MAX = limit(
     "dead_letter_bytes_max", 64 << 10, "a longer original is stored truncated, with its sha256 and length"
 )

@@ -1,8 +1,9 @@
 """Panes and markers: what a collector sends to the monitors. Types and wire format.
 
-Every record is one container of kind "pane", "marker" or "announcement". A pane that would exceed RECORD_BYTES_MAX is sent
-as blocks of consecutive targets. On the wire integers have the smallest dtype that holds them, and bins and distinct
-registers are written sparse (places and values) where that is shorter; decoding gives the dtypes documented below.
+Every record is one container of kind "pane", "performance" (performance_panes.py), "marker" or "announcement". A pane that
+would exceed RECORD_BYTES_MAX is sent as blocks of consecutive targets. On the wire integers have the smallest dtype that holds
+them, and bins and distinct registers are written sparse (places and values) where that is shorter; decoding gives the dtypes
+documented below.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from stream import container
 from stream.columns import F64, I64, U8, U64
-from stream.limits import NAME_BYTES_MAX
+from stream.limits import NAME_BYTES_MAX, RECORD_BYTES_MAX
+from stream.performance_panes import KIND as PERFORMANCE
+from stream.performance_panes import PerformancePane, performance_pane_of
 from stream.registers import Registers
 from stream.row_sums import SECTION as ROW_SUMS
 from stream.row_sums import RowSums, from_section, to_section
@@ -102,6 +105,7 @@ class Announcement:
     partition: int
 
 
+Body = Pane | PerformancePane | Marker | Announcement
 INPUTS = "inputs"
 REASON_PREFIX = "reason:"  # no name of a counter has a colon
 EPOCH_HEADER = "epoch"
@@ -130,7 +134,6 @@ class Counters:
     reasons: dict[str, int] = field(default_factory=dict)
 
 
-RECORD_BYTES_MAX = 900_000  # Kafka refuses records above 1 MiB by default; room for headers and the batch
 BODY_BYTES_MAX = (
     RECORD_BYTES_MAX - 64_000
 )  # the header (names of 10,000 targets are split with their targets) and padding
@@ -179,13 +182,15 @@ def encode_announcement(announcement: Announcement) -> bytes:
     return container.encode("announcement", VERSION, {"partition": announcement.partition}, {})
 
 
-def decode_record(data: bytes) -> Pane | Marker | Announcement:
+def decode_record(data: bytes) -> Body:
     """Any record of the panes topic. Raises ContainerError; an unknown kind, version or section is named."""
     record = container.decode(data)
     if record.kind == "marker":
         return Marker(**record.expect("marker", VERSIONS, ()).header)
     if record.kind == "announcement":
         return Announcement(record.expect("announcement", VERSIONS, ()).header["partition"])
+    if record.kind == PERFORMANCE:
+        return performance_pane_of(record)
     return _decode_pane(record.expect("pane", VERSIONS, _SECTIONS, _OPTIONAL))
 
 

@@ -16,9 +16,9 @@ import orjson
 
 from detectors.sequential.verdicts import Verdicts
 from detectors.sketches.distinct import estimate
+from stream.limits import RECORD_BYTES_MAX
 from stream.merging import Hole
 from stream.monitor_settings import ModelSettings
-from stream.panes import RECORD_BYTES_MAX
 from stream.stage import Output
 from stream.tally import APART, Tally
 from stream.topics import TopicRole

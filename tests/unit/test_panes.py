@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import container, panes
+from stream.limits import RECORD_BYTES_MAX
 from stream.panes import Announcement, BlockMismatchError, Marker, Pane, PaneTooLargeError, Sample
 from stream.registers import Registers
 
@@ -74,7 +75,7 @@ def test_large_panes_become_blocks_below_the_limit() -> None:
     pane = make(300, 900, 2048, 1500, 1, 1 << 33)
     records = panes.encode_pane(pane)
     assert len(records) > 4
-    assert max(map(len, records)) < panes.RECORD_BYTES_MAX
+    assert max(map(len, records)) < RECORD_BYTES_MAX
     blocks = [panes.decode_record(r) for r in records]
     assert [b.last_block for b in blocks] == [False] * (len(blocks) - 1) + [True]
     assert all(b.events == pane.events for b in blocks)
@@ -87,7 +88,7 @@ def test_large_panes_become_blocks_below_the_limit() -> None:
 def test_many_long_names_are_split_with_their_targets() -> None:
     pane = replace(make(20_000, 1, 0, None, 2), names=tuple(f"{'é' * 60}{i}" for i in range(20_000)))
     records = panes.encode_pane(pane)
-    assert max(map(len, records)) < panes.RECORD_BYTES_MAX
+    assert max(map(len, records)) < RECORD_BYTES_MAX
     same(panes.merge_blocks([panes.decode_record(r) for r in records]), pane)
 
 

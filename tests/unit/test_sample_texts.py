@@ -7,8 +7,8 @@ import pytest
 import xxhash
 
 from stream.columns import Tag
-from stream.limits import SAMPLE_TEXT_CHARACTERS_MAX, SAMPLE_TEXTS_MAX
-from stream.panes import RECORD_BYTES_MAX, Pane, Sample, decode_record, encode_pane, merge_blocks
+from stream.limits import RECORD_BYTES_MAX, SAMPLE_TEXT_CHARACTERS_MAX, SAMPLE_TEXTS_MAX
+from stream.panes import Pane, Sample, decode_record, encode_pane, merge_blocks
 from stream.registers import Registers
 from stream.sample_texts import SECTIONS, carried, pack, shown, unpack
 from stream.tally import merged_sample
