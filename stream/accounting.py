@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from stream.columns import I64, Columns, Records, Reject
+from stream.columns import I32, I64, Records, Reject
 from stream.kernels.timeline import APPLIED, DUPLICATE, LATE, UNKNOWN
 from stream.original_headers import original_headers
 from stream.panes import REASON_PREFIX, Counters
@@ -77,7 +77,22 @@ def counters_header(counters: Counters) -> dict[str, Any]:
     return {name: getattr(counters, name) for name in NAMES} | {"reasons": dict(counters.reasons)}
 
 
-def future_rejects(columns: Columns, future: I64, skew_ms: int) -> list[Reject]:
+class Judged(Protocol):
+    """Columns of predictions or of feedback."""
+
+    @property
+    def offset(self) -> I64: ...
+    @property
+    def row(self) -> I32: ...
+    @property
+    def event_time_ms(self) -> I64: ...
+    @property
+    def record_time_ms(self) -> I64: ...
+    @property
+    def records(self) -> Records | None: ...
+
+
+def future_rejects(columns: Judged, future: I64, skew_ms: int) -> list[Reject]:
     """Dead letters of the rows `future`, with their original key and value where the columns carry the records."""
     found = []
     for i in future.tolist():
@@ -88,11 +103,12 @@ def future_rejects(columns: Columns, future: I64, skew_ms: int) -> list[Reject]:
         if record_ms < 0:  # a clock that is wrong by a year would pass unseen
             detail = "the record has no time of its own that the event's could be compared with"
         where = (offset, int(columns.row[i]), "future_timestamp", detail, "")
-        found.append(_reject(columns.records, where, record_ms))
+        found.append(reject_of(columns.records, where, record_ms))
     return found
 
 
-def _reject(records: Records | None, where: tuple[int, int, str, str, str], record_ms: int) -> Reject:
+def reject_of(records: Records | None, where: tuple[int, int, str, str, str], record_ms: int) -> Reject:
+    """A dead letter of the event at `where`: offset, row, reason, detail, path; with its key and value if they are at hand."""
     if records is None:
         return Reject(*where, None, None, record_ms)
     offset = where[0]

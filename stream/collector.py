@@ -31,7 +31,10 @@ from stream.collector_state import Saved, encode_blobs, restore
 from stream.columns import I64, U8, Columns
 from stream.counting import Counting, prepare
 from stream.deadletter import Policy, letter_writer
+from stream.decode_feedback import FeedbackColumns
 from stream.edge_state import EdgeState
+from stream.join import is_joins
+from stream.joining import Joining, labels_of
 from stream.kernels import timeline
 from stream.kernels.timeline import FUTURE, STATUSES
 from stream.panes import EDGE_END, EDGE_MIN, INPUTS, Counters, Marker, encode_marker, encode_pane
@@ -54,7 +57,8 @@ class Collector:
     """A `Stage`. Columns.model indexes `plan.models` in order.
 
     `plan` gives the rules of time and, for a new state, the plans in force; a loaded state keeps its own until a decision
-    "plan" replaces them. `monitors`: partitions of the panes topic. `topic`: name of the predictions topic.
+    "plan" replaces them. `monitors`: partitions of the panes topic. `topic`: name of the predictions topic;
+    `feedback_topics`: those of the streams of `plan.feedback`, by stream.
     """
 
     def __init__(
@@ -67,14 +71,22 @@ class Collector:
         config_hash: str,
         app_version: str,
         policy: Policy = Policy(),  # noqa: B008  frozen
+        feedback_topics: Mapping[str, str] | None = None,
     ) -> None:
         self.outbox: list[Output] = []
+        self._forgotten: tuple[str, ...] = ()  # blobs of a join that the loaded state had and the plan has not
         self._partition = partition
         self._plan = plan
         self._monitors = monitors
         self._letter = letter_writer(
             topic=topic, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
         )
+        self._feedback_letters = {
+            stream: letter_writer(
+                topic=name, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
+            )
+            for stream, name in (feedback_topics or {}).items()
+        }
         self._columns = layout_columns(plan)
         self._offered: dict[str, ModelPlan] = {}  # what the owner knows, not state: it survives `load`
         self._forget()
@@ -98,6 +110,10 @@ class Collector:
             self._open_edge,
             dedup=self._plan.dedup,
             versions_max=self._plan.versions_max,
+        )
+        feedback = self._plan.feedback
+        self.joining = (
+            None if feedback is None else Joining(self._partition, feedback, self._monitors, self._feedback_letters)
         )
 
     # -- what the owner asks
@@ -126,7 +142,8 @@ class Collector:
 
     def memory_bytes(self) -> int:
         """Bytes of the open panes, ids and plans, with the Python objects around them."""
-        return PYTHON_BYTES + self.book.nbytes + sum(edge.nbytes for edge in self.edges.values())
+        joined = 0 if self.joining is None else self.joining.join.nbytes
+        return PYTHON_BYTES + self.book.nbytes + sum(edge.nbytes for edge in self.edges.values()) + joined
 
     def offer(self, plan: ModelPlan) -> str:
         """Make a plan known, so that a decision can name it by the returned hash. Raises PlanInvalidError."""
@@ -137,10 +154,23 @@ class Collector:
 
     # -- Stage
 
-    def apply(self, source: str, batch: Columns) -> None:
-        """Count one chunk of the log of "predictions". Cost: .7 µs an event of 22 targets (load_tests.collector_speed)."""
-        if source != TopicRole.PREDICTIONS:
+    def apply(self, source: str, batch: Columns | FeedbackColumns) -> None:
+        """Count one chunk of the log of "predictions", or join one of a stream of feedback.
+
+        Cost: .7 µs a prediction of 22 targets (load_tests.collector_speed); of the join: load_tests.join_speed.
+        """
+        if isinstance(batch, FeedbackColumns):
+            if self.joining is None or source not in self.joining.position:
+                raise ValueError(f"this collector joins no {source!r}")
+            self.saved.changed = True
+            self.outbox.extend(self.joining.feedback(source, batch))
+            self._join()
+        elif source == TopicRole.PREDICTIONS:
+            self._count(batch)
+        else:
             raise ValueError(f"a collector reads predictions, not {source!r}")
+
+    def _count(self, batch: Columns) -> None:
         if self.book.column_max >= batch.cell.shape[1]:
             raise LayoutMismatchError(f"plan reads column {self.book.column_max}, the chunk has {batch.cell.shape[1]}")
         self.saved.changed = True
@@ -160,16 +190,27 @@ class Collector:
             last = start + SPAN_CLOSINGS >= len(closing_row)
             stop = rows if last else int(closing_row[closed][-1]) + 1
             self._counting.count(chunk, status, edge, first, stop)
+            if self.joining is not None:
+                self.joining.take(chunk, edge, status, (first, stop), labels_of(self.edges, self._plan.versions_max))
             self._account(batch, status, first, stop, (closing_row[closed], closing_edge[closed]))
             first = stop
             if last:
                 break
         self._dead_letters(END_OF_CHUNK, 0)
         self.next_offset = batch.next_offset
+        if self.joining is not None:
+            self.joining.add(chunk, _times(batch.event_time_ms), self.watermark_ms)
+            self._join()
+
+    def _join(self) -> None:
+        """Send what feedback has made final."""
+        assert self.joining is not None
+        position = {TopicRole.PREDICTIONS.value: self.next_offset} | self.joining.position
+        self.outbox.extend(self.joining.outputs(position, self.largest_ms))
 
     def decide(self, decision: Decision) -> None:
-        """Kinds "tick" {"until_ms"}, "plan" {"model", "plan": a hash that was offered, "" = watch no more}, claims.GAP,
-        claims.RESET.
+        """Kinds "tick" {"until_ms", "stream": one of feedback; without it the predictions}, "plan" {"model", "plan": a hash that was
+        offered, "" = watch no more}, claims.GAP, claims.RESET.
 
         A gap is only counted: what its events were nobody knows, so neither the watermark nor a pane moves. Nor
         does a reset move them: what the new log repeats is a duplicate in an open pane and late behind the watermark.
@@ -178,42 +219,77 @@ class Collector:
         """
         self.saved.changed = True
         if decision.kind == "tick":
-            self.floor_ms = max(self.floor_ms, decision.body["until_ms"])
-            edge = (
-                EDGE_END if self.floor_ms >= EDGE_END else self.watermark_ms // self.resolution_ms * self.resolution_ms
-            )
-            if edge > self.marked_ms:
-                offset = decision.position.get(TopicRole.PREDICTIONS, self.next_offset)
-                self._close(edge, self.largest_ms, offset, idle=edge < EDGE_END)
+            self._tick(decision)
         elif decision.kind == "plan":
             model = decision.body["model"]
             self.book.switch(model, decision.body["plan"], self.next_plan_edge(model))
             self.book.fold(self.marked_ms)
-        elif decision.kind == GAP:
-            first, stop = decision.body[TopicRole.PREDICTIONS.value]
-            self.ledger.counters.gap += stop - first
-            self.next_offset = stop
-        elif decision.kind == RESET:
-            self.ledger.counters.resets += 1
-            self.next_offset = decision.body[TopicRole.PREDICTIONS.value]["to"]
+        elif decision.kind in {GAP, RESET}:
+            for source, body in decision.body.items():
+                self._lose(decision.kind, source, body)
         else:
             raise ValueError(f"a collector knows no decision {decision.kind!r}")
 
+    def _tick(self, decision: Decision) -> None:
+        until_ms, stream = decision.body["until_ms"], decision.body.get("stream")
+        if stream is not None:
+            if self.joining is None or stream not in self.joining.position:
+                return  # taken under a configuration that joined it
+            self.joining.join.tick(stream, until_ms)
+            self._join()
+            return
+        self.floor_ms = max(self.floor_ms, until_ms)
+        edge = EDGE_END if self.floor_ms >= EDGE_END else self.watermark_ms // self.resolution_ms * self.resolution_ms
+        if edge > self.marked_ms:
+            offset = decision.position.get(TopicRole.PREDICTIONS, self.next_offset)
+            self._close(edge, self.largest_ms, offset, idle=edge < EDGE_END)
+        if self.joining is not None:
+            self.joining.move(self.watermark_ms)
+            self._join()
+
+    def _lose(self, kind: str, source: str, body: Any) -> None:
+        """A source began later than the position, or is another log."""
+        to = body[1] if kind == GAP else body["to"]
+        if source == TopicRole.PREDICTIONS:
+            self.next_offset = to
+            if kind == GAP:
+                self.ledger.counters.gap += to - body[0]
+            else:
+                self.ledger.counters.resets += 1
+        elif self.joining is not None and source in self.joining.position:
+            self.joining.position[source] = to
+            if kind == GAP:
+                self.joining.gap[source] += to - body[0]
+            else:
+                self.joining.resets[source] += 1
+
     def changed_blobs(self) -> dict[str, bytes | None]:
-        """Blobs that changed since the last call: meta, plan/<hash>, pane/<edge>, ids/<edge>/<n> (new ids only)."""
-        return encode_blobs(self, self.saved)
+        """Blobs that changed since the last call: meta, plan/<hash>, pane/<edge>, ids/<edge>/<n> (new ids only), the join's."""
+        blobs = encode_blobs(self, self.saved)
+        if self.joining is not None:
+            blobs |= self.joining.join.changed_blobs()
+        blobs |= dict.fromkeys(self._forgotten)
+        self._forgotten = ()
+        return blobs
 
     def full_blobs(self) -> dict[str, bytes]:
         """The whole state, whatever was saved; the canonical form for comparisons."""
-        return {
-            name: blob for name, blob in encode_blobs(self, Saved(changed=True), whole=True).items() if blob is not None
-        }
+        blobs = encode_blobs(self, Saved(changed=True), whole=True)
+        if self.joining is not None:
+            blobs |= self.joining.join.whole_blobs()
+        return {name: blob for name, blob in blobs.items() if blob is not None}
 
     def load(self, blobs: Mapping[str, bytes]) -> None:
-        """Become the state that the blobs describe. Raises ContainerError, ResolutionChangedError."""
+        """Become the state that the blobs describe. Raises ContainerError, ResolutionChangedError, JoinPlanError."""
         self._forget()
-        restore(self, blobs, self._columns, dedup=self._plan.dedup)
+        joined = {name: blob for name, blob in blobs.items() if is_joins(name)}
+        own = {name: blob for name, blob in blobs.items() if name not in joined}
+        feedback = restore(self, own, self._columns, dedup=self._plan.dedup)
         self._ascending = sorted(self.edges)
+        if self.joining is not None:
+            self.joining.load(feedback, joined, self.next_plan_edge(""))
+        else:
+            self._forgotten = tuple(sorted(joined))
 
     # -- the log
 

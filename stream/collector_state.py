@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream import container
 from stream.accounting import Ledger, counters_header
@@ -92,7 +92,7 @@ def _ids_name(edge_ms: int, n: int) -> str:
 
 
 def _encode_meta(state: Collector, open_edges: list[list[int]]) -> bytes:
-    header = {
+    header: dict[str, Any] = {
         "resolution_ms": state.resolution_ms,
         "next_offset": state.next_offset,
         "largest_ms": state.largest_ms,
@@ -102,11 +102,14 @@ def _encode_meta(state: Collector, open_edges: list[list[int]]) -> bytes:
         "schedule": state.book.header(),
         "open": open_edges,
     }
+    if state.joining is not None:
+        header["feedback"] = state.joining.header()
     return container.encode(KIND, VERSION, header, {})
 
 
-def restore(state: Collector, blobs: Mapping[str, bytes], columns: Columns, *, dedup: bool) -> None:
-    """Fill an empty collector. `columns`: where the running layout has each target.
+def restore(state: Collector, blobs: Mapping[str, bytes], columns: Columns, *, dedup: bool) -> Mapping[str, Any] | None:
+    """Fill an empty collector, but for the join: what joining.header gave is returned. `columns`: where the running layout has each
+    target.
 
     Raises ContainerError (a blob that is damaged, missing or foreign is named), ResolutionChangedError.
     """
@@ -138,6 +141,8 @@ def restore(state: Collector, blobs: Mapping[str, bytes], columns: Columns, *, d
     if foreign:
         raise container.UnknownSection(KIND, foreign[0], "unknown")
     state.saved.names, state.saved.changed = names, False
+    feedback: Mapping[str, Any] | None = header.get("feedback")
+    return feedback
 
 
 def _blob(blobs: Mapping[str, bytes], name: str) -> bytes:

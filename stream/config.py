@@ -23,31 +23,19 @@ from pydantic_core import core_schema
 
 from detectors.verdict import AUTO_EVENTS_MIN, TOLERANCE_MAX
 from stream.config_detectors import Detector
-from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section
+from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section, TopicName
+from stream.config_topics import Performance, Topics
 from stream.quantities import Duration, Rate, Size, refusal, shown
-from stream.topics import TopicRole, topic_name
+from stream.topics import FEEDBACK, TopicRole, topic_name
 
 MODELS_MAX = 50  # labels of metrics are bounded by it
 SEGMENT_VALUES_MAX = 50
 TARGETS_MAX = 2000
-_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")  # Kafka allows 249 characters; the prefix needs some
 _POINTER = re.compile(r"(?:/(?:[^~/]|~[01])*)+", re.DOTALL)
 
 AUTO: Literal["auto"] = "auto"
-NATIVE = "native"
 Season = Literal["auto", "none", "hour_of_day", "hour_of_week"]  # detectors.sequential.strata.Season
 TOLERANCE_LEAST = 0.05  # of `tolerance: auto` where no number is given further out
-
-
-def _topic(value: str) -> str:
-    if _TOPIC.fullmatch(value) is None or value in {".", ".."}:
-        raise refusal("DL-C014", f"{shown(value)} is no topic name", "letters, digits, '.', '_' and '-', at most 200")
-    return value
-
-
-def _named(key: str) -> BeforeValidator:
-    """A bare text stands for {key: text}."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
 def _auto_or_object(value: Any) -> Any:
@@ -77,8 +65,6 @@ Tolerance = Annotated[
         )
     ),
 ]
-TopicName = Annotated[str, BeforeValidator(lambda value: _topic(value) if isinstance(value, str) else value)]
-PathText = Annotated[str, Field(max_length=NAME_MAX)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 ToleranceNumber = Annotated[float, Field(allow_inf_nan=False, ge=0, le=TOLERANCE_MAX)]
 Share = Annotated[float, Field(allow_inf_nan=False, gt=0, le=1)]
@@ -92,61 +78,6 @@ def _pointer(value: Any) -> Any:
 
 
 Pointer = Annotated[str, Field(max_length=NAME_MAX), BeforeValidator(_pointer)]
-
-
-class MappingSettings(Section):
-    """Where things stand in an event: dotted paths, or constants written "=text"."""
-
-    prediction_id: Name = Field(default="prediction_id", description="path of the id, the only identity of an event")
-    model: Name = Field(default="model", description='path of the model\'s name, or a constant: "=fraud"')
-    version: Name = Field(default="version", description="path of the model's version, or a constant")
-    timestamp: Name = Field(default="timestamp", description='path of the event time, or "$record" for Kafka\'s own')
-    timestamp_unit: Literal["rfc3339", "s", "ms", "us", "ns", "auto"] = Field(
-        default="auto", description="unit of a numeric timestamp; text is always RFC 3339, and auto reads text only"
-    )
-    features: PathText = Field(
-        default="features", description='path of the object that holds the features; "" = the event itself'
-    )
-    prediction: Name = Field(default="prediction", description="path of the decision")
-    scores: dict[Name, Name] = Field(default={"score": "score"}, description="name of each score and its path")
-    segments: PathText = Field(
-        default="segments", description='path of the object that holds segment values; "" = the event itself'
-    )
-    strict_duplicate_keys: bool = Field(
-        default=False,
-        description="refuse an event whose id, model, version or timestamp stands twice; otherwise the last one counts",
-    )
-    unknown_models: Literal["count", "dlq"] = Field(
-        default="count",
-        description="events of models that are not configured: counted under __unknown__, or dead letters",
-    )
-
-
-class PredictionsTopic(Section):
-    """The topic that the model's predictions are read from."""
-
-    name: TopicName = Field(description="name of the topic")
-    mapping: Annotated[
-        MappingSettings,
-        BeforeValidator(lambda value: {} if value == NATIVE else value),
-    ] = Field(
-        default=MappingSettings(), description="how an event is read: native, or the paths of this topic's own shape"
-    )
-    damaged_batches: Literal["wait", "skip"] = Field(
-        default="wait",
-        description="a batch with a wrong checksum or unknown compression: its partition waits, or goes on after some tries",
-    )
-    lateness: Duration = Field(
-        default=Duration(60_000), description="how far behind the newest event another may be and still count"
-    )
-
-
-class Topics(Section):
-    """The user's own topics; driftline's are named by `prefix`."""
-
-    predictions: Annotated[PredictionsTopic, _named("name")] = Field(
-        description="name of the predictions topic, or its settings"
-    )
 
 
 class Window(Section):
@@ -283,6 +214,9 @@ class Model(Section):
     detectors: tuple[Detector, ...] = Field(
         default=(), description="window series that page beyond a threshold, or when an online detector fires"
     )
+    performance: Performance | None = Field(
+        default=None, description="what is said of it by clicks, conversions and labels, once it is final"
+    )
     traffic: Literal["shadow", "split"] = Field(
         default="shadow",
         description="split: each request reaches one version, so versions are pooled; shadow: several may see the same request",
@@ -366,8 +300,14 @@ class Config(Section):
     )
 
     def topic(self, role: TopicRole) -> str:
-        """Name of the topic with this role."""
-        return self.topics.predictions.name if role is TopicRole.PREDICTIONS else topic_name(self.prefix, role)
+        """Name of the topic with this role. A topic of feedback that there is none of: KeyError."""
+        if role is TopicRole.PREDICTIONS:
+            return self.topics.predictions.name
+        return self.topics.feedback()[role].name if role in FEEDBACK else topic_name(self.prefix, role)
+
+    def roles(self) -> tuple[TopicRole, ...]:
+        """Of all topics that this configuration has."""
+        return tuple(role for role in TopicRole if role not in FEEDBACK or role in self.topics.feedback())
 
     def window_of(self, model: str) -> Window:
         return self.models[model].window or self.defaults.window

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stream.config import Config, MappingSettings, Window
+from detectors.performance import METRICS, Task
+from stream.config import Config, Window
 from stream.config_detectors import ROWS
+from stream.config_topics import ClickMapping, ConversionMapping, LabelMapping, MappingSettings
+from stream.decode_feedback import VALUE, feedback_layout
 from stream.mapping import PREDICTION, Layout, Mapping, MappingError
-from stream.topics import TopicRole, topic_name
+from stream.performance_plan import KINDS, PROXY_TOPICS
+from stream.topics import INPUTS, TopicRole, topic_name
 
 Finding = tuple[str, tuple[str | int, ...], str, str]
 """(code, path, what was read, what was expected)"""
@@ -17,16 +21,24 @@ def check(config: Config) -> Iterator[Finding]:
     """Contradictions inside one configuration, in no particular order."""
     yield from _topics(config)
     yield from _mapping(config)
+    yield from _performance(config)
     yield from _windows(config)
     yield from _models(config)
 
 
 def _topics(config: Config) -> Iterator[Finding]:
-    own = {topic_name(config.prefix, role): role for role in TopicRole if role is not TopicRole.PREDICTIONS}
-    name = config.topics.predictions.name
-    if name in own:
-        expected = "expected: the topic that the model writes to, or another prefix"
-        yield "DL-C021", ("topics", "predictions"), f"{name} is driftline's own {own[name].value} topic", expected
+    taken = {
+        topic_name(config.prefix, role): f"driftline's own {role.value}" for role in TopicRole if role not in INPUTS
+    }
+    names = {TopicRole.PREDICTIONS: config.topics.predictions.name}
+    names |= {role: topic.name for role, topic in config.topics.feedback().items()}
+    for role, name in names.items():
+        if name in taken:
+            expected = "expected: the topic that the model writes to, or another prefix"
+            if role is not TopicRole.PREDICTIONS:
+                expected = "expected: a topic of its own"
+            yield "DL-C021", ("topics", role.value), f"{name} is {taken[name]} topic", expected
+        taken[name] = f"the {role.value}"
 
 
 def mapping_of(settings: MappingSettings) -> Mapping:
@@ -40,6 +52,58 @@ def _mapping(config: Config) -> Iterator[Finding]:
         Layout.compile(mapping, (), (PREDICTION, *mapping.scores, "features.x", "segments.x"))
     except MappingError as error:
         yield "DL-C026", ("topics", "predictions", "mapping"), str(error), "expected: dotted paths without empty keys"
+
+    for role, topic in config.topics.feedback().items():
+        try:
+            feedback_layout(KINDS[role], *feedback_paths(topic.mapping))
+        except MappingError as error:
+            yield (
+                "DL-C026", ("topics", role.value, "mapping"), str(error), "expected: dotted paths without empty keys"
+            )  # fmt: skip
+
+
+def feedback_paths(mapping: ClickMapping | ConversionMapping | LabelMapping) -> tuple[str, str, str, str]:
+    """prediction_id, timestamp, its unit, value (of clicks one that nobody reads)."""
+    value = mapping.value if isinstance(mapping, ConversionMapping | LabelMapping) else VALUE
+    return mapping.prediction_id, mapping.timestamp, mapping.timestamp_unit, value
+
+
+def _performance(config: Config) -> Iterator[Finding]:
+    """Proxies and metrics have their topics, topics a model that asks for them, horizons are whole panes, metrics one task."""
+    topics, asked = config.topics.feedback(), set()
+    for name, model in config.models.items():
+        own, path = model.performance, ("models", name, "performance")
+        if own is None:
+            continue
+        needs = [("proxies", each, PROXY_TOPICS[each]) for each in own.proxies]
+        needs += [("metrics", each, TopicRole.LABELS) for each in own.metrics]
+        asked |= {role for _, _, role in needs}
+        for key, each, role in needs:
+            if role not in topics:
+                yield (
+                    "DL-C020",
+                    (*path, key),
+                    f"{each} is of {role.value}, and there is no topic of them",
+                    f"topics.{role.value}",
+                )
+        for place, horizon in enumerate(own.horizons):
+            if horizon.ms % config.resolution.ms:
+                expected = f"expected: a multiple of resolution ({config.resolution})"
+                yield "DL-C022", (*path, "horizons", place), f"{horizon} is no whole number of panes", expected
+        tasks = {METRICS[each].task is Task.REGRESSION for each in own.metrics}
+        if len(tasks) > 1:
+            yield "DL-C020", (*path, "metrics"), "some are of classes, some of numbers", "expected: those of one kind"
+        binary = [each for each in own.metrics if METRICS[each].task is Task.BINARY]
+        if binary and len(own.classes) > 2:
+            yield (
+                "DL-C020",
+                (*path, "metrics"),
+                f"{binary[0]} is of two classes, there are {len(own.classes)}",
+                "expected: two classes",
+            )
+    for role in sorted(set(topics) - asked):
+        read = f"no model asks for anything of {role.value}"
+        yield "DL-C020", ("topics", role.value), read, "expected: models.NAME.performance, or no such topic"
 
 
 def _windows(config: Config) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from stream.quantities import Secret, refusal, shown
 
 NAME_MAX = 200
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,200}")  # Kafka allows 249 characters; the prefix needs some
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -20,6 +21,12 @@ def _server(value: str) -> str:
     match = _SERVER.fullmatch(value)
     if match is None or not 0 < int(match[1]) < 65536:
         raise refusal("DL-C014", f"{shown(value)} is no broker address", "host:port (only secret keys read ${...})")
+    return value
+
+
+def _topic(value: str) -> str:
+    if _TOPIC.fullmatch(value) is None or value in {".", ".."}:
+        raise refusal("DL-C014", f"{shown(value)} is no topic name", "letters, digits, '.', '_' and '-', at most 200")
     return value
 
 
@@ -42,6 +49,7 @@ def _function(value: Any) -> Any:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX)]
+TopicName = Annotated[str, BeforeValidator(lambda value: _topic(value) if isinstance(value, str) else value)]
 Server = Annotated[str, BeforeValidator(lambda value: _server(value) if isinstance(value, str) else value)]
 TokenFunction = Annotated[str, Field(max_length=NAME_MAX), BeforeValidator(_function)]
 File = Annotated[Path, BeforeValidator(_path), WithJsonSchema({"type": "string"})]

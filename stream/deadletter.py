@@ -37,7 +37,7 @@ REASONS: dict[str, str] = {
     "too_large": "longer than event_bytes_max, or a batch that unpacks to more than batch_bytes_max",
     "damaged_batch": "a batch that could not be opened again and again (only with damaged_batches: skip)",
     "duplicate_key": "a key on the way to the id, model, version or time stands twice (only with strict_duplicate_keys)",
-    "missing_field": "the event has no prediction_id, model, timestamp or features",
+    "missing_field": "the event has no prediction_id, model, timestamp or features; feedback: no value",
     "bad_id": "the prediction_id is null, empty, too long, a bool, an array or an object",
     "bad_name": "the model's or version's name is empty or longer than name_bytes_max",
     "unknown_model": "the configuration does not name the model (only with unknown_models: dlq)",
@@ -48,6 +48,8 @@ REASONS: dict[str, str] = {
     "timestamp_range": "before event_time_ms_min or not before event_time_ms_max",
     "timestamp_format": "text that is not RFC 3339 with Z or an offset",
     "future_timestamp": "more than max_future_skew ahead of the record's own time",
+    "negative_value": "a conversion or label below zero where the topic's range begins at zero or above",
+    "value_out_of_range": "the value of a conversion or label outside the topic's range",
 }
 
 ORIGINAL_PREFIX = "orig."

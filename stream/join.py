@@ -254,10 +254,6 @@ class Join:
 
     # -- snapshots
 
-    def owns(self, name: str) -> bool:
-        """Whether a blob of this name is the join's."""
-        return name.startswith(KIND)
-
     def changed_blobs(self) -> dict[str, bytes | None]:
         """Every blob that changed since the last call, None for those that are gone. Cost: .1 µs for each new entry."""
         if not self._changed:
@@ -337,6 +333,11 @@ class Join:
         gone = {f"join-{part}.{name}" for name in stored.keys() - self.streams.keys() for part in STREAM_PARTS}
         self._forgotten = {name for name in blobs if name.partition("/")[0] in gone}
         self._changed = bool(self._forgotten)
+
+
+def is_joins(name: str) -> bool:
+    """Whether a blob of this name is a join's."""
+    return name.startswith(KIND)
 
 
 def _check(plan: JoinPlan) -> None:

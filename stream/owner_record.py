@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from stream.admin import admin_client
+from stream.feedback_planning import feedback_deciding
 from stream.references import OWNER_KEY, write_control
 from stream.topics import TopicRole
 
@@ -72,7 +73,7 @@ def counting_hash(config: Config) -> str:
         }
         for name, model in config.models.items()
     }
-    deciding = {
+    deciding: dict[str, Any] = {
         "predictions": config.topics.predictions.model_dump(mode="json"),
         "models": models,
         "resolution_ms": config.resolution.ms,
@@ -80,6 +81,8 @@ def counting_hash(config: Config) -> str:
         "dedup": config.dedup,
         "monitors": config.monitors,
     }
+    if config.topics.feedback():  # a configuration without keeps its hash
+        deciding["feedback"] = feedback_deciding(config)
     return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:HASH_LENGTH]
 
 

@@ -11,6 +11,7 @@ from stream.columns import U64
 
 if TYPE_CHECKING:
     from detectors.multivariate import Tables
+    from stream.performance_plan import FeedbackPlan
 
 ALL = "all"
 OTHER = "__other__"
@@ -87,7 +88,7 @@ class ModelPlan:
 
 @dataclass(frozen=True, slots=True)
 class CollectorPlan:
-    """All models of one predictions topic, and the rules of its time."""
+    """All models of one predictions topic, and the rules of its time. `feedback`: what is joined to them, if anything is."""
 
     models: tuple[ModelPlan, ...]
     resolution_ms: int
@@ -95,4 +96,5 @@ class CollectorPlan:
     max_future_skew_ms: int
     dedup: bool = True
     versions_max: int = 20
+    feedback: FeedbackPlan | None = None
     names: dict[str, int] = field(default_factory=dict)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import orjson
-from xxhash import xxh3_64_intdigest
 
 from detectors.binning import Binning, Kind
 from detectors.reference import BadReference, ReferenceProfile, WindowRule
@@ -22,9 +22,10 @@ from stream.config import Config, Model
 from stream.config_checks import mapping_of
 from stream.config_errors import unknown_name
 from stream.deadletter import Policy
+from stream.feedback_planning import feedback_deciding, feedback_plan, performance_paths, segment_plan
 from stream.mapping import Layout
 from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
-from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, SegmentPlan, TargetPlan, share_name
+from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, TargetPlan, share_name
 from stream.plan_codec import sealed
 from stream.row_series import NoRowsError, RowSeries, is_row_series
 from stream.topics import TopicRole
@@ -133,7 +134,7 @@ def layout_paths(
             paths[target_path(target, role)] = None
         for key in model.segments:
             paths[f"{event_mapping.SEGMENTS}.{key}"] = None
-    return list(paths)
+    return list(paths | dict.fromkeys(performance_paths(config)))
 
 
 def _watched(
@@ -172,7 +173,8 @@ def model_plan(
             )
         targets.append(TargetPlan(name, role, column[path], binnings[name]))
     segments = tuple(
-        _segment(key, values, column[f"{event_mapping.SEGMENTS}.{key}"]) for key, values in settings.segments.items()
+        segment_plan(key, values, column[f"{event_mapping.SEGMENTS}.{key}"])
+        for key, values in settings.segments.items()
     )
     learning = profile is None
     rows = None if profile is None else _row_series(config, model, profile, [target.name for target in targets])
@@ -246,11 +248,6 @@ def _binnings(settings: Model, profile: ReferenceProfile) -> dict[str, Binning]:
     return found
 
 
-def _segment(key: str, values: tuple[str, ...], column: int) -> SegmentPlan:
-    hashes = np.array([xxh3_64_intdigest(value.encode()) for value in values], np.uint64)
-    return SegmentPlan(key, column, values, hashes)
-
-
 def collector_plan(
     config: Config,
     references: Mapping[str, ReferenceProfile | None],
@@ -271,6 +268,7 @@ def collector_plan(
         lateness_ms=config.topics.predictions.lateness.ms,
         max_future_skew_ms=config.max_future_skew.ms,
         dedup=config.dedup,
+        feedback=feedback_plan(config, paths),
     )
     with_features = [model.model for model in models if any(target.role is Role.FEATURE for target in model.targets)]
     mapping = mapping_of(config.topics.predictions.mapping)
@@ -291,7 +289,7 @@ def policy_of(config: Config) -> Policy:
 
 def collector_hash(config: Config, plan: CollectorPlan) -> str:
     """Name of everything that counting depends on: mapping, plans, and the rules of time."""
-    deciding = {
+    deciding: dict[str, Any] = {
         "mapping": config.topics.predictions.mapping.model_dump(),
         "models": [model.hash for model in plan.models],
         "resolution_ms": plan.resolution_ms,
@@ -300,6 +298,8 @@ def collector_hash(config: Config, plan: CollectorPlan) -> str:
         "dedup": plan.dedup,
         "coerce": sorted(coerced_paths(config)),
     }
+    if plan.feedback is not None:  # a configuration without keeps its hash
+        deciding["feedback"] = feedback_deciding(config)
     return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 

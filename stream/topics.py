@@ -8,8 +8,12 @@ from enum import StrEnum
 
 class TopicRole(StrEnum):
     PREDICTIONS = "predictions"
+    CLICKS = "clicks"
+    CONVERSIONS = "conversions"
+    LABELS = "labels"
     PANES = "panes"
     WINDOWS = "windows"
+    PERFORMANCE = "performance"
     ALERTS = "alerts"
     DEAD_LETTERS = "dead-letters"
     REFERENCES = "references"
@@ -34,12 +38,23 @@ class TopicSpec:
     extra: tuple[tuple[str, str], ...] = ()
 
 
+FEEDBACK = (TopicRole.CLICKS, TopicRole.CONVERSIONS, TopicRole.LABELS)
+INPUTS = (TopicRole.PREDICTIONS, *FEEDBACK)
+"""The user's own topics; only the first is always there."""
+
 DAY_MS = 86_400_000
 COMPACTED = (("cleanup.policy", "compact"), ("min.compaction.lag.ms", "600000"))
 
 TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(TopicRole.PANES, "model", "M", 7, "statistics per source partition and pane; markers"),
     TopicSpec(TopicRole.WINDOWS, "model", "M", 90, "every closed window: counts, distances, evidence"),
+    TopicSpec(
+        TopicRole.PERFORMANCE,
+        "model",
+        "M",
+        90,
+        "metrics by clicks, conversions and labels, once final: CloudEvents 1.0",
+    ),
     TopicSpec(TopicRole.ALERTS, "model", "M", 90, "opened, escalated, resolved: CloudEvents 1.0"),
     TopicSpec(TopicRole.DEAD_LETTERS, "original key", "P", 14, "what could not be read, as it came, with the reason"),
     TopicSpec(TopicRole.REFERENCES, "reference id", "1", None, "reference profiles in chunks"),

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 import stream
 from stream import config as config_module
+from stream import config_topics
 from stream.config_loader import load_config
 from stream.config_schema import json_schema
 
@@ -44,7 +45,8 @@ def sections() -> list[type[BaseModel]]:
     base = config_module.Section
     return [
         value
-        for value in vars(config_module).values()
+        for module in (config_module, config_topics)
+        for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, base) and value is not base
     ]
 
@@ -103,7 +105,7 @@ def test_every_key_is_read_by_some_code_outside_the_configuration() -> None:
         if path.stem in about:
             continue
         read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
-    mapped = set(config_module.MappingSettings.model_fields)  # read as a whole: Mapping(**settings)
+    mapped = set(config_topics.MappingSettings.model_fields)  # read as a whole: Mapping(**settings)
     through = {
         "defaults": "tolerance_of",
         "tolerance": "tolerance_of",

@@ -1,0 +1,219 @@
+"""Configuration of the user's own topics, and of what is said of a model's performance by those of feedback."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from detectors.performance.layout import CLASSES_MAX
+from detectors.performance.sums import VALUE_MAX
+from stream.config_kafka import NAME_MAX, Name, Section, TopicName
+from stream.mapping import RECORD_TIME
+from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
+from stream.quantities import Duration, refusal
+from stream.topics import TopicRole
+
+HORIZONS_MAX = 10
+NATIVE = "native"
+Unit = Literal["rfc3339", "s", "ms", "us", "ns", "auto"]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _named(key: str) -> BeforeValidator:
+    """A bare text stands for {key: text}."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _native_or_object(value: Any) -> Any:
+    return {} if value == NATIVE else value
+
+
+def _text(value: Any) -> Any:
+    """A bare 1 or true in YAML is the class that JSON writes the same way."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) else value
+
+
+PathText = Annotated[str, Field(max_length=NAME_MAX)]
+ClassName = Annotated[Name, BeforeValidator(_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
+
+
+class MappingSettings(Section):
+    """Where things stand in an event: dotted paths, or constants written "=text"."""
+
+    prediction_id: Name = Field(default="prediction_id", description="path of the id, the only identity of an event")
+    model: Name = Field(default="model", description='path of the model\'s name, or a constant: "=fraud"')
+    version: Name = Field(default="version", description="path of the model's version, or a constant")
+    timestamp: Name = Field(default="timestamp", description='path of the event time, or "$record" for Kafka\'s own')
+    timestamp_unit: Literal["rfc3339", "s", "ms", "us", "ns", "auto"] = Field(
+        default="auto", description="unit of a numeric timestamp; text is always RFC 3339, and auto reads text only"
+    )
+    features: PathText = Field(
+        default="features", description='path of the object that holds the features; "" = the event itself'
+    )
+    prediction: Name = Field(default="prediction", description="path of the decision")
+    scores: dict[Name, Name] = Field(default={"score": "score"}, description="name of each score and its path")
+    segments: PathText = Field(
+        default="segments", description='path of the object that holds segment values; "" = the event itself'
+    )
+    strict_duplicate_keys: bool = Field(
+        default=False,
+        description="refuse an event whose id, model, version or timestamp stands twice; otherwise the last one counts",
+    )
+    unknown_models: Literal["count", "dlq"] = Field(
+        default="count",
+        description="events of models that are not configured: counted under __unknown__, or dead letters",
+    )
+
+
+class PredictionsTopic(Section):
+    """The topic that the model's predictions are read from."""
+
+    name: TopicName = Field(description="name of the topic")
+    mapping: Annotated[
+        MappingSettings,
+        BeforeValidator(_native_or_object),
+    ] = Field(
+        default=MappingSettings(), description="how an event is read: native, or the paths of this topic's own shape"
+    )
+    damaged_batches: Literal["wait", "skip"] = Field(
+        default="wait",
+        description="a batch with a wrong checksum or unknown compression: its partition waits, or goes on after some tries",
+    )
+    lateness: Duration = Field(
+        default=Duration(60_000), description="how far behind the newest event another may be and still count"
+    )
+
+
+class ClickMapping(Section):
+    """Where things stand in a click: dotted paths."""
+
+    prediction_id: Name = Field(default="prediction_id", description="path of the prediction's id")
+    timestamp: Name = Field(
+        default="timestamp", description='path of when it became known, or "$record" for Kafka\'s own time'
+    )
+    timestamp_unit: Unit = Field(
+        default="auto", description="unit of a numeric timestamp; text is always RFC 3339, and auto reads text only"
+    )
+
+
+class ConversionMapping(ClickMapping):
+    """Where things stand in a conversion."""
+
+    value: Name = Field(default="value", description="path of the amount; null retracts what was said before")
+
+
+class LabelMapping(ClickMapping):
+    """Where things stand in a label."""
+
+    timestamp: Name = Field(
+        default=RECORD_TIME,
+        description='path of when it became known; "$record": when it was written. Not when the outcome happened',
+    )
+    value: Name = Field(default="label", description="path of the label; null retracts what was said before")
+
+
+class FeedbackTopic(Section):
+    """A topic of feedback, by prediction_id as its key, with as many partitions as the predictions topic."""
+
+    name: TopicName = Field(description="name of the topic")
+    lateness: Duration = Field(
+        default=Duration(600_000), description="how far behind the newest event another may be and still count"
+    )
+    mapping: Annotated[ClickMapping, BeforeValidator(_native_or_object)] = Field(
+        default=ClickMapping(), description="how an event is read: native, or the paths of this topic's own shape"
+    )
+
+
+class ClicksTopic(FeedbackTopic):
+    """Clicks, or any other sign that comes once or not at all."""
+
+
+class _Ranged(FeedbackTopic):
+    """A topic whose events have values."""
+
+    range: tuple[Number, Number] = Field(
+        default=(-VALUE_MAX, VALUE_MAX), description="[low, high]; an event with a value outside is a dead letter"
+    )
+
+    @model_validator(mode="after")
+    def _low_first(self) -> Self:
+        if not self.range[0] < self.range[1]:
+            raise refusal("DL-C020", f"[{self.range[0]:g}, {self.range[1]:g}] is empty", "the lower limit first")
+        return self
+
+
+class ConversionsTopic(_Ranged):
+    """Conversions with their value; those of one prediction add up."""
+
+    mapping: Annotated[ConversionMapping, BeforeValidator(_native_or_object)] = Field(
+        default=ConversionMapping(), description="how an event is read: native, or the paths of this topic's own shape"
+    )
+    range: tuple[Number, Number] = Field(
+        default=(0.0, VALUE_MAX), description="[low, high]; an event with a value outside is a dead letter"
+    )
+
+
+class LabelsTopic(_Ranged):
+    """Labels; the last one of a prediction counts."""
+
+    mapping: Annotated[LabelMapping, BeforeValidator(_native_or_object)] = Field(
+        default=LabelMapping(), description="how an event is read: native, or the paths of this topic's own shape"
+    )
+
+
+class Topics(Section):
+    """The user's own topics; driftline's are named by `prefix`."""
+
+    predictions: Annotated[PredictionsTopic, _named("name")] = Field(
+        description="name of the predictions topic, or its settings"
+    )
+    clicks: Annotated[ClicksTopic, _named("name")] | None = Field(
+        default=None, description="name of the topic of clicks, or its settings"
+    )
+    conversions: Annotated[ConversionsTopic, _named("name")] | None = Field(
+        default=None, description="name of the topic of conversions, or its settings"
+    )
+    labels: Annotated[LabelsTopic, _named("name")] | None = Field(
+        default=None, description="name of the topic of labels, or its settings"
+    )
+
+    def feedback(self) -> dict[TopicRole, FeedbackTopic]:
+        """The topics of feedback that there are."""
+        found = {
+            TopicRole.CLICKS: self.clicks,
+            TopicRole.CONVERSIONS: self.conversions,
+            TopicRole.LABELS: self.labels,
+        }
+        return {role: topic for role, topic in found.items() if topic is not None}
+
+
+class Performance(Section):
+    """What is said of a model's performance, of every window, once the horizon of its predictions has passed."""
+
+    horizons: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=HORIZONS_MAX)] = Field(
+        description="how long after a prediction its feedback counts, multiples of `resolution`; each is a series of its own"
+    )
+    proxies: tuple[Literal[tuple(PROXY_TOPICS)], ...] = Field(  # type: ignore[valid-type]
+        default=(), description="of clicks: ctr and what the scores expect; of conversions: cvr, value_per_prediction"
+    )
+    metrics: tuple[Literal[LABEL_METRICS], ...] = Field(default=(), description="of labels")  # type: ignore[valid-type]
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=CLASSES_MAX)] = Field(
+        default=("0", "1"), description="of predictions and labels, as their events have them; true is 1"
+    )
+    positive: ClassName | None = Field(
+        default=None, description="the class that scores are of, where there are two; default the last one"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        lengths = [horizon.ms for horizon in self.horizons]
+        if len(set(lengths)) < len(lengths) or len(set(self.classes)) < len(self.classes):
+            raise refusal("DL-C020", "a horizon or a class stands twice", "each once")
+        if self.positive is not None and self.positive not in self.classes:
+            raise refusal("DL-C020", f"positive: {self.positive} is none of the classes", ", ".join(self.classes))
+        if not self.proxies and not self.metrics:
+            raise refusal("DL-C020", "neither proxies nor metrics", "at least one of them")
+        return self

@@ -1,0 +1,146 @@
+"""From the configuration to what is joined and said of performance. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from xxhash import xxh3_64_intdigest
+
+from detectors.performance import Layout
+from stream.config import Config
+from stream.config_checks import feedback_paths
+from stream.config_topics import ClicksTopic, Performance
+from stream.decode_feedback import feedback_layout
+from stream.join import JoinPlan
+from stream.join_feedback import FeedbackStream
+from stream.mapping import PREDICTION, SEGMENTS
+from stream.mapping import Layout as EventLayout
+from stream.performance_plan import (
+    KINDS,
+    PROXY_TOPICS,
+    FeedbackPlan,
+    ModelPerformance,
+    StreamPerformance,
+    label_layout,
+)
+from stream.plan import SegmentPlan
+from stream.topics import TopicRole
+
+ROWS_MAX = (
+    20_000_000  # predictions that may wait in one partition, some 50 bytes each; beyond it the oldest go, counted
+)
+WAITING_MAX = 5_000_000  # events of one topic of feedback that may wait in one partition
+
+
+def performance_of(config: Config, model: str, columns: Mapping[str, int]) -> ModelPerformance | None:
+    """What is kept of one model. `columns`: path -> column of the layout of predictions."""
+    settings = config.models[model]
+    own = settings.performance
+    if own is None:
+        return None
+    return ModelPerformance(
+        model=model,
+        classes=own.classes,
+        positive=_positive(own),
+        streams=tuple(_stream(own, role) for role in KINDS if _asked(own, role)),
+        segments=tuple(
+            segment_plan(key, values, columns[f"{SEGMENTS}.{key}"]) for key, values in settings.segments.items()
+        ),
+    )
+
+
+def _positive(own: Performance) -> int:
+    return len(own.classes) - 1 if own.positive is None else own.classes.index(own.positive)
+
+
+def _asked(own: Performance, role: TopicRole) -> tuple[str, ...]:
+    """Proxies or metrics of one topic."""
+    return (
+        own.metrics if role is TopicRole.LABELS else tuple(name for name in own.proxies if PROXY_TOPICS[name] is role)
+    )
+
+
+def _stream(own: Performance, role: TopicRole) -> StreamPerformance:
+    asked = _asked(own, role)
+    layout = Layout(proxies=True)
+    if role is TopicRole.LABELS:
+        layout = label_layout(asked, len(own.classes), _positive(own))
+    return StreamPerformance(role.value, KINDS[role], _horizons(own), asked, layout)
+
+
+def _horizons(own: Performance) -> tuple[int, ...]:
+    return tuple(sorted(horizon.ms for horizon in own.horizons))
+
+
+def segment_plan(key: str, values: Sequence[str], column: int) -> SegmentPlan:
+    """One configured segment key, read from `column`."""
+    hashes = np.array([xxh3_64_intdigest(value.encode()) for value in values], np.uint64)
+    return SegmentPlan(key, column, tuple(values), hashes)
+
+
+def performance_paths(config: Config) -> list[str]:
+    """Cells of a prediction that joining needs, beside those of segments."""
+    if not config.topics.feedback():
+        return []
+    return [PREDICTION, score_of(config)]
+
+
+def score_of(config: Config) -> str:
+    """The score that performance is judged by: the first that the mapping names."""
+    return next(iter(config.topics.predictions.mapping.scores), PREDICTION)
+
+
+def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
+    """What the collectors join; None where there are no topics of feedback."""
+    topics = config.topics.feedback()
+    if not topics:
+        return None
+    column = {path: index for index, path in enumerate(paths)}
+    found = {index: performance_of(config, name, column) for index, name in enumerate(config.models)}
+    models = {index: model for index, model in found.items() if model is not None}
+    streams = []
+    for role, topic in topics.items():
+        mine = [each for model in models.values() for each in model.streams if each.stream == role.value]
+        horizons = sorted({horizon for each in mine for horizon in each.horizons_ms})
+        limits = {} if isinstance(topic, ClicksTopic) else {"low": topic.range[0], "high": topic.range[1]}  # type: ignore[attr-defined]
+        streams.append(FeedbackStream(role.value, KINDS[role], tuple(horizons), topic.lateness.ms, **limits))
+    join = JoinPlan(config.resolution.ms, tuple(streams), config.max_future_skew.ms, ROWS_MAX, WAITING_MAX)
+    return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)])
+
+
+def feedback_layouts(config: Config) -> dict[str, EventLayout]:
+    """How the events of each stream are read. Raises MappingError."""
+    return {
+        role.value: feedback_layout(KINDS[role], *feedback_paths(topic.mapping))
+        for role, topic in config.topics.feedback().items()
+    }
+
+
+def feedback_deciding(config: Config) -> dict[str, Any]:
+    """Everything that joining depends on, as plain values: part of what collectors must agree on."""
+    return {
+        "topics": {role.value: topic.model_dump(mode="json") for role, topic in config.topics.feedback().items()},
+        "models": {
+            name: model.performance.model_dump(mode="json")
+            for name, model in config.models.items()
+            if model.performance is not None
+        },
+    }
+
+
+def series_of(config: Config) -> tuple[tuple[str, int], ...]:
+    """(stream, horizon) of every series of performance."""
+    found = {
+        (stream.stream, horizon)
+        for name in config.models
+        for stream in _streams(config, name)
+        for horizon in stream.horizons_ms
+    }
+    return tuple(sorted(found))
+
+
+def _streams(config: Config, model: str) -> tuple[StreamPerformance, ...]:
+    own = config.models[model].performance
+    return () if own is None else tuple(_stream(own, role) for role in KINDS if _asked(own, role))

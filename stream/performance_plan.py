@@ -1,0 +1,123 @@
+"""What is kept and said of each model's realised performance: derived from the configuration, read by collectors and monitors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import xxhash
+
+from detectors.performance import METRICS, Layout, Part, Task
+from stream.columns import F64, I64, U64
+from stream.join import JoinPlan
+from stream.join_feedback import FeedbackKind
+from stream.plan import SegmentPlan
+from stream.topics import TopicRole
+
+KINDS: dict[TopicRole, FeedbackKind] = {
+    TopicRole.CLICKS: FeedbackKind.CLICK,
+    TopicRole.CONVERSIONS: FeedbackKind.CONVERSION,
+    TopicRole.LABELS: FeedbackKind.LABEL,
+}
+"""The topics of feedback, in the order in which series are listed."""
+
+PROXY_TOPICS: dict[str, TopicRole] = {
+    "ctr": TopicRole.CLICKS,
+    "expected_ctr": TopicRole.CLICKS,
+    "clicks_over_expected": TopicRole.CLICKS,
+    "cvr": TopicRole.CONVERSIONS,
+    "value_per_prediction": TopicRole.CONVERSIONS,
+}
+"""Proxies, and the topic that each is counted from."""
+
+_NEEDS_MORE = {"business_value", "quantile_loss"}  # than its name: a cost matrix, a quantile
+LABEL_METRICS: tuple[str, ...] = tuple(
+    name
+    for name, metric in METRICS.items()
+    if metric.task not in {Task.PROXY, Task.KPI} and metric.needs is not Part.CLASS_SCORES and name not in _NEEDS_MORE
+)
+"""Metrics of labels that need nothing but one prediction, one score and the label."""
+
+TEXT_VALUE_MIN = 2.0**52
+NO_CODE = -1
+
+
+def text_value(hashes: U64) -> F64:
+    """Texts as numbers, by their xxh3-64: whole numbers of 52 bits from 2^52 on, which no class that is a number reaches."""
+    return TEXT_VALUE_MIN + (hashes >> np.uint64(12)).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPerformance:
+    """One topic of feedback of one model. `layout`: what is kept; `metrics`: names of detectors.performance.METRICS."""
+
+    stream: str
+    kind: FeedbackKind
+    horizons_ms: tuple[int, ...]
+    metrics: tuple[str, ...]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class ModelPerformance:
+    """`classes`: texts, their place is their code; none: labels are numbers. `segments`: as the collector follows them."""
+
+    model: str
+    classes: tuple[str, ...]
+    positive: int
+    streams: tuple[StreamPerformance, ...]
+    segments: tuple[SegmentPlan, ...] = ()
+
+    @cached_property
+    def _codes(self) -> tuple[F64, I64]:
+        found = {}
+        for code, text in enumerate(self.classes):
+            found[float(text_value(np.array([xxhash.xxh3_64_intdigest(text.encode())], np.uint64))[0])] = code
+            number = _number(text)
+            if number is not None:
+                found[number] = code
+        values = sorted(found)
+        return np.array(values, np.float64), np.array([found[value] for value in values], np.int64)
+
+    def codes(self, values: F64) -> I64:
+        """Code of the class of each value F64[n]; `len(classes)` for one that is no class, NO_CODE for NaN."""
+        known, code = self._codes
+        place = np.minimum(np.searchsorted(known, values), len(known) - 1)
+        found = np.where(known[place] == values, code[place], len(self.classes))
+        return np.where(np.isnan(values), NO_CODE, found).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackPlan:
+    """What a collector joins: models by index in Columns.model, and the columns of prediction and score in a chunk of predictions."""
+
+    join: JoinPlan
+    models: dict[int, ModelPerformance]
+    prediction: int
+    score: int
+
+    @property
+    def series(self) -> tuple[tuple[str, int], ...]:
+        """(stream, horizon) of every marker, in order."""
+        return tuple((stream.name, horizon) for stream in self.join.streams for horizon in stream.horizons_ms)
+
+
+def label_layout(metrics: Sequence[str], classes: int, positive: int) -> Layout:
+    """What labels need for these metrics, which are all of classes or all of numbers. Raises BadSettings."""
+    if all(METRICS[name].task is Task.REGRESSION for name in metrics):
+        return Layout(errors=True)
+    return Layout(classes=classes, positive=positive, scores=classes == 2)
+
+
+def _number(text: str) -> float | None:
+    """The number that JSON may write for this class: of true and false, too."""
+    if text in {"true", "false"}:
+        return float(text == "true")
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
