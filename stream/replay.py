@@ -30,8 +30,9 @@ import orjson
 
 from detectors.reference import ReferenceProfile
 from stream.collector import Collector
-from stream.config import Config, MappingSettings, Topics
+from stream.config import Config
 from stream.config_checks import mapping_of
+from stream.config_topics import MappingSettings, Topics
 from stream.decode import decode
 from stream.discover import discover
 from stream.kernels.framing import records_from_lines
