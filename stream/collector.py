@@ -265,8 +265,9 @@ class Collector:
 
     def changed_blobs(self) -> dict[str, bytes | None]:
         """Blobs that changed since the last call: meta, plan/<hash>, pane/<edge>, ids/<edge>/<n> (new ids only), the join's."""
+        changed = self.saved.changed
         blobs = encode_blobs(self, self.saved)
-        if self.joining is not None:
+        if self.joining is not None and changed:  # a state has all its blobs or none
             blobs |= self.joining.join.changed_blobs()
         blobs |= dict.fromkeys(self._forgotten)
         self._forgotten = ()

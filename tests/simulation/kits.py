@@ -51,6 +51,7 @@ class BaseKit:
     partitions, monitors = 3, 2
     resolution_ms, lateness_ms, skew_ms = 1_000, 2_500, 60_000
     end_ms = EDGE_END
+    feedback: tuple[str, ...] = ()  # streams that are joined
 
     def __init__(self, generator: random.Random, rules: Any) -> None:
         self.rules = rules
@@ -64,7 +65,12 @@ class BaseKit:
         to = range(self.monitors) if self.rules.announce else ()
         announcements = [Output("panes", None, value, monitor, (), True) for monitor in to]
         return PartitionOwner(
-            stage, partition, self.collector(partition), writer, sources=("predictions",), announcements=announcements
+            stage,
+            partition,
+            self.collector(partition),
+            writer,
+            sources=("predictions", *self.feedback),
+            announcements=announcements,
         )
 
     def collector(self, partition: int) -> Any:
@@ -85,6 +91,10 @@ class BaseKit:
 
     def output_id(self, output: Output) -> bytes:
         return output.key or b""
+
+    def letter_topic(self, output: Output) -> str:
+        """Where a dead letter's event came from."""
+        return "predictions"
 
     def provide(self, stage: Any, waits: Any) -> None:
         raise AssertionError(waits)

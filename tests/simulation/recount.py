@@ -16,10 +16,14 @@ LOWEST = -(1 << 62)
 
 @dataclass
 class Recount:
-    """panes: (partition, model, version, edge) -> Cell; counters: per partition, the terms of the identity."""
+    """panes: (partition, model, version, edge) -> Cell; counters: per partition, the terms of the identity; applied: likewise,
+    (time, id, model, version, row) of every event that was counted, in order; decided: every partition's decisions.
+    """
 
     panes: dict[tuple[Any, ...], Cell] = field(default_factory=dict)
     counters: list[Counter[str]] = field(default_factory=list)
+    applied: list[list[Any]] = field(default_factory=list)
+    decided: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
 @dataclass
@@ -44,19 +48,22 @@ def journal(values: Iterable[bytes]) -> dict[tuple[str, int], list[dict[str, Any
 
 def recount_partition(
     partition: int, events: list[Any], decisions: list[dict[str, Any]], kit: Any
-) -> tuple[dict, Counter]:
+) -> tuple[dict, Counter, list]:
     """Event by event: future, late, duplicate, applied; panes by event time; ticks and switches where the journal has them."""
     panes: dict[tuple[Any, ...], Cell] = {}
     counters: Counter[str] = Counter()
+    applied: list[Any] = []
     largest = floor = marked = LOWEST
     plans = {model: [(LOWEST, plan)] for model, plan in kit.first_plans().items()}
     open_edges: dict[int, set[int]] = {}
     due = iter(decisions)
     decision = next(due, None)
     for offset in range(len(events) + 1):
-        while decision is not None and decision["position"] == {"predictions": offset}:
+        while decision is not None and decision["position"]["predictions"] == offset:
             body = decision["body"]
-            if decision["kind"] == "tick":
+            if "stream" in body:
+                pass
+            elif decision["kind"] == "tick":
                 floor = max(floor, body["until_ms"])
             else:
                 first = max([marked, *(edge + kit.resolution_ms for edge in open_edges)])
@@ -92,11 +99,12 @@ def recount_partition(
         cell = panes.setdefault((partition, model, version, edge), Cell(plan))
         assert cell.plan == plan
         cell.rows.append(row)
+        applied.append((time, ident, model, version, row))
         largest = max(largest, time)
         marked = max(marked, max(largest - kit.lateness_ms, floor) // kit.resolution_ms * kit.resolution_ms)
         open_edges = {edge: ids for edge, ids in open_edges.items() if edge >= marked}
     assert decision is None, f"a decision beyond the end of partition {partition}: {decision}"
-    return panes, counters
+    return panes, counters, applied
 
 
 def recount(world: Any) -> Recount:
@@ -105,8 +113,11 @@ def recount(world: Any) -> Recount:
     decided = journal(values)
     result = Recount()
     for partition, events in enumerate(world.sources):
-        panes, counters = recount_partition(partition, events, decided.get(("collector", partition), []), world.kit)
+        own = decided.get(("collector", partition), [])
+        panes, counters, applied = recount_partition(partition, events, own, world.kit)
         result.panes |= panes
+        result.applied.append(applied)
+        result.decided.append(own)
         result.counters.append(counters)
     world.counts["decisions"] = sum(map(len, decided.values()))
     return result
@@ -126,8 +137,11 @@ def distinct_outputs(world: Any, topic: str) -> tuple[dict[bytes, bytes], list[s
 
 
 def dead_letter_offsets(world: Any, partition: int) -> set[int]:
-    """Offsets of the dead letters of one partition; the same one twice is allowed."""
-    return {world.kit.dead_letter_offset(output) for _, output, _ in world.log("dead-letters", partition).records}
+    """Offsets of the dead letters of one partition's predictions; the same one twice is allowed."""
+    letters = [output for _, output, _ in world.log("dead-letters", partition).records]
+    return {
+        world.kit.dead_letter_offset(output) for output in letters if world.kit.letter_topic(output) == "predictions"
+    }
 
 
 def accounting(result: Recount, world: Any) -> list[str]:
@@ -159,6 +173,7 @@ def last_counters(world: Any, monitor: int, partition: int) -> dict[str, int]:
     log = world.log("panes", monitor)
     bodies = [world.kit.body(output.value) for _, output, _ in log.records]
     markers = [body for body in bodies if hasattr(body, "counters") and body.partition == partition]
+    markers = [marker for marker in markers if marker.stream == "inputs"]
     return dict(max(markers, key=lambda marker: marker.edge_ms).counters) if markers else {}
 
 
@@ -175,7 +190,7 @@ def kept_panes(world: Any, monitor: int, wrong: list[str]) -> dict[tuple[Any, ..
     for place in range(log.end):
         record = world.pane_record(log, place)
         body, p = record.body, record.body.partition
-        if record.epoch < epochs[p]:
+        if record.epoch < epochs[p] or hasattr(body, "horizon_ms") or getattr(body, "stream", "inputs") != "inputs":
             continue
         if hasattr(body, "segment"):
             if body.edge_ms >= marked[p]:

@@ -17,6 +17,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from feedback_kit import FeedbackKit
 from kits import ToyKit
 from real_kit import RealKit
 from recount import verdict
@@ -25,8 +26,8 @@ from world import Rules, World
 from stream import state_writer
 
 FAR_FLOOR_BYTES = 6_000  # the states are small: let their blobs and claims fall behind as large ones do
-KITS = {"toy": ToyKit, "real": RealKit}
-STEPS = {"toy": 1_500, "real": 450}
+KITS = {"toy": ToyKit, "real": RealKit, "feedback": FeedbackKit}
+STEPS = {"toy": 1_500, "real": 450, "feedback": 450}
 
 
 EMPHASIS: dict[str, dict[str, float]] = {

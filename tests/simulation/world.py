@@ -13,12 +13,13 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from stream.epochs import epoch_of
 from stream.merging import PaneRecord
 from stream.ownership import PartitionOwner
-from stream.panes import Marker, decode_record
+from stream.panes import INPUTS, Marker, decode_record
 from stream.protocol import (
     Acknowledged,
     Append,
@@ -209,6 +210,9 @@ class World:
         self.clocks = {"producer": 0, "broker": 0}  # what each is ahead, ms
         self.logs: dict[tuple[str, int], Log] = {}
         self.sources: list[list[Any]] = [[] for _ in range(self.kit.partitions)]
+        self.feedback: dict[str, list[list[Any]]] = {
+            stream: [[] for _ in range(self.kit.partitions)] for stream in self.kit.feedback
+        }
         self.quiet = [0] * self.kit.partitions
         self.generations: Counter[Slot] = Counter()
         self.commits: dict[Slot, tuple[dict[str, int], str]] = {}
@@ -247,7 +251,7 @@ class World:
     def _watch(self, value: bytes) -> None:
         """What a worker reads of others' progress: one panes partition is enough for that."""
         body = decode_record(value)
-        if isinstance(body, Marker):
+        if isinstance(body, Marker) and body.stream == INPUTS:
             seen = self.markers.get(body.partition)
             if seen is None or body.edge_ms > seen.edge_ms:
                 self.markers[body.partition] = body
@@ -288,6 +292,8 @@ class World:
         return True
 
     def end(self, source: str, partition: int) -> int:
+        if source in self.feedback:
+            return len(self.feedback[source][partition])
         return len(self.sources[partition]) if source == "predictions" else self.log(source, partition).end
 
     # -- processes
@@ -413,12 +419,7 @@ class World:
         stage, partition = actor.slot
         owner = actor.owner
         if stage == COLLECTOR:
-            start = owner.vector["predictions"]
-            stop = min(start + count, len(self.sources[partition]))
-            if start < stop:
-                batch = self.kit.batch(self.sources[partition], start, stop)
-                owner.apply("predictions", batch, stop)
-            return start < stop
+            return self.read_inputs(owner, partition, count)
         log = self.log("panes", partition)
         start = owner.vector["panes"]
         stop = min(start + count, log.end)
@@ -429,6 +430,20 @@ class World:
                 self.kit.provide(actor.owner.stage, waits)
         return start < stop
 
+    def read_inputs(self, owner: PartitionOwner, partition: int, count: int) -> bool:
+        """Up to `count` records of one of the inputs that have any; False when none has."""
+        inputs = {"predictions": self.sources[partition]}
+        inputs |= {stream: logs[partition] for stream, logs in self.feedback.items()}
+        left = [source for source, log in inputs.items() if owner.vector[source] < len(log)]
+        if not left:
+            return False
+        source = self.random.choice(left) if len(inputs) > 1 else "predictions"
+        start = owner.vector[source]
+        stop = min(start + count, len(inputs[source]))
+        batch = self.kit.batch if source == "predictions" else partial(self.kit.feedback_batch, source)
+        owner.apply(source, batch(inputs[source], start, stop), stop)
+        return True
+
     def pane_record(self, log: Log, place: int) -> PaneRecord:
         offset, output, at = log.records[place]
         assert output.value is not None
@@ -437,7 +452,12 @@ class World:
     def tick(self, actor: Actor) -> None:
         """By the rule of contracts.md, Time: T = the smallest edge of the others that are not idle; all idle: the clock."""
         stage, partition = actor.slot
-        if stage != COLLECTOR or not actor.owner.may_decide() or not self.idle(actor, partition):
+        if stage != COLLECTOR or not actor.owner.may_decide():
+            return
+        if self.feedback and self.random.random() < 0.5:
+            self.tick_feedback(actor, partition)
+            return
+        if not self.idle(actor, partition):
             return
         others = [q for q in range(self.kit.partitions) if q != partition and self.quiet[q] <= IDLE_AFTER]
         if others:
@@ -449,6 +469,16 @@ class World:
         if until > self.kit.watermark_ms(actor.owner.stage):
             actor.owner.decide("tick", {"until_ms": until})
             self.counts["ticks"] += 1
+
+    def tick_feedback(self, actor: Actor, partition: int) -> None:
+        """A topic of feedback that is wholly read is taken to be complete up to where the predictions are."""
+        stream = self.random.choice(sorted(self.feedback))
+        if actor.owner.vector[stream] < len(self.feedback[stream][partition]) or not self.largest_ms:
+            return
+        until = self.largest_ms - self.kit.feedback_lateness_ms
+        if until > actor.owner.stage.joining.join.streams[stream].watermark_ms:
+            actor.owner.decide("tick", {"until_ms": until, "stream": stream})
+            self.counts["feedback ticks"] += 1
 
     def idle(self, actor: Actor, partition: int) -> bool:
         at_end = actor.owner.vector["predictions"] >= len(self.sources[partition])
@@ -469,6 +499,12 @@ class World:
         for _ in range(burst):
             clocks = [self.now_ms + self.clocks[name] for name in ("producer", "broker")]
             self.sources[partition].append(self.kit.event(self.random, *clocks, self.sources[partition]))
+        for place, (stream, logs) in enumerate(self.feedback.items()):
+            if partition == place and self.random.random() < 0.8:
+                continue  # one that speaks seldom
+            for _ in range(self.random.choice((0, 0, 1, 2, 6))):
+                clocks = [self.now_ms + self.clocks[name] for name in ("producer", "broker")]
+                logs[partition].append(self.kit.feedback_event(stream, self.random, *clocks, self.sources[partition]))
         self.quiet[partition] = 0 if burst else self.quiet[partition] + 1
         self.now_ms += self.random.choice((0, 100, 400, 1_500))
 
@@ -571,6 +607,8 @@ class World:
             self.settle(slot)
             owner = self.current[slot].owner
             owner.decide("tick", {"until_ms": self.kit.end_ms})
+            for stream in self.feedback:
+                owner.decide("tick", {"until_ms": self.kit.end_ms, "stream": stream})
             self.settle(slot)
         for slot in self.slots:
             if slot[0] == MONITOR:

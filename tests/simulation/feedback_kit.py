@@ -1,0 +1,265 @@
+"""The product's stages with feedback: clicks and labels in topics of their own, joined to the predictions of real_kit.
+
+What the panes of performance must be is join_oracle.py's word, which reads whole logs event by event.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import join_oracle as oracle
+from join_oracle import END, Event, Prediction, Tick
+from real_kit import MODELS, PLANS, STEADY, VALUES, RealKit
+from recount import LOWEST, Recount, distinct_outputs
+
+from detectors.performance import Layout, Part
+from stream.collector import Collector
+from stream.columns import Columns, Reject, Tag
+from stream.decode_feedback import FeedbackColumns
+from stream.join import JoinPlan
+from stream.join_feedback import Feedback, FeedbackKind, FeedbackStream
+from stream.join_groups import NO_GROUP
+from stream.performance_plan import FeedbackPlan, ModelPerformance, StreamPerformance
+from stream.plan import CollectorPlan
+from stream.stage import Output
+
+HORIZONS = (2_000, 5_000)
+LOW, HIGH = 0.0, 1.0
+LATENESS_MS = 3_000
+CHUNK_ROWS = 32
+STREAMS = tuple(
+    FeedbackStream(name, kind, HORIZONS, LATENESS_MS, *limits)
+    for name, kind, limits in (("clicks", FeedbackKind.CLICK, ()), ("labels", FeedbackKind.LABEL, (LOW, HIGH)))
+)
+LAYOUTS = {"clicks": Layout(proxies=True), "labels": Layout(classes=2, scores=True)}
+
+
+def performance(model: str, horizons: tuple[int, ...], segments: Any) -> ModelPerformance:
+    streams = tuple(StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name]) for each in STREAMS)
+    return ModelPerformance(model, ("0", "1"), 1, streams, segments)
+
+
+MODELS_JOINED = {0: performance("m", HORIZONS, PLANS[0].segments), 1: performance("k", HORIZONS[:1], ())}
+JOIN = FeedbackPlan(JoinPlan(1_000, STREAMS, 60_000, 1 << 20, 1 << 20, chunk_rows=CHUNK_ROWS), MODELS_JOINED, 2, 3)
+
+
+def predicted(ident: int) -> int:
+    return ident * 7 % 3 % 2
+
+
+def score(ident: int) -> float:
+    return (ident * 37 % 101) / 100
+
+
+class FeedbackKit(RealKit):
+    """Feedback events are (time, record time, id, value: None = retraction), or "reject"."""
+
+    feedback = ("clicks", "labels")
+    feedback_lateness_ms = LATENESS_MS
+
+    def collector(self, partition: int) -> Collector:
+        plan = CollectorPlan((PLANS[0], STEADY), self.resolution_ms, self.lateness_ms, self.skew_ms, feedback=JOIN)
+        collector = Collector(
+            partition, plan, monitors=self.monitors, topic="predictions", config_hash="c", app_version="1",
+            feedback_topics={name: name for name in self.feedback},
+        )  # fmt: skip
+        for other in PLANS:
+            collector.offer(other)
+        return collector
+
+    # -- events
+
+    def batch(self, log: list[Any], start: int, stop: int) -> Columns:
+        columns = super().batch(log, start, stop)
+        idents = columns.id_high.astype(np.int64).tolist()
+        more = np.array([[float(predicted(ident)), score(ident)] for ident in idents], np.float64).reshape(-1, 2)
+        tags = np.full((len(idents), 2), Tag.NUMBER, np.uint8)
+        cell = np.ascontiguousarray(np.hstack([columns.cell, more.view(np.uint64)]))
+        return replace(columns, cell=cell, tag=np.ascontiguousarray(np.hstack([columns.tag, tags])))
+
+    def feedback_event(
+        self, stream: str, generator: random.Random, now_ms: int, recorded_ms: int, log: list[Any]
+    ) -> Any:
+        draw = generator.random()
+        if draw < 0.03:
+            return "reject"
+        known = [event for event in log[-40:] if isinstance(event, tuple)]
+        about = generator.choice(known) if known and draw < 0.95 else None
+        ident = about[2] if about is not None else 10**9 + generator.randrange(100)
+        time = self.draw_time(generator, now_ms)
+        if about is not None and generator.random() < 0.7:
+            time = about[0] + int(generator.expovariate(1 / 1_500))
+        if generator.random() < 0.08:
+            return time, recorded_ms, ident, None
+        odd = generator.random() < 0.03
+        return time, recorded_ms, ident, generator.choice((-1.0, 7.0)) if odd else float(generator.random() < 0.5)
+
+    def feedback_batch(self, stream: str, log: list[Any], start: int, stop: int) -> FeedbackColumns:
+        rows = [(at, log[at]) for at in range(start, stop) if log[at] != "reject"]
+        times = np.array([[event[0], event[1]] for _, event in rows], np.int64).reshape(-1, 2)
+        values = [event[3] for _, event in rows]
+        n = len(rows)
+        feedback = Feedback(
+            times[:, 0].copy(), times[:, 1].copy(), np.array([event[2] for _, event in rows], np.uint64), np.zeros(n, np.uint32),
+            np.array([math.nan if value is None else value for value in values]), np.array([v is None for v in values], bool),
+            np.full(n, NO_GROUP, np.uint32), np.full(n, np.nan), np.full((n, 1), np.nan),
+        )  # fmt: skip
+        rejects = tuple(
+            Reject(at, 0, "malformed_json", "", "", None, b"{", 0) for at in range(start, stop) if log[at] == "reject"
+        )
+        offset = np.array([at for at, _ in rows], np.int64)
+        return FeedbackColumns(stop, offset, np.zeros(n, np.int32), feedback, rejects, None)
+
+    # -- outputs
+
+    def letter_topic(self, output: Output) -> str:
+        return dict(output.headers)["dlq.topic"].decode()
+
+    def output_id(self, output: Output) -> bytes:
+        if output.topic == "performance":
+            return str(json.loads(output.value or b"")["id"]).encode()
+        return super().output_id(output)
+
+    # -- comparison
+
+    def compare_windows(self, world: Any, result: Recount) -> list[str]:
+        wrong = super().compare_windows(world, result)
+        for partition in range(self.partitions):
+            wrong += self.compare_feedback(world, result, partition)
+        _, twice = distinct_outputs(world, "performance")
+        return wrong + twice
+
+    def compare_feedback(self, world: Any, result: Recount, partition: int) -> list[str]:
+        """Panes of performance of one source partition, dead letters and counters against the oracle."""
+        logs = {stream: self.oracle_log(world, result, stream, partition) for stream in self.feedback}
+        known: list[Any] = [
+            Prediction(time, ident, score(ident), float(predicted(ident)), (model, version, row[1]))
+            for time, ident, model, version, row in result.applied[partition]
+        ]
+        streams = [
+            (
+                oracle.Stream(
+                    each.name, each.kind.value, HORIZONS, LATENESS_MS,
+                    LOW if each.name == "labels" else -math.inf, HIGH if each.name == "labels" else math.inf,
+                ),
+                logs[each.name],
+            )
+            for each in STREAMS
+        ]  # fmt: skip
+        said = oracle.recount([*known, Tick(END)], END, streams, self.resolution_ms, self.skew_ms)
+        got = {key: value for key, value in self.kept_performance(world).items() if key[0] == partition}
+        expected = self.expected_panes(partition, said)
+        world.counts["performance panes"] += len(expected)
+        wrong = [
+            f"performance {key}: {got.get(key)}, recounted {expected.get(key)}"
+            for key in sorted(set(got) | set(expected))
+            if got.get(key) != expected.get(key)
+        ]
+        for stream in self.feedback:
+            counts = said.counters[stream]
+            letters = {
+                self.dead_letter_offset(output)
+                for _, output, _ in world.log("dead-letters", partition).records
+                if self.letter_topic(output) == stream
+            }
+            rejected = sum(event == "reject" for event in world.feedback[stream][partition])
+            due = rejected + counts["future"] + counts["negative"] + counts["absurd"]
+            if len(letters) != due:
+                wrong.append(f"{stream} {partition}: {len(letters)} dead letters, recounted {due}")
+            for term in ("late", "future", "negative", "absurd", "consumed", "matched", "orphan"):
+                world.counts[f"{stream} {term}"] += counts[term]
+                found = world.current["collector", partition].owner.stage.joining.counters(stream)[term]
+                if term not in {"matched", "orphan"} and found != counts[term]:
+                    wrong.append(f"{stream} {partition} {term}: {found}, recounted {counts[term]}")
+        return wrong
+
+    def oracle_log(self, world: Any, result: Recount, stream: str, partition: int) -> list[Any]:
+        """The events of one log with its ticks where the journal has them."""
+        ticks: dict[int, list[int]] = defaultdict(list)
+        for decision in result.decided[partition]:
+            if decision["body"].get("stream") == stream:
+                ticks[decision["position"][stream]].append(decision["body"]["until_ms"])
+        found: list[Any] = []
+        log = world.feedback[stream][partition]
+        for offset in range(len(log) + 1):
+            found += [Tick(until) for until in ticks[offset]]
+            if offset < len(log) and log[offset] != "reject":
+                time, recorded, ident, value = log[offset]
+                found.append(Event(time, ident, value or 0.0, value is None, None, recorded))
+        return found
+
+    def expected_panes(self, partition: int, said: Any) -> dict[Any, Any]:
+        panes: dict[Any, list[Any]] = defaultdict(list)
+        for (stream, horizon, edge), lines in said.panes.items():
+            for line in lines:
+                model, version, country = line[1]
+                if model == "__unknown__" or (model == MODELS[1] and horizon != HORIZONS[0]):
+                    continue
+                segments = ["all"]
+                if model == MODELS[0]:
+                    segments.append(f"country={country if country in VALUES else '__other__'}")
+                for segment in segments:
+                    panes[partition, model, version, segment, stream, horizon, edge].append(line)
+        return {key: expected_sums(key[4], lines) for key, lines in panes.items()}
+
+    def kept_performance(self, world: Any) -> dict[Any, Any]:
+        """What counts in the panes topics: by the newest epoch, marked, the first of each."""
+        kept: dict[Any, Any] = {}
+        for monitor in range(self.monitors):
+            log = world.log("panes", monitor)
+            epochs, marked = [0] * self.partitions, Counter()
+            fresh: list[dict[Any, Any]] = [{} for _ in range(self.partitions)]
+            for place in range(log.end):
+                record = world.pane_record(log, place)
+                body, p = record.body, record.body.partition
+                if record.epoch < epochs[p]:
+                    continue
+                if hasattr(body, "horizon_ms"):
+                    series = f"{body.stream}@{body.horizon_ms}"
+                    if body.edge_ms >= marked.get((p, series), LOWEST):
+                        key = (p, body.model, body.version, body.segment, body.stream, body.horizon_ms, body.edge_ms)
+                        fresh[p].setdefault(key, body)
+                elif hasattr(body, "counters"):
+                    if body.edge_ms > marked.get((p, body.stream), LOWEST):
+                        marked[p, body.stream] = body.edge_ms
+                        for key in [k for k in fresh[p] if f"{k[4]}@{k[5]}" == body.stream and k[6] < body.edge_ms]:
+                            assert key not in kept, f"{key} twice"
+                            kept[key] = said_sums(fresh[p].pop(key))
+                elif not hasattr(body, "segment") and record.epoch > epochs[p]:
+                    epochs[p], fresh[p] = record.epoch, {}
+            assert not any(fresh), f"panes of performance without a marker: {fresh}"
+        return kept
+
+
+def said_sums(pane: Any) -> Any:
+    assert pane.complete
+    sums = pane.sums
+    if pane.stream == "clicks":
+        rows = sums.count(Part.PROXIES, "rows").tolist()
+        return pane.rows, pane.observed, rows[:5], sums.total(Part.PROXIES, "score")
+    matrix = sums.count(Part.CONFUSION, "matrix").tolist()
+    return pane.rows, pane.observed, matrix, sums.total(Part.SCORES, "score")
+
+
+def expected_sums(stream: str, lines: list[Any]) -> Any:
+    """Lines are (time, group, predicted, score, observed, value, delay, complete)."""
+    observed = sum(line[4] for line in lines)
+    if stream == "clicks":
+        scores = math.fsum(line[3] for line in lines)
+        return len(lines), observed, [len(lines), observed, 0, len(lines), observed], scores
+    matrix = [[0, 0], [0, 0]]
+    for line in lines:
+        if line[4]:
+            matrix[int(line[5])][int(line[2])] += 1
+    return len(lines), observed, matrix, math.fsum(line[3] for line in lines if line[4])
