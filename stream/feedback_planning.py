@@ -26,6 +26,7 @@ from stream.performance_plan import (
     label_layout,
 )
 from stream.plan import SegmentPlan
+from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
 ROWS_MAX = (
@@ -34,8 +35,9 @@ ROWS_MAX = (
 WAITING_MAX = 5_000_000  # events of one topic of feedback that may wait in one partition
 
 
-def performance_of(config: Config, model: str, columns: Mapping[str, int]) -> ModelPerformance | None:
-    """What is kept of one model. `columns`: path -> column of the layout of predictions."""
+def performance_of(config: Config, model: str, columns: Mapping[str, int] | None = None) -> ModelPerformance | None:
+    """What is kept of one model. `columns`: path -> column of the layout of predictions, where rows are read."""
+    known = columns or {}
     settings = config.models[model]
     own = settings.performance
     if own is None:
@@ -46,7 +48,8 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int]) -> Mo
         positive=_positive(own),
         streams=tuple(_stream(own, role) for role in KINDS if _asked(own, role)),
         segments=tuple(
-            segment_plan(key, values, columns[f"{SEGMENTS}.{key}"]) for key, values in settings.segments.items()
+            segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
+            for key, values in settings.segments.items()
         ),
     )
 
@@ -128,19 +131,3 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
             if model.performance is not None
         },
     }
-
-
-def series_of(config: Config) -> tuple[tuple[str, int], ...]:
-    """(stream, horizon) of every series of performance."""
-    found = {
-        (stream.stream, horizon)
-        for name in config.models
-        for stream in _streams(config, name)
-        for horizon in stream.horizons_ms
-    }
-    return tuple(sorted(found))
-
-
-def _streams(config: Config, model: str) -> tuple[StreamPerformance, ...]:
-    own = config.models[model].performance
-    return () if own is None else tuple(_stream(own, role) for role in KINDS if _asked(own, role))

@@ -22,7 +22,7 @@ from stream.config import Config, Model
 from stream.config_checks import mapping_of
 from stream.config_errors import unknown_name
 from stream.deadletter import Policy
-from stream.feedback_planning import feedback_deciding, feedback_plan, performance_paths, segment_plan
+from stream.feedback_planning import feedback_deciding, feedback_plan, performance_of, performance_paths, segment_plan
 from stream.mapping import Layout
 from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
 from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, TargetPlan, share_name
@@ -35,9 +35,7 @@ from stream.window_series import VOLUME, Threshold
 SAMPLE_ROWS_MIN = 5_000  # the outermost cuts, at .0002, need as many rows
 SAMPLE_ROWS_MAX = 20_000  # bounds a learning pane; more rows move a cut by less than its own sampling error
 CUTS_SHARE = 0.15  # of the reference chooses the cuts (default-detector.md, 1)
-WINDOW_EVENTS_MIN = (
-    500  # where nothing shows that windows of fewer are independent, or an operator's own limits look at them
-)
+WINDOW_EVENTS_MIN = 500  # where nothing shows that fewer are independent, or an operator's own limits look at them
 MAX_DURATION_FACTOR = 12  # a window may stay open for 12 times `every` when the configuration does not say
 
 
@@ -379,6 +377,7 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
         owner=model.owner,
         criticality=model.criticality,
         runbook=model.runbook,
+        performance=performance_of(config, name),
     )
 
 

@@ -32,9 +32,11 @@ from detectors.reference import ReferenceProfile
 from stream.collector import Collector
 from stream.config import Config
 from stream.config_checks import mapping_of
-from stream.config_topics import MappingSettings, Topics
+from stream.config_topics import MappingSettings
 from stream.decode import decode
+from stream.decode_feedback import decode_feedback
 from stream.discover import discover
+from stream.feedback_planning import feedback_layouts
 from stream.kernels.framing import records_from_lines
 from stream.mapping import RECORD_TIME
 from stream.merging import PaneRecord
@@ -66,6 +68,8 @@ class ReplayResult:
     alerts       CloudEvents (opened, escalated, resolved)      windows   one record a model, series, segment and window
     dead_letters reason, detail, path and offset of each        references   by model, those in force at the end
     accounting   consumed = applied + dead_letters + duplicates + late + tombstones, exactly
+    performance  CloudEvents, one a metric, model, version, segment, window and horizon
+    feedback     counters of each topic of feedback, by clicks, conversions, labels
     """
 
     alerts: tuple[dict[str, Any], ...]
@@ -73,6 +77,8 @@ class ReplayResult:
     dead_letters: tuple[dict[str, str], ...]
     accounting: Counters
     references: dict[str, ReferenceProfile] = field(default_factory=dict)
+    performance: tuple[dict[str, Any], ...] = ()
+    feedback: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; of the references their ids."""
@@ -82,6 +88,8 @@ class ReplayResult:
             "dead_letters": list(self.dead_letters),
             "accounting": asdict(self.accounting),
             "references": {model: profile.id for model, profile in self.references.items()},
+            "performance": list(self.performance),
+            "feedback": self.feedback,
         }
 
     def summary(self) -> str:
@@ -96,6 +104,11 @@ class ReplayResult:
             consumed,
             f"{len(self.windows):,} windows, {sum(_opened(alert) for alert in self.alerts):,} alerts opened",
         ]
+        if self.performance:
+            lines.append(f"{len(self.performance):,} records of performance")
+        for stream, counters in self.feedback.items():
+            told = (f"{counters[name]:,} {name}" for name in ("matched", "duplicate", "orphan", "late"))
+            lines.append(f"{stream}: {counters['consumed']:,} events, {', '.join(told)}")
         reasons = Counter(letter["reason"] for letter in self.dead_letters)
         lines += [f"dead letters: {count:,} {reason}" for reason, count in reasons.most_common()]
         return "\n".join(lines)
@@ -115,8 +128,12 @@ def replay(
     source: Iterable[Event] | Path | str,
     *,
     references: Mapping[str, ReferenceProfile] | None = None,
+    feedback: Mapping[str, Iterable[Event] | Path | str] | None = None,
 ) -> ReplayResult:
     """Run `source` (a file, or events as JSON bytes, text or mappings, one a line) through the pipeline.
+
+    `feedback`: events of "clicks", "conversions" and "labels" likewise, files as JSON lines; a topic that is configured and not
+    given is empty. They are read side by side with the predictions, by their event times.
 
     `references` replaces the configured ones by model; without it they are built from the configured files, or learnt.
     Raises ReplayError, TableError, PlanningError, BadReference. Cost: about 10 µs an event of 20 features, once warm.
@@ -129,6 +146,7 @@ def replay(
         events = source
     if config.topics.predictions.mapping.timestamp == RECORD_TIME:
         raise ReplayError("the mapping takes Kafka's record time, which a file does not have: map a timestamp")
+    others = _feedback_lines(config, feedback or {})
     given = dict(references or {})
     profiles = {name: given[name] if name in given else _configured(config, name) for name in config.models}
     lines = map(_line, events)
@@ -140,9 +158,33 @@ def replay(
         discovered = discover(ahead, mapping_of(config.topics.predictions.mapping), learning)
     pipeline = Pipeline(config, profiles, discovered)
     rest = itertools.chain(ahead, lines)
-    while chunk := list(itertools.islice(rest, CHUNK_EVENTS)):
-        pipeline.feed(chunk)
+    logs = {TopicRole.PREDICTIONS.value: rest, **others}
+    while logs:
+        behind = min(logs, key=pipeline.reached_ms)  # so that little of one waits for the others
+        chunk = list(itertools.islice(logs[behind], CHUNK_EVENTS))
+        if not chunk:
+            del logs[behind]
+        elif behind == TopicRole.PREDICTIONS:
+            pipeline.feed(chunk)
+        else:
+            pipeline.feed_feedback(behind, chunk)
     return pipeline.finish()
+
+
+def _feedback_lines(config: Config, given: Mapping[str, Iterable[Event] | Path | str]) -> dict[str, Iterator[bytes]]:
+    """The events of each stream. Raises ReplayError."""
+    topics = {role.value: topic for role, topic in config.topics.feedback().items()}
+    found: dict[str, Iterator[bytes]] = {}
+    for stream, source in given.items():
+        if stream not in topics:
+            raise ReplayError(f"{stream}: the configuration has no topics.{stream}")
+        if topics[stream].mapping.timestamp == RECORD_TIME:
+            raise ReplayError(
+                f"topics.{stream}: its mapping takes Kafka's record time, which a file does not have: map a timestamp"
+            )
+        events: Iterable[Event] = json_lines(Path(source)) if isinstance(source, Path | str) else source
+        found[stream] = map(_line, events)
+    return found
 
 
 def is_json(path: Path) -> bool:
@@ -163,7 +205,7 @@ def native(config: Config) -> Config:
     """The same configuration for native events, with the scores under their own names: rows of a table become these."""
     scores = {name: name for name in config.topics.predictions.mapping.scores}
     predictions = config.topics.predictions.model_copy(update={"mapping": MappingSettings(scores=scores)})
-    return config.model_copy(update={"topics": Topics.model_construct(predictions=predictions)})
+    return config.model_copy(update={"topics": config.topics.model_copy(update={"predictions": predictions})})
 
 
 def _line(event: Event) -> bytes:
@@ -200,7 +242,11 @@ class Pipeline:
             topic=config.topics.predictions.name,
             config_hash=collector_hash(config, plan),
             app_version=program,
+            feedback_topics={role.value: topic.name for role, topic in config.topics.feedback().items()},
         )
+        self._layouts = feedback_layouts(config)
+        self._offsets = dict.fromkeys(self._layouts, 0)
+        self.performance: list[dict[str, Any]] = []
         self.profiles = {profile.id: profile for profile in self.active.values()}
         settings = replace(monitor_settings(config, discovered), partitions=1)
         self.monitor = Monitor(PARTITION, sources=1, settings=settings, profiles=self.profiles, app_version=program)
@@ -220,17 +266,35 @@ class Pipeline:
         self.collector.apply(TopicRole.PREDICTIONS, replace(columns, record_time_ms=columns.event_time_ms))
         self._carry()
 
-    def finish(self) -> ReplayResult:
-        """The end of the log closes everything."""
-        self._decide("tick", {"until_ms": EDGE_END})
+    def feed_feedback(self, stream: str, lines: list[bytes]) -> None:
+        """The next events of one topic of feedback."""
+        columns = decode_feedback(records_from_lines(lines, self._offsets[stream]), self._layouts[stream])
+        self._offsets[stream] = columns.next_offset
+        in_time = replace(columns.feedback, record_time_ms=columns.event_time_ms)
+        self.collector.apply(stream, replace(columns, feedback=in_time))
         self._carry()
+
+    def reached_ms(self, source: str) -> int:
+        """The largest event time of one input."""
+        if source == TopicRole.PREDICTIONS or self.collector.joining is None:
+            return self.collector.largest_ms
+        return self.collector.joining.join.streams[source].largest_ms
+
+    def finish(self) -> ReplayResult:
+        """The end of the logs closes everything."""
+        self._decide("tick", {"until_ms": EDGE_END})
+        for stream in self._offsets:
+            self._decide("tick", {"until_ms": EDGE_END, "stream": stream})
+        self._carry()
+        joining = self.collector.joining
         return ReplayResult(
-            tuple(self.alerts), tuple(self.windows), tuple(self.dead_letters), self.collector.accounting(), self.active
-        )
+            tuple(self.alerts), tuple(self.windows), tuple(self.dead_letters), self.collector.accounting(), self.active,
+            tuple(self.performance), {} if joining is None else {name: joining.counters(name) for name in self._offsets},
+        )  # fmt: skip
 
     def _decide(self, kind: str, body: dict[str, Any]) -> None:
         self._decisions += 1
-        position = {TopicRole.PREDICTIONS.value: self._offset}
+        position = {TopicRole.PREDICTIONS.value: self._offset} | self._offsets
         self.collector.decide(Decision(self._decisions, kind, position, body))
 
     def _carry(self) -> None:
@@ -258,6 +322,8 @@ class Pipeline:
             return
         if output.topic == TopicRole.ALERTS:
             self.alerts.append(orjson.loads(output.value))
+        elif output.topic == TopicRole.PERFORMANCE:
+            self.performance.append(orjson.loads(output.value))
         elif output.topic == TopicRole.WINDOWS:
             self.windows.append(orjson.loads(output.value))
         elif output.topic == TopicRole.REFERENCES:

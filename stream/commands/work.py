@@ -54,6 +54,9 @@ def replay(
     events: Annotated[Path, typer.Argument(help="JSON lines, Parquet or CSV; - reads JSON lines from standard input.")],
     config: ConfigOption = Path(CONFIG_FILE),
     output: OutputOption = Output.TEXT,
+    clicks: Annotated[Path | None, typer.Option(help="JSON lines of topics.clicks.")] = None,
+    conversions: Annotated[Path | None, typer.Option(help="JSON lines of topics.conversions.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="JSON lines of topics.labels.")] = None,
 ) -> None:
     """Run the same pipeline over a file, in one process and without a broker, and print its alerts."""
     from stream.replay import replay as run_replay
@@ -61,7 +64,9 @@ def replay(
     loaded = loaded_config(config)
     if str(events) != "-" and not events.is_file():
         stop(f"{events} is not there", ExitCode.USAGE)
-    result = run_replay(loaded.config, sys.stdin.buffer if str(events) == "-" else events)
+    feedback = {"clicks": clicks, "conversions": conversions, "labels": labels}
+    given = {stream: path for stream, path in feedback.items() if path is not None}
+    result = run_replay(loaded.config, sys.stdin.buffer if str(events) == "-" else events, feedback=given)
     if output is Output.JSON:
         print_json(result.as_json())
         return

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from run import simulate
 
-SEEDS, CHUNK = 80, 20
+SEEDS, CHUNK = 24, 8
 seen: Counter[str] = Counter()
 
 
