@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stream import container
-from stream.panes import EDGE_MIN, INPUTS, Announcement, Marker, Pane, decode_record, encode_pane
+from stream.panes import EDGE_MIN, INPUTS, Announcement, Body, Marker, Pane, decode_record, encode_pane
+from stream.performance_panes import PerformancePane
 from stream.tally import Tally
 
 VERSION = 1
@@ -38,7 +39,7 @@ class PaneRecord:
     offset: int
     timestamp_ms: int
     epoch: int
-    body: Pane | Marker | Announcement
+    body: Body
     wire: bytes = b""
 
 
@@ -115,6 +116,8 @@ class Merger:
     def add(self, record: PaneRecord) -> bool:
         """Take in one record; True when `low_ms` has moved. Raises UnknownSourceError."""
         body = record.body
+        if isinstance(body, PerformancePane):
+            raise UnknownSourceError(f"a pane of {body.stream!r} among those of the inputs")
         source = self._source(body)
         if record.epoch < source.epoch:
             return False

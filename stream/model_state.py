@@ -13,6 +13,7 @@ from stream.learning import Learner
 from stream.limits import limit
 from stream.merging import Group, Hole
 from stream.monitor_settings import ModelSettings, MonitorSettings, digest
+from stream.performance_windows import PerformanceWindows
 from stream.plan import ALL
 from stream.reference_records import decode_reference, encode_reference
 from stream.row_watch import RowWatch
@@ -72,6 +73,7 @@ class ModelState:
         self.schema = SchemaWatch(self.book)
         self.volume = VolumeWatch(self.settings)
         self.rows = RowWatch(self.book)
+        self.performance = PerformanceWindows(model, self.settings.performance)
         self.learner: Learner | None = None
         self.learnt: ReferenceProfile | None = None  # with cut points only, or complete: this model's own
         self.revision = 0  # of the control record of the reference
@@ -135,12 +137,13 @@ class ModelState:
 
     def changed_blobs(self) -> dict[str, bytes | None]:
         """Blobs that changed since the last call; None = gone."""
-        if self.resumable is not None or not (self.changed or self.changed_series):
+        if self.resumable is not None or not (self.changed or self.changed_series or self.performance.changed):
             return {}
         blobs: dict[str, bytes | None] = {self._name: container.encode("model", VERSION, self._header(), {})}
         blobs |= self._open_blobs() | self.rows.blobs(f"{self._name}/rows")
         blobs |= self.volume.blobs(f"{self._name}/volume")
-        live = set(blobs)
+        blobs |= self.performance.blobs(f"{self._name}/performance")
+        live = set(blobs) | self.performance.names(f"{self._name}/performance")
         for key, series in sorted(self.series.items()):
             name = f"{self._name}/series/{digest(*key)}"
             live |= series.names(name)
@@ -214,6 +217,9 @@ class ModelState:
         self.learnt = decode_reference(learnt[0]) if learnt else None
         if f"{self._name}/learner" in own:
             self.learner = Learner.load(self.settings, f"{self._name}/learner", own, self.learnt)
+        windows = self.windows
+        known_ms = windows.closed_ms if windows.start_ms is None else windows.start_ms
+        self.performance.load(f"{self._name}/performance", own, known_ms)
         self._saved = set(own)
         if same:
             self.rows.load(f"{self._name}/rows", own)

@@ -11,7 +11,7 @@ The partition that the topic's name falls on also watches the job (job_alerts.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import xxhash
 
@@ -22,7 +22,10 @@ from stream.job_alerts import JobWatch
 from stream.merging import Hole, Merger, PaneRecord, UnknownSourceError
 from stream.model_monitor import ModelMonitor
 from stream.monitor_settings import ModelSettings, MonitorSettings
-from stream.panes import Pane
+from stream.panes import Announcement, Marker, Pane
+from stream.performance_merging import Horizon, PerformanceMerger
+from stream.performance_panes import series_of
+from stream.performance_windows import horizons_of
 from stream.stage import Decision, Output, StageWaits
 from stream.topics import TopicRole
 from stream.window_series import Threshold
@@ -74,6 +77,7 @@ class Monitor:
         self.outbox: list[Output] = []
         self.position = 0
         self.merger = Merger(sources)
+        self.performance = self._performance()
         self.models: dict[str, ModelMonitor] = {}
         speaks = xxhash.xxh3_64_intdigest(settings.topic.encode()) % settings.partitions == partition
         self.job = JobWatch(settings.job, settings.topic, settings.resolution_ms) if speaks else None
@@ -92,9 +96,21 @@ class Monitor:
             if record.offset < self.position:
                 continue
             self._require(record)
-            if self.merger.add(record):
-                self._advance(record.timestamp_ms)
+            self._take(record)
             self.position = record.offset + 1
+
+    def _take(self, record: PaneRecord) -> None:
+        body = record.body
+        if self.performance.takes(body):
+            if self.performance.add(record) and isinstance(body, Marker):
+                named = series_of(body.stream)
+                assert named is not None
+                self._advance_performance(Horizon(*named))
+            return
+        if isinstance(body, Announcement):
+            self.performance.add(record)
+        if self.merger.add(record):
+            self._advance(record.timestamp_ms)
 
     def decide(self, decision: Decision) -> None:
         """Only claims.GAP and claims.RESET: panes were lost before they were read. All else that it needs comes with the panes."""
@@ -102,18 +118,21 @@ class Monitor:
             raise UnknownDecisionError(f"monitor: no decision {decision.kind!r} is known")
         said = decision.body[TopicRole.PANES.value]
         first, stop = said if decision.kind == GAP else (said["from"], said["to"])
-        self.merger.lose(max(stop - first, 1))  # of a log that was given up nobody knows how many: at least one
+        records = max(stop - first, 1)  # of a log that was given up nobody knows how many: at least one
+        self.merger.lose(records)
+        self.performance.lose(records)
         self.position = stop
 
     def changed_blobs(self) -> dict[str, bytes | None]:
         """Every blob that changed since the last call; None = gone."""
-        blobs = self.merger.changed_blobs()
+        blobs = self.merger.changed_blobs() | self.performance.changed_blobs()
         for name in sorted(self.models):
             blobs |= self.models[name].changed_blobs()
         header = {
             "position": self.position,
             "app_version": self.app_version,
             "merger": self.merger.header(),
+            "performance": self.performance.header(),
             "models": sorted(self.models),
             "job": None if self.job is None else self.job.header(),
         }
@@ -130,6 +149,8 @@ class Monitor:
         self.position = header["position"]
         self.merger = Merger(len(self.merger.sources))
         self.merger.load(header["merger"], blobs)
+        self.performance = self._performance()
+        self.performance.load(header.get("performance"), blobs)
         if self.job is not None and header["job"] is not None:
             self.job.load(header["job"])
         for name in header["models"]:
@@ -165,6 +186,34 @@ class Monitor:
         starts = (model.windows.start_ms for model in self.models.values())
         self.merger.forget_holes(min([self.merger.low_ms, *(start for start in starts if start is not None)]))
         self.merger.release()
+        for series in self.performance.series:
+            self._advance_performance(series)
+
+    def _performance(self) -> PerformanceMerger:
+        """Of all series that some model has."""
+        settings = self.settings
+        wanted = {each for model in settings.models.values() for each in horizons_of(model.performance)}
+        return PerformanceMerger(len(self.merger.sources), wanted, settings.resolution_ms)
+
+    def _advance_performance(self, series: Horizon) -> None:
+        """Windows of the series become final: those that all partitions have passed, and whose list is known."""
+        merged, lost = self.performance, self.performance.lost
+        until_ms = min(merged.low_ms(series), self.merger.low_ms)
+        for edge_ms, models in merged.complete(series, until_ms):
+            for name, groups in models.items():
+                self._emit_all(self._model(name).performance.add(series, edge_ms, groups, lost))
+        starts = [until_ms]
+        for name in sorted(self.models):
+            model = self.models[name]
+            self._emit_all(model.performance.advance(series, until_ms, lost))
+            starts += [
+                start for start in (model.performance.start_ms(series), model.windows.start_ms) if start is not None
+            ]
+        merged.forget_losses(series, min(starts))
+
+    def _emit_all(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            self._emit(output)
 
     def _require(self, record: PaneRecord) -> None:
         body = record.body

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from detectors.reference import WindowInfo, WindowRule
+from stream.performance_plan import ModelPerformance
 from stream.plan import Role
 from stream.topics import TopicRole
 from stream.watchers import Watcher
@@ -41,6 +42,7 @@ class ModelSettings:
     volume_thresholds, volume_watchers   those of the model's volume, which is no target's (volume_watch.py)
     learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
     roles, kinds    target -> role, target -> "numeric" or "categorical": needed only while there is no reference
+    performance     what is said of the model's feedback; None: it has none
     segments        segments ("key=value") whose inputs may page; they share the budget. All others are recorded
     """
 
@@ -66,6 +68,7 @@ class ModelSettings:
     owner: str | None = None
     criticality: str = "medium"
     runbook: str | None = None
+    performance: ModelPerformance | None = None
 
     @property
     def compared(self) -> tuple[Threshold, ...]:

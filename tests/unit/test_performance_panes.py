@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from detectors.performance import Layout, PerformanceSums, score_cuts
 from stream import container
 from stream.limits import RECORD_BYTES_MAX
-from stream.panes import PerformancePane, decode_record
+from stream.panes import decode_record
 from stream.performance_panes import (
+    PerformancePane,
     PerformancePaneTooLargeError,
     bytes_max,
     check_layout,

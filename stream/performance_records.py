@@ -1,0 +1,147 @@
+"""The records of the performance topic: one metric of one window, version, segment and horizon, as CloudEvents 1.0.
+
+Each is written once, when it is final. Its id is a hash of what it is about, so a restored monitor writes the same again under the
+same id. The confusion matrix is a record of its own, `confusion_matrix`, without a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from detectors.performance import (
+    METRICS,
+    Estimate,
+    Layout,
+    MetricSettings,
+    Part,
+    PerformanceSums,
+    confusion_matrix,
+    kept,
+    measure,
+)
+from stream.join_feedback import FeedbackKind
+from stream.monitor_settings import digest
+from stream.stage import Output
+from stream.topics import TopicRole
+from stream.window_log import Closed
+from stream.window_records import window_body
+from stream.windows import Window
+from stream.wording import instant
+
+TYPE = "driftline.performance.v1"
+CONFUSION_MATRIX = "confusion_matrix"
+REVISION = 1  # of the value: a final one is the first and the last
+QUANTILE_LOSS = "quantile_loss"
+UNASKED = frozenset({"business_value", "kpi_to_target"})  # need what the operator must say
+KIND_METRICS = {
+    FeedbackKind.CLICK: ("ctr", "expected_ctr", "clicks_over_expected"),
+    FeedbackKind.CONVERSION: ("cvr", "value_per_prediction"),
+}
+"""Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
+EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("expected_rate", "observed_over_expected")}
+"""Metric -> what the scores let expect of it, and the observed over that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane."""
+
+    model: str
+    version: str
+    segment: str
+    stream: str
+    horizon_ms: int
+    kept: str
+    window: Closed
+    kind: str
+    rows: int
+    observed: int
+    whole: bool
+    classes: tuple[str, ...]
+    sums: PerformanceSums
+
+
+def possible(kind: str, layout: Layout) -> tuple[str, ...]:
+    """Names of the metrics that feedback of this kind, kept so, can say."""
+    own = KIND_METRICS.get(FeedbackKind(kind))
+    others = {name for names in KIND_METRICS.values() for name in names}
+    return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
+
+
+def performance_outputs(measured: Measured, asked: Sequence[str]) -> Iterator[Output]:
+    """Every metric that was asked for and can be said, in the order of METRICS; none asked = all."""
+    layout = measured.sums.layout
+    if Part.CONFUSION in layout.parts:
+        yield _output(measured, CONFUSION_MATRIX, {"matrix": confusion_matrix(measured.sums).tolist()})
+    for name in possible(measured.kind, layout):
+        if asked and name not in asked:
+            continue
+        if name == QUANTILE_LOSS:
+            for quantile in layout.quantiles:
+                said = _estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
+                yield _output(measured, name, {**said, "quantile": quantile})
+        else:
+            yield _output(measured, name, _said(name, measured.sums))
+
+
+def _said(name: str, sums: PerformanceSums) -> dict[str, Any]:
+    """The metric, and where scores let expect something, what."""
+    said = _estimated(measure(name, sums))
+    for field, other in zip(("expected", "observed_over_expected"), EXPECTED.get(name, ()), strict=False):
+        if METRICS[other].needs in sums.layout.parts:
+            said[field] = _estimated(measure(other, sums))
+    return said
+
+
+def _estimated(found: Estimate) -> dict[str, Any]:
+    """Value and interval; `undefined` says why one or both are null."""
+    said: dict[str, Any] = {
+        "value": found.value,
+        "low": found.low,
+        "high": found.high,
+        "confidence": found.confidence,
+        "error": found.error,
+        "used": found.events,
+    }
+    return said | ({"undefined": found.reason} if found.reason else {})
+
+
+def _output(measured: Measured, metric: str, said: dict[str, Any]) -> Output:
+    window, used = measured.window, said.pop("used", measured.observed)
+    about = (measured.model, measured.version, measured.segment, measured.stream, measured.horizon_ms, measured.kept)
+    quantile = said.get("quantile", "")
+    ident = digest(TYPE, *about, metric, str(quantile), window.start_ms, window.end_ms, REVISION)
+    data = {
+        "model": measured.model,
+        "version": measured.version,
+        "segment": measured.segment,
+        "metric": metric,
+        "feedback": measured.stream,
+        "horizon_ms": measured.horizon_ms,
+        "window": window_body(Window(window.start_ms, window.end_ms, window.events, sufficient=True)),
+        "counts": {"predictions": measured.rows, "observed": measured.observed, "used": used},
+        "incomplete": not measured.whole,
+        "final": True,
+        "revision": REVISION,
+        **said,
+    }
+    if measured.classes:
+        data["classes"] = list(measured.classes)
+    event = {
+        "specversion": "1.0",
+        "type": TYPE,
+        "source": f"driftline/{quote(measured.model, safe='')}",
+        "id": ident,
+        "time": instant(window.end_ms),
+        "subject": f"{metric}/{measured.stream}",
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    headers = (("content-type", b"application/cloudevents+json"),)
+    value = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+    return Output(TopicRole.PERFORMANCE.value, measured.model.encode(), value, headers=headers)

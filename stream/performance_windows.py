@@ -1,0 +1,232 @@
+"""Realised performance of one model: complete edges of every series become metrics of the windows of the model's one list.
+
+An edge counts in the first window that ends after it. That is the window its predictions were counted in; feedback which brought
+its prediction with it, and became known while no window was open, counts in the next one. A window is given out, once, when the
+series is complete up to its end; then nothing that belongs to it can come.
+
+Memory: the window that each series is at (about 9 kB of each version and segment), and 32 bytes of each closed window that some
+series has still to reach, at most WINDOWS_WAITING_MAX; beyond it the oldest go unreported, counted in `windows_dropped`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stream import container
+from stream.limits import limit
+from stream.panes import EDGE_MIN
+from stream.performance_merging import Counted, Groups, Horizon, PerformanceGroup
+from stream.performance_panes import cuts_section, layout_from, layout_header, sums_from, sums_sections
+from stream.performance_plan import ModelPerformance
+from stream.performance_records import Measured, performance_outputs
+from stream.plan import ALL
+from stream.stage import Output
+from stream.window_log import Closed, WindowLog
+from stream.windows import Window
+
+KIND = "performance-windows"
+GROUPS_KIND = "performance-groups"
+VERSION = 1
+GROUPS_PER_BLOB = 64  # with 60 sections each they fit a container
+WINDOWS_WAITING_MAX = limit(
+    "performance_windows_waiting_max",
+    100_000,
+    "closed windows of a model that wait for feedback: 69 days of minutes, 3 MB",
+)
+
+Lost = Callable[[Horizon, int, int], bool]
+
+
+@dataclass(slots=True)
+class At:
+    """Where one series is: `window`: number of the first window that was not given out; `groups`: what it has of it so far."""
+
+    window: int = 0
+    groups: Groups = field(default_factory=dict)
+
+
+class PerformanceWindows:
+    """State of one model. `plan` None or without streams: the model has no feedback, nothing is kept."""
+
+    def __init__(self, model: str, plan: ModelPerformance | None) -> None:
+        self.model = model
+        self.metrics = {stream.stream: stream.metrics for stream in plan.streams} if plan is not None else {}
+        wanted = horizons_of(plan)
+        self.series = {each: At() for each in wanted}
+        self.log = WindowLog()
+        self.origin_ms = EDGE_MIN  # windows before it are not known: edges below count nowhere
+        self.windows_dropped = 0
+        self.rows_dropped = 0
+        self.changed = bool(wanted)
+
+    def close(self, window: Window, *, lost: bool) -> None:
+        """One more window of the model's list; `lost`: events of it were lost before they were counted."""
+        if not self.series:
+            return
+        self.changed = True
+        self.log.append(window, lost=lost)
+        if len(self.log) > WINDOWS_WAITING_MAX:
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        self.origin_ms = self.log[self.log.first].end_ms
+        self.windows_dropped += 1
+        self.log.drop(self.log.first + 1)
+        for at in self.series.values():
+            if at.window < self.log.first:
+                self.rows_dropped += _rows(at.groups)
+                at.window, at.groups = self.log.first, {}
+
+    def add(self, series: Horizon, edge_ms: int, groups: Groups, lost: Lost) -> Iterator[Output]:
+        """One complete edge of a series; before it all windows that end there or earlier are given out."""
+        at = self.series.get(series)
+        if at is None:
+            return
+        yield from self.advance(series, edge_ms, lost)
+        self.changed = True
+        if edge_ms < self.origin_ms:
+            self.rows_dropped += _rows(groups)
+            return
+        for group, counted in groups.items():
+            if group in at.groups:
+                at.groups[group].add(counted)
+            else:
+                at.groups[group] = counted
+
+    def advance(self, series: Horizon, until_ms: int, lost: Lost) -> Iterator[Output]:
+        """The series is complete before `until_ms`, and so is the list of windows."""
+        at = self.series.get(series)
+        if at is None:
+            return
+        while at.window < self.log.count and self.log[at.window].end_ms <= until_ms:
+            window = self.log[at.window]
+            groups, at.groups = at.groups, {}
+            at.window += 1
+            self.changed = True
+            yield from self._outputs(series, window, groups, lost)
+        self.log.drop(min(each.window for each in self.series.values()))
+
+    def start_ms(self, series: Horizon) -> int | None:
+        """Where the first closed window begins that the series has not reached; None = it has reached all."""
+        at = self.series.get(series)
+        return self.log[at.window].start_ms if at is not None and at.window < self.log.count else None
+
+    def _outputs(self, series: Horizon, window: Closed, groups: Groups, lost: Lost) -> Iterator[Output]:
+        """Of a joined series every event of the window must be there; what brought its prediction with it is not of the window."""
+        whole = not window.lost and not lost(series, window.start_ms, window.end_ms)
+        if series.horizon_ms and _rows(groups) != window.events:
+            whole = False
+        for group in sorted(groups, key=lambda group: (group.version, group.segment != ALL, group.segment, group.kept)):
+            counted = groups[group]
+            measured = Measured(
+                self.model, group.version, group.segment, series.stream, series.horizon_ms, group.kept, window, counted.kind,
+                counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums,
+            )  # fmt: skip
+            yield from performance_outputs(measured, self.metrics[series.stream])
+
+    # ---- snapshot ---------------------------------------------------------------------------------------------------
+
+    def blobs(self, prefix: str) -> dict[str, bytes | None]:
+        """Blobs that changed, and every one of the windows that are being filled; `names` says which are live."""
+        if not self.series:
+            return {}
+        self.changed = False
+        header = {
+            "log": [self.log.first, self.log.count],
+            "origin_ms": self.origin_ms,
+            "dropped": [self.windows_dropped, self.rows_dropped],
+            "series": [[*series, at.window] for series, at in self.series.items()],
+        }
+        blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
+        for number, part in enumerate(self._filling()):
+            blobs[f"{prefix}/groups/{number:04d}"] = _encoded(part)
+        return blobs | self.log.blobs(f"{prefix}/windows")
+
+    def names(self, prefix: str) -> set[str]:
+        """Of all live blobs."""
+        if not self.series:
+            return set()
+        groups = {f"{prefix}/groups/{number:04d}" for number, _ in enumerate(self._filling())}
+        return {prefix} | groups | self.log.names(f"{prefix}/windows")
+
+    def _filling(self) -> Iterator[Sequence[tuple[Horizon, PerformanceGroup, Counted]]]:
+        found = [
+            (series, *each) for series, at in self.series.items() for each in sorted(at.groups.items(), key=_by_group)
+        ]
+        for first in range(0, len(found), GROUPS_PER_BLOB):
+            yield found[first : first + GROUPS_PER_BLOB]
+
+    def load(self, prefix: str, blobs: Mapping[str, bytes], known_ms: int) -> None:
+        """Become what the blobs say. `known_ms`: the list of windows is known from here on where they say nothing.
+
+        Series may be others than the state's: new ones begin with the windows that are kept, what is gone is forgotten.
+        """
+        if not self.series:
+            return
+        if prefix not in blobs:
+            self.origin_ms, self.changed = known_ms, True
+            return
+        header = container.decode(blobs[prefix]).expect(KIND, (VERSION,), ()).header
+        first, count = header["log"]
+        self.log.load(f"{prefix}/windows", first, count, blobs)
+        self.origin_ms = header["origin_ms"]
+        self.windows_dropped, self.rows_dropped = header["dropped"]
+        stored = {Horizon(stream, horizon_ms): window for stream, horizon_ms, window in header["series"]}
+        self.changed = stored.keys() != self.series.keys()
+        for series, at in self.series.items():
+            at.window = stored.get(series, self.log.first)
+        for name, data in blobs.items():
+            if name.startswith(f"{prefix}/groups/"):
+                for series, group, counted in _decoded(data):
+                    if series in self.series:
+                        self.series[series].groups[group] = counted
+
+
+def horizons_of(plan: ModelPerformance | None) -> list[Horizon]:
+    """The series of a model, sorted."""
+    if plan is None:
+        return []
+    return sorted(Horizon(each.stream, horizon_ms) for each in plan.streams for horizon_ms in each.horizons_ms)
+
+
+def _by_group(item: tuple[PerformanceGroup, Counted]) -> PerformanceGroup:
+    return item[0]
+
+
+def _rows(groups: Groups) -> int:
+    """Predictions, of all versions, each once."""
+    return sum(counted.rows for group, counted in groups.items() if group.segment == ALL)
+
+
+def _encoded(part: Sequence[tuple[Horizon, PerformanceGroup, Counted]]) -> bytes:
+    heads: list[Any] = []
+    sections: container.Sections = {}
+    for place, (series, group, counted) in enumerate(part):
+        layout = counted.sums.layout
+        heads.append({
+            "series": list(series),
+            "group": list(group),
+            "kind": counted.kind,
+            "classes": list(counted.classes),
+            "counts": [counted.rows, counted.observed, counted.complete],
+            "layout": layout_header(layout),
+        })  # fmt: skip
+        own = sums_sections(counted.sums) | cuts_section(layout)
+        sections |= {f"{place}.{name}": each for name, each in own.items()}
+    return container.encode(GROUPS_KIND, VERSION, {"groups": heads}, sections)
+
+
+def _decoded(data: bytes) -> Iterator[tuple[Horizon, PerformanceGroup, Counted]]:
+    saved = container.decode(data).expect(GROUPS_KIND, (VERSION,))
+    parts: dict[int, container.Sections] = {}
+    for name, each in saved.sections.items():
+        number, _, section = name.partition(".")
+        parts.setdefault(int(number), {})[section] = each
+    for place, head in enumerate(saved.header["groups"]):
+        layout = layout_from(head["layout"], parts[place])
+        sums = sums_from(layout, {name: each for name, each in parts[place].items() if name != "cuts"})
+        rows, observed, complete = head["counts"]
+        counted = Counted(head["kind"], tuple(head["classes"]), rows, observed, complete, sums)
+        yield Horizon(*head["series"]), PerformanceGroup(*head["group"]), counted
