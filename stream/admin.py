@@ -18,7 +18,7 @@ from stream.connection import (
     why_refused,
 )
 from stream.probe import why_unreachable
-from stream.topics import GROWTH_REMEDY, TOPICS, TopicRole, topic_config, topic_name
+from stream.topics import FEEDBACK, GROWTH_REMEDY, TOPICS, TopicRole, topic_config, topic_name
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -117,6 +117,14 @@ def needed_topics(config: Config, prediction_partitions: int) -> tuple[NeededTop
     )
 
 
+def feedback_topics(config: Config, prediction_partitions: int) -> tuple[NeededTopic, ...]:
+    """The user's topics of feedback: joined by prediction_id, so with as many partitions as the predictions topic."""
+    return tuple(
+        NeededTopic(role, topic.name, prediction_partitions, {}, f"{role.value}, by prediction_id")
+        for role, topic in config.topics.feedback().items()
+    )
+
+
 def partition_count(kafka: Kafka, topic: str) -> int | None:
     """Number of partitions, None where there is no such topic."""
     with admin_client(kafka) as client:
@@ -142,6 +150,8 @@ def create_topics(
                 " --with-inputs N` make it with N partitions"
             )
         needed = list(needed_topics(config, count or with_inputs or 1))
+        if with_inputs is not None:
+            needed = [*feedback_topics(config, count or with_inputs), *needed]
         if count is None and with_inputs is not None:
             needed.insert(0, NeededTopic(TopicRole.PREDICTIONS, predictions, with_inputs, {}, "what the models write"))
         return tuple(_create(client, needed, replication))
@@ -176,16 +186,17 @@ def compare_topics(config: Config) -> tuple[TopicState, ...]:
     """Every topic of the configuration, predictions first, as it is against as it must be."""
     predictions = config.topics.predictions.name
     with admin_client(config.kafka) as client:
-        names = [predictions, *(topic.name for topic in needed_topics(config, 1))]
+        own = [topic.name for topic in needed_topics(config, 1)]
+        names = [predictions, *(topic.name for topic in feedback_topics(config, 1)), *own]
         counts = _partition_counts(client, names)
-        settings = _topic_settings(client, [name for name in names[1:] if counts[name] is not None])
+        settings = _topic_settings(client, [name for name in own if counts[name] is not None])
     source = counts[predictions]
     first = TopicState(TopicRole.PREDICTIONS, predictions, source, "what the models write")
     if source is None:
         first = TopicState(
             TopicRole.PREDICTIONS, predictions, None, first.meaning, "missing", "yours to make, or --with-inputs N"
         )
-    needed = needed_topics(config, source or 1)
+    needed = (*feedback_topics(config, source or 1), *needed_topics(config, source or 1))
     return (first, *(_compare(topic, counts[topic.name], settings.get(topic.name, {}), source) for topic in needed))
 
 
@@ -201,9 +212,11 @@ def _compare(needed: NeededTopic, count: int | None, settings: dict[str, str], s
         for key in AT_LEAST
         if key in needed.settings and int(settings.get(key, 0)) < int(needed.settings[key])
     ]
-    follows_source = needed.role in {TopicRole.DEAD_LETTERS, TopicRole.STATE_COLLECTOR}
+    follows_source = needed.role in {TopicRole.DEAD_LETTERS, TopicRole.STATE_COLLECTOR, *FEEDBACK}
     if count is None:
         difference, detail = "missing", "driftline topics create"
+        if needed.role in FEEDBACK:
+            detail = f"yours to make with {needed.partitions} partitions, or driftline topics create --with-inputs N"
     elif count != needed.partitions and (source is not None or not follows_source):
         difference, detail = "partitions", _wrong_count(needed, count)
     elif wrong:
@@ -214,6 +227,8 @@ def _compare(needed: NeededTopic, count: int | None, settings: dict[str, str], s
 def _wrong_count(needed: NeededTopic, count: int) -> str:
     """Both counts, and the way out."""
     both = f"has {count} partitions, must have {needed.partitions}"
+    if needed.role in FEEDBACK:
+        return f"{both}, as many as the predictions topic, so that one worker has both of a prediction_id. {_same_count(needed, count)}"
     if needed.role is TopicRole.STATE_COLLECTOR:
         return (
             f"{both}, as many as the predictions topic. Where that has grown: {GROWTH_REMEDY}. Where this one was made by"
@@ -222,6 +237,17 @@ def _wrong_count(needed: NeededTopic, count: int) -> str:
     if needed.role is TopicRole.DEAD_LETTERS and count < needed.partitions:
         return f"{both}: kafka-topics.sh --alter --topic {needed.name} --partitions {needed.partitions}"
     return f"{both}: delete it where it holds nothing yet, then driftline topics create; else {GROWTH_REMEDY}"
+
+
+def _same_count(needed: NeededTopic, count: int) -> str:
+    """How a topic of feedback gets the predictions topic's number of partitions."""
+    if count < needed.partitions:
+        grow = f"kafka-topics.sh --alter --topic {needed.name} --partitions {needed.partitions}"
+        return f"{grow} makes it so; what it holds now stays where it is, and that is joined only by chance"
+    return (
+        f"A topic cannot shrink: kafka-topics.sh --create --topic NAME --partitions {needed.partitions}, have it written to"
+        f" instead, and name it in topics.{needed.role.value}"
+    )
 
 
 def _partition_counts(client: Any, names: Sequence[str]) -> dict[str, int | None]:

@@ -42,7 +42,7 @@ from stream.rights_check import require_rights
 from stream.snapshots import Executor, Lane, LogReader, first_values, is_transient, open_producer, sender_of
 from stream.supervisor import Exit
 from stream.tables import TableError
-from stream.topics import TopicRole, growth_refusal
+from stream.topics import INPUTS, TopicRole, growth_refusal
 from stream.transport import RawApp
 from stream.upkeep import Rhythm, Upkeep
 from stream.warm_up import warm_up
@@ -82,6 +82,7 @@ class Session:
             metrics=metrics,
             on_data_loss=setup.config.on_data_loss,
             home=setup.owner.cluster if setup.owner is not None else "",
+            feedback=tuple(setup.feedback),
         )
         self.worker = Worker(setup, self.owners, self.engine, self._reference, metrics)
         self.upkeep = Upkeep(
@@ -101,15 +102,18 @@ class Session:
 
     def _connect(self) -> list[Any]:
         """The app's hooks. Faust holds signal handlers weakly, so they are returned to be kept."""
-        app, stages = self.app, {self.engine.topic_of(source): stage for stage, source in SOURCES.items()}
+        app, sources = self.app, {self.engine.topic_of(source): (stage, source) for stage, source in SOURCES.items()}
+        sources |= {self.engine.topic_of(stream): (COLLECTOR, stream) for stream in self.setup.feedback}
 
         async def restore(_app: Any, **_: Any) -> None:
-            wanted = {(stages[tp.topic], tp.partition) for tp in app.consumer.assignment() if tp.topic in stages}
+            assigned = {(*sources[tp.topic], tp.partition) for tp in app.consumer.assignment() if tp.topic in sources}
+            wanted = {(stage, partition) for stage, _, partition in assigned}
             count = app.rebalancing_count
             self.metrics.add("rebalances_total")
             reach("rebalance.assigned")
             try:
                 self._require_partitions(wanted)
+                self._require_together(assigned)
                 await self.owners.restore(
                     wanted, count, lambda: app.rebalancing_count == count and not self.engine.stopped.is_set()
                 )
@@ -118,19 +122,41 @@ class Session:
             reach("rebalance.restored")
 
         async def positions(tps: set[TP]) -> dict[TP, int]:
-            slots = {tp: self.owners.get(stages[tp.topic], tp.partition) for tp in tps if tp.topic in stages}
-            return {tp: slot.position for tp, slot in slots.items() if slot is not None}
+            slots = {tp: self.owners.get(sources[tp.topic][0], tp.partition) for tp in tps if tp.topic in sources}
+            return {tp: slot.owner.vector[sources[tp.topic][1]] for tp, slot in slots.items() if slot is not None}
 
         app.positions = positions
-        app.held_back = lambda: {TP(self.engine.topic_of(s.source), s.partition) for s in self.worker.held_back()}
-        app.damage.on_fault = lambda place, tries, error: self._damaged(stages[place[0]], place, tries, error)
+        app.held_back = self._held_back
+        app.damage.on_fault = lambda place, tries, error: self._damaged(sources[place[0]][0], place, tries, error)
         app.before_revocation = lambda _revoked: self._give_up()
         app.on_rebalance_complete.connect(restore)
         agents = [
-            app.agent(app.chunk_topic(topic), name=stage, concurrency=1)(self._agent(stage))
-            for topic, stage in stages.items()
+            app.agent(app.chunk_topic(topic), name=stage if source in SOURCES.values() else source, concurrency=1)(
+                self._agent(stage, source)
+            )
+            for topic, (stage, source) in sources.items()
         ]
         return [restore, *agents]
+
+    def _held_back(self) -> set[TP]:
+        found = {TP(self.engine.topic_of(slot.source), slot.partition) for slot in self.worker.held_back()}
+        feedback = {TP(self.engine.topic_of(source), slot.partition) for slot, source in self.worker.held_feedback()}
+        return found | feedback
+
+    def _require_together(self, assigned: Iterable[tuple[str, str, int]]) -> None:
+        """Raises Refused where a partition number came without all its topics: its state reads them together."""
+        needed = {SOURCES[COLLECTOR], *self.setup.feedback}
+        found: dict[int, set[str]] = {}
+        for stage, source, partition in assigned:
+            if stage == COLLECTOR:
+                found.setdefault(partition, set()).add(source)
+        for partition, there in sorted(found.items()):
+            if needed - there:
+                names = ", ".join(self.engine.topic_of(source) for source in sorted(needed - there))
+                raise Refused(
+                    f"partition {partition} was assigned without {names}: other members of the group read other topics. Stop all"
+                    " workers of this prefix, then start them with one configuration"
+                )
 
     def _require_partitions(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Raises Refused where a source topic has more partitions than at the start."""
@@ -148,10 +174,10 @@ class Session:
         if slot is not None:
             slot.damaged = True
 
-    def _agent(self, stage: str) -> Any:
+    def _agent(self, stage: str, source: str) -> Any:
         async def agent(stream: Any) -> None:
             async for chunk in stream:
-                await self.worker.handle(stage, chunk)
+                await self.worker.handle(stage, chunk, source)
 
         return agent
 
@@ -302,12 +328,12 @@ def _with_predictions(config: Config) -> tuple[TopicState, ...]:
     while True:
         states = compare_topics(config)
         missing = [state.role for state in states if state.difference == "missing"]
-        if missing != [TopicRole.PREDICTIONS]:
+        if not missing or not set(missing) <= set(INPUTS):
             return states
         if time.monotonic() - said_s >= ABSENT_SAY_S:
             said_s = time.monotonic()
-            name = config.topics.predictions.name
-            log.info("waiting for the topic %s: there is none on this cluster (topics.predictions)", name)
+            names = ", ".join(f"{config.topic(role)} (topics.{role.value})" for role in missing)
+            log.info("waiting for the topic %s: there is none on this cluster", names)
         time.sleep(ABSENT_POLL_S)
 
 

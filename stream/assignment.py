@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 COLLECTOR = "collector"
 MONITOR = "monitor"
 SOURCES = {COLLECTOR: TopicRole.PREDICTIONS.value, MONITOR: TopicRole.PANES.value}
+"""What each stage reads first; a collector reads the topics of feedback besides."""
 REFUSALS = (NewerState, ForeignState, StateLost, StateCorrupt, InputLost, ManifestTooLarge)
 """What a restart does not mend: the operator must know the name and decide."""
 
@@ -91,8 +92,11 @@ class Slot:
     error: BaseException | None = None  # why the last snapshot failed
     waiting: bool = False  # for a reference; whoever fetches it gives up by name
     ahead: bool = False  # held back: too far before the slowest partition
+    full: set[str] = field(default_factory=set)  # topics of feedback that are held back: what waits is enough
     damaged: bool = False  # the next batch cannot be opened
-    hole: int | None = None  # where the log went on after the last seek, if not at the position
+    hole: dict[str, int] = field(
+        default_factory=dict
+    )  # where a log went on after the last seek, if not at the position
     reloads: int = 0
     reload_at: int = -1
 
@@ -108,6 +112,10 @@ class Slot:
     def usable(self) -> bool:
         return not self.closed and self.owner.ready
 
+    def is_short_of(self, goal: Mapping[str, int]) -> bool:
+        """Whether an input has not been read to its offset."""
+        return any(self.owner.vector[source] < end for source, end in goal.items())
+
     def flush(self) -> None:
         """Hand over what may leave."""
         outputs = self.owner.take_outputs()
@@ -117,8 +125,8 @@ class Slot:
 
 class Owners:
     """All slots of a worker. `make_stage(stage, partition)` gives an empty stage, `make_lane(stage, partition, generation)`
-    a fresh lane; `begin(slot)` takes the first decisions of a state that starts empty. Who reloads a slot must make the
-    engine read from its position again.
+    a fresh lane; `begin(slot)` takes the first decisions of a state that starts empty; `feedback`: the topics of feedback that
+    collectors read. Who reloads a slot must make the engine read from its positions again.
     """
 
     def __init__(
@@ -132,7 +140,9 @@ class Owners:
         metrics: Metrics,
         on_data_loss: str = REFUSE_LOSS,
         home: str = "",
+        feedback: Sequence[str] = (),
     ) -> None:
+        self._feedback = tuple(feedback)
         self._begin = begin
         self._is_transient = is_transient
         self._make_stage = make_stage
@@ -215,7 +225,7 @@ class Owners:
             partition,
             self._make_stage(stage, partition),
             uuid.uuid4().hex[:12],
-            sources=(SOURCES[stage],),
+            sources=(SOURCES[stage], *self._feedback) if stage == COLLECTOR else (SOURCES[stage],),
             announcements=self._announcements(partition) if stage == COLLECTOR else (),
             on_data_loss=self._on_data_loss,
             home=self._home,

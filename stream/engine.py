@@ -20,7 +20,7 @@ from stream.protocol import Extent
 from stream.rights import group_id
 from stream.snapshots import LogReader
 from stream.supervisor import Exit
-from stream.topics import TopicRole
+from stream.topics import INPUTS, TopicRole
 from stream.transport import RawApp
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def make_app(config: Config) -> RawApp:
     kafka = config.kafka
     app = RawApp(
         group_id(config),
-        raw_topics=[config.topic(TopicRole.PREDICTIONS)],
+        raw_topics=[config.topic(role) for role in INPUTS if role in config.roles()],
         broker=[f"kafka://{server}" for server in kafka.bootstrap_servers],
         broker_credentials=_credentials(kafka),
         web_enabled=False,
@@ -164,7 +164,7 @@ class RoleLogs:
         self._config = config
 
     async def topics(self) -> dict[str, TopicView]:
-        roles = {self._config.topic(role): role.value for role in TopicRole}
+        roles = {self._config.topic(role): role.value for role in self._config.roles()}
         return {roles[name]: view for name, view in (await self._cluster.topics(roles)).items()}
 
     async def answers(self) -> bool:

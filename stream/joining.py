@@ -147,6 +147,11 @@ class Joining:
             yield self._letters[stream](reject)
         self.position[stream] = batch.next_offset
 
+    def is_full(self, stream: str) -> bool:
+        """Whether so much of a stream waits for the predictions that no more should be read."""
+        state = self.join.streams[stream]
+        return state.waiting * 2 > self.plan.join.waiting_max and self.join.watermark_ms < state.watermark_ms
+
     def counters(self, stream: str) -> dict[str, int]:
         """Of one stream, by name, its dead letters by reason; consumed = dead letters that were not read + those of the join."""
         state = self.join.streams[stream]

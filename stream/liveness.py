@@ -65,6 +65,7 @@ class Liveness:
         self._absent_since: float | None = None
         setup = worker.setup
         self._counts = {COLLECTOR: setup.sources, MONITOR: setup.config.monitors}
+        self.feedback_ends: dict[str, dict[int, int]] = {}  # by stream, as of the last look
 
     async def look(self) -> dict[int, int]:
         """Ends of the source partitions. Raises Refused; KafkaError, OSError, TimeoutError while no broker answers."""
@@ -72,12 +73,19 @@ class Liveness:
         views = await self._topics.topics()
         self._require_topics(views, time.monotonic())
         before = {key: slot.position for key, slot in owners.slots.items() if slot.usable}
+        streams = self._worker.setup.feedback
+        told = {key: dict(slot.owner.vector) for key, slot in owners.slots.items() if slot.usable and streams}
         ends = {stage: await self._topics.ends(source, self._counts[stage]) for stage, source in SOURCES.items()}
+        self.feedback_ends = {stream: await self._topics.ends(stream, self._counts[COLLECTOR]) for stream in streams}
         now_s = time.monotonic()
         for key, position in before.items():  # positions move while the ends are asked for
             slot = owners.slots.get(key)
             if slot is not None and slot.usable:
                 await self._judge(slot, views, position, ends[slot.stage][slot.partition], now_s)
+        for (stage, partition), vector in told.items():
+            slot = owners.get(stage, partition)
+            if slot is not None and stage == COLLECTOR:
+                await self._judge_feedback(slot, views, vector, now_s)
         await self._judge_engine(now_s)
         return ends[COLLECTOR]
 
@@ -88,7 +96,12 @@ class Liveness:
             view = views.get(source)
             if view is not None and view.partitions != self._counts[stage]:
                 raise Refused(growth_refusal(config.topic(TopicRole(source)), self._counts[stage], view.partitions))
-        missing = [config.topic(role) for role in TopicRole if role.value not in views]
+        for stream in self._worker.setup.feedback:
+            view = views.get(stream)
+            if view is not None and view.partitions != self._counts[COLLECTOR]:
+                topic = config.topic(TopicRole(stream))
+                raise Refused(growth_refusal(topic, self._counts[COLLECTOR], view.partitions))
+        missing = [config.topic(role) for role in config.roles() if role.value not in views]
         if not missing:
             self._absent_since = None
             return
@@ -98,7 +111,7 @@ class Liveness:
                 f"there is no topic {', '.join(missing)} any more; driftline topics create makes driftline's own"
             )
         said = f"there is no topic {', '.join(missing)} just now"
-        if not set(SOURCES.values()) <= set(views):
+        if not {*SOURCES.values(), *self._worker.setup.feedback} <= set(views):
             raise LogReplaced(said)
         log.warning("%s; outputs to it wait", said)
 
@@ -119,6 +132,30 @@ class Liveness:
                 f"{topic}-{slot.partition} stands at {slot.position} for {stood_s:.0f} s, the log goes on to {end}, and the"
                 " broker answers: the client is stuck",
             )
+
+    async def _judge_feedback(
+        self, slot: Slot, views: Mapping[str, Any], vector: Mapping[str, int], now_s: float
+    ) -> None:
+        """The topics of feedback of one collector: none made anew, none that stands still."""
+        for stream, ends in self.feedback_ends.items():
+            end, position = ends[slot.partition], slot.owner.vector[stream]
+            self._metrics.set("feedback_lag_events", max(end - position, 0), partition=slot.partition, feedback=stream)
+            topic = self._worker.setup.config.topic(TopicRole(stream))
+            known = slot.owner.topics.get(stream, "")
+            extent = Extent(0, end, views[stream].id, topic)
+            loss = what_is_lost(stream, slot.partition, vector[stream], known, extent)
+            if loss:
+                await self._worker.reload(slot, LogReplaced(loss))
+                return
+            held = slot.lane.blocked or stream in slot.full or slot.damaged
+            excused = end <= position or held
+            stood_s = self._stalls.see((stream, slot.partition), position, now_s, excused=excused)
+            if stood_s > self._stalled_s and await self._topics.answers():
+                self._worker.engine.stop(
+                    Exit.CRASHED,
+                    f"{topic}-{slot.partition} stands at {position} for {stood_s:.0f} s, the log goes on to {end}, and the"
+                    " broker answers: the client is stuck",
+                )
 
     async def _judge_engine(self, now_s: float) -> None:
         """A member that never gets its assignment."""

@@ -31,6 +31,7 @@ from stream.rights import Use
 from stream.row_series import is_row_series, rows_sampled
 from stream.sizing import Estimate, Hours, estimate, with_categories
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
+from stream.topics import INPUTS
 from stream.yaml_places import Key, dotted
 
 MB = 1_000_000
@@ -155,20 +156,24 @@ def topic_problems(loaded: LoadedConfig, use: Use = Use.TOPICS_LIST) -> list[Pro
     wrong = [state for state in states if state.difference]
     problems = []
     missing = [state.name for state in wrong if state.difference == "missing"]
-    name = config.topics.predictions.name
-    if name in missing:
+    inputs = [state for state in wrong if state.role in INPUTS and state.difference == "missing"]
+    if inputs:
         with admin_client(config.kafka) as client:
             there = [topic for topic in client.list_topics() if not topic.startswith(("__", config.prefix))]
-        read = f"there is no topic {name} on this cluster"
-        problems.append(_problem(loaded, "DL-C027", ("topics", "predictions"), read, unknown_name(name, there)))
-        missing.remove(name)
+        for state in inputs:
+            read, expected = f"there is no topic {state.name} on this cluster", unknown_name(state.name, there)
+            problems.append(_problem(loaded, "DL-C027", ("topics", state.role.value), read, expected))
+            missing.remove(state.name)
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         problems.append(
             _problem(loaded, "DL-C027", ("prefix",), f"{shown} are not there", "driftline topics create makes them")
         )
     for state in wrong:
-        if state.difference != "missing":
+        if state.difference != "missing" and state.role in INPUTS:
+            read = f"{state.name}: {state.detail}"
+            problems.append(_problem(loaded, "DL-C027", ("topics", state.role.value), read, "as many partitions"))
+        elif state.difference != "missing":
             expected = "as driftline topics create makes it"
             problems.append(_problem(loaded, "DL-C027", ("prefix",), f"{state.name}: {state.detail}", expected))
     return problems

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
-from stream.topics import TOPICS, TopicRole
+from stream.topics import FEEDBACK, INPUTS, TOPICS, TopicRole
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -59,6 +59,8 @@ ROLES = tuple(spec.role for spec in TOPICS)
 #: What a worker does with each topic; DescribeConfigs, because a wrong cleanup policy is refused at the start.
 _RUN = {
     TopicRole.PREDICTIONS: (R,),
+    **dict.fromkeys(FEEDBACK, (R,)),
+    TopicRole.PERFORMANCE: (W, CONFIGS),
     TopicRole.PANES: (R, W, CONFIGS),
     TopicRole.WINDOWS: (W, CONFIGS),
     TopicRole.ALERTS: (W, CONFIGS),
@@ -71,8 +73,8 @@ _RUN = {
 }
 _TOPICS: dict[Use, dict[TopicRole, tuple[Operation, ...]]] = {
     Use.RUN: _RUN,
-    Use.TOPICS_CREATE: {TopicRole.PREDICTIONS: (DESCRIBE,)} | dict.fromkeys(ROLES, (CREATE, DESCRIBE)),
-    Use.TOPICS_LIST: {TopicRole.PREDICTIONS: (DESCRIBE,)} | dict.fromkeys(ROLES, (DESCRIBE, CONFIGS)),
+    Use.TOPICS_CREATE: dict.fromkeys(INPUTS, (DESCRIBE,)) | dict.fromkeys(ROLES, (CREATE, DESCRIBE)),
+    Use.TOPICS_LIST: dict.fromkeys(INPUTS, (DESCRIBE,)) | dict.fromkeys(ROLES, (DESCRIBE, CONFIGS)),
     Use.REFERENCE_LIST: {TopicRole.REFERENCES: (R,), TopicRole.CONTROL: (R,)},
     Use.REFERENCE_WRITE: {TopicRole.REFERENCES: (R, W), TopicRole.CONTROL: (R, W)},
     Use.DLQ_READ: {TopicRole.DEAD_LETTERS: (R,)},
@@ -103,8 +105,10 @@ def group_id(config: Config) -> str:
 
 def rights(config: Config, use: Use) -> Iterator[Right]:
     """What `use` needs under this configuration, topics in the order of the table; on the cluster itself nothing."""
+    there = config.roles()
     for role, operations in _TOPICS[use].items():
-        yield Right(use, "topic", config.topic(role), operations)
+        if role in there:
+            yield Right(use, "topic", config.topic(role), operations)
     if use is Use.RUN:
         yield Right(use, "group", group_id(config), (R,))
 

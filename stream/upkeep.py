@@ -19,6 +19,7 @@ from stream.collector import Collector
 from stream.container import ContainerError
 from stream.epochs import epoch_of
 from stream.failpoints import reach
+from stream.feedback_counts import count_feedback
 from stream.liveness import Liveness, Topics
 from stream.metrics import Metrics
 from stream.monitor import Monitor
@@ -30,7 +31,7 @@ from stream.reference_records import ReferenceLog
 from stream.references import ControlLog, ReferencesError, for_use
 from stream.supervisor import Exit
 from stream.topics import TopicRole
-from stream.watch import IdleRule
+from stream.watch import IdleRule, feedback_idle
 from stream.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -82,13 +83,14 @@ class Upkeep:
         self.idle = IdleRule(
             self.watch, setup.config.idle_timeout.ms / 1000, setup.plan.lateness_ms, setup.plan.resolution_ms
         )
+        self.feedback_idle = feedback_idle(self.idle, setup.plan)
         self.liveness = Liveness(worker, logs, metrics, rhythm.stalled_s)
         self.beat = time.monotonic()
         self.broker_seen = time.monotonic()
         self._pulse = self.beat
         self._at: dict[str, int] = {}
         self._wanted: dict[str, ModelPlan] = {plan.model: plan for plan in setup.plan.models}
-        self._goal: dict[int, int] | None = None
+        self._goal: dict[int, dict[str, int]] | None = None
         self._said: dict[str, tuple[str, int]] = {}
         self._saving: dict[tuple[str, int], asyncio.Future[bool]] = {}  # snapshots that nobody waits for just now
         self._tasks: list[asyncio.Task[None]] = []
@@ -173,12 +175,30 @@ class Upkeep:
         await self._read_markers()
         if self.drain:
             return
+        for stream, ends in self.liveness.feedback_ends.items():
+            self.feedback_idle[stream].see(ends, now)
         for slot in self.owners.of(COLLECTOR):
             await self._tick(slot, self.idle.tick_ms(slot.partition, slot.position, now))
+            await self._tick_feedback(slot, now)
+
+    async def _tick_feedback(self, slot: Slot, now_s: float) -> None:
+        """A topic of feedback in which nothing comes holds up its own series no longer than its lateness."""
+        collector, taken = slot.owner.stage, False
+        assert isinstance(collector, Collector)
+        for stream, idle in self.feedback_idle.items():
+            if collector.joining is None or not slot.usable or not slot.owner.may_decide() or slot.lane.blocked:
+                return
+            watermark_ms = collector.joining.join.streams[stream].watermark_ms
+            until_ms = idle.tick_ms(slot.partition, slot.owner.vector[stream], watermark_ms, now_s)
+            if until_ms is not None:
+                self._decide(slot, "tick", {"until_ms": until_ms, "stream": stream})
+                taken = True
+        if taken and not await self._saved(slot):
+            await self._revive(slot)
 
     async def align(self) -> None:
         """Let partitions go on that were held back, once the slowest has come after them."""
-        if self.worker.held_back():
+        if self.worker.held_back() or self.worker.held_feedback():
             await self._read_markers()
             await self.worker.release()
 
@@ -286,10 +306,14 @@ class Upkeep:
     async def finish(self) -> None:
         """Close everything once what was in the topic at the start is applied; end when all that follows is written."""
         if self._goal is None:
-            self._goal = await self.logs.ends(TopicRole.PREDICTIONS.value, self.worker.setup.sources)
+            inputs = (TopicRole.PREDICTIONS.value, *self.worker.setup.feedback)
+            found = {source: await self.logs.ends(source, self.worker.setup.sources) for source in inputs}
+            self._goal = {
+                p: {source: ends[p] for source, ends in found.items()} for p in range(self.worker.setup.sources)
+            }
         for slot in self.owners.of(COLLECTOR):
-            if slot.position >= self._goal[slot.partition]:
-                await self._tick(slot, EDGE_END)
+            if not slot.is_short_of(self._goal[slot.partition]):
+                await self._end(slot)
         await self._read_markers()
         if not self.watch.ended or self.worker.engine.rebalancing or not self.worker.engine.generation:
             return
@@ -300,11 +324,21 @@ class Upkeep:
         if not self._behind(self._goal, ends) and not any(slot.owner.changed for slot in self.owners.slots.values()):
             self.worker.engine.stop(Exit.OK, "everything that was in the topic is processed")
 
-    def _behind(self, goal: dict[int, int], ends: dict[int, int]) -> bool:
+    async def _end(self, slot: Slot) -> None:
+        """Tick every input of a partition to the end."""
+        collector = slot.owner.stage
+        assert isinstance(collector, Collector)
+        if collector.joining is not None and slot.owner.may_decide() and not slot.lane.blocked:
+            for stream, state in collector.joining.join.streams.items():
+                if state.watermark_ms < EDGE_END:
+                    self._decide(slot, "tick", {"until_ms": EDGE_END, "stream": stream})
+        await self._tick(slot, EDGE_END)
+
+    def _behind(self, goal: dict[int, dict[str, int]], ends: dict[int, int]) -> bool:
         """Whether a state has not taken everything. Collectors too: an earlier drain may have ended the markers already; and
         a state that is loaded again, which is in no list meanwhile.
         """
-        collectors = any(slot.position < goal[slot.partition] for slot in self.owners.of(COLLECTOR))
+        collectors = any(slot.is_short_of(goal[slot.partition]) for slot in self.owners.of(COLLECTOR))
         monitors = any(slot.position < ends[slot.partition] for slot in self.owners.of(MONITOR))
         return self.owners.restoring or collectors or monitors
 
@@ -346,6 +380,7 @@ class Upkeep:
         for reason, number in counters.reasons.items():
             self.metrics.set("dead_letters_total", number, partition=partition, reason=reason)
         self.metrics.set("event_time_seconds", collector.watermark_ms / 1000, partition=partition)
+        count_feedback(self.metrics, collector.joining, partition)
         self.metrics.set("state_bytes", collector.memory_bytes(), **labels)
 
     def _say_learning(self, monitor: Monitor) -> None:

@@ -18,8 +18,11 @@ from detectors.reference import ReferenceProfile
 from detectors.sequential import default
 from detectors.sequential.batch import Batch
 from stream import give_back
-from stream.columns import Tag
+from stream.columns import Columns, Tag
 from stream.decode import decode
+from stream.decode_feedback import FeedbackColumns
+from stream.join_feedback import Feedback
+from stream.join_groups import NO_GROUP
 from stream.kernels.framing import frame, records_from_lines
 from stream.merging import PaneRecord
 from stream.pane_state import COUNT_DTYPES, Chunk, PaneState, PlanTables
@@ -101,6 +104,7 @@ def warm_up(
     count_widths()
     columns = decode(records_from_lines(sample_lines(plan)), layout)
     collector.apply(TopicRole.PREDICTIONS.value, replace(columns, record_time_ms=columns.event_time_ms))
+    _join(collector, columns)
     collector.decide(Decision(1, "tick", {TopicRole.PREDICTIONS.value: columns.next_offset}, {"until_ms": EDGE_END}))
     collector.changed_blobs()
     sent = [output.value for output in collector.outbox if output.topic == TopicRole.PANES and output.value]
@@ -116,6 +120,18 @@ def warm_up(
     del columns, sent, records
     give_back.compiler()
     give_back.trim()
+
+
+def _join(collector: Collector, columns: Columns) -> None:
+    """Join feedback of every stream to the predictions, and save it: all of its kernels are compiled then."""
+    n = len(columns)
+    for stream in collector.joining.position if collector.joining is not None else ():
+        feedback = Feedback(
+            columns.event_time_ms, columns.event_time_ms, columns.id_high, columns.id_low, np.ones(n), np.zeros(n, bool),
+            np.full(n, NO_GROUP, np.uint32), np.full(n, np.nan), np.full((n, 1), np.nan),
+        )  # fmt: skip
+        collector.apply(stream, FeedbackColumns(n, columns.offset, columns.row, feedback, (), None))
+        collector.decide(Decision(1, "tick", {}, {"until_ms": EDGE_END, "stream": stream}))
 
 
 def count_widths() -> None:

@@ -13,19 +13,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Protocol
 
 from detectors.reference import ReferenceProfile
 from stream.alignment import Alignment
-from stream.assignment import COLLECTOR, Owners, Refused, Slot
+from stream.assignment import COLLECTOR, SOURCES, Owners, Refused, Slot
 from stream.chunks import Chunk, Plain, records_of, split
 from stream.collector import Collector
 from stream.config import Config
 from stream.decode import decode
+from stream.decode_feedback import decode_feedback
 from stream.epochs import epoch_of
 from stream.failpoints import reach
+from stream.feedback_planning import feedback_layouts
 from stream.mapping import Layout
 from stream.merging import PaneRecord
 from stream.metrics import Metrics
@@ -33,6 +35,7 @@ from stream.monitor import MissingReference, Monitor
 from stream.monitor_settings import MonitorSettings
 from stream.owner_record import OwnerRecord
 from stream.panes import decode_record
+from stream.performance_panes import series_name
 from stream.plan import CollectorPlan
 from stream.planning import DeclaredTarget, collector_hash, collector_plan, monitor_settings, policy_of
 from stream.references import Known
@@ -82,6 +85,8 @@ class Setup:
     config_hash: str
     app_version: str
     owner: OwnerRecord | None = None
+    feedback: Mapping[str, Layout] = field(default_factory=dict)
+    """How the events of each topic of feedback are read."""
 
     @classmethod
     def of(cls, config: Config, sources: int, known: Known) -> Setup:
@@ -98,6 +103,7 @@ class Setup:
             discovered=known.discovered,
             config_hash=collector_hash(config, plan),
             app_version=version("driftline"),
+            feedback=feedback_layouts(config),
         )
 
     def begin(self, slot: Slot) -> None:
@@ -119,6 +125,7 @@ class Setup:
             config_hash=self.config_hash,
             app_version=self.app_version,
             policy=policy_of(self.config),
+            feedback_topics={stream: self.config.topic(TopicRole(stream)) for stream in self.feedback},
         )
 
     def monitor(self, partition: int) -> Monitor:
@@ -129,6 +136,11 @@ class Setup:
             profiles=self.profiles,
             app_version=self.app_version,
         )
+
+
+def series_of(plan: CollectorPlan) -> tuple[tuple[str, int], ...]:
+    """(stream, horizon) of every series of performance that the collectors mark."""
+    return () if plan.feedback is None else plan.feedback.series
 
 
 FetchReference = Callable[[str], Awaitable[ReferenceProfile]]
@@ -145,26 +157,44 @@ class Worker:
         self.engine = engine
         self.metrics = metrics
         self._fetch_reference = fetch_reference
-        self.watch = MarkerWatch(setup.sources)
+        self.watch = MarkerWatch(setup.sources, series=frozenset(series_name(*each) for each in series_of(setup.plan)))
         self.alignment = Alignment(setup.sources, ahead_ms_max(setup.plan, setup.sources))
         self.stopping = False
 
-    async def handle(self, stage: str, chunk: Chunk) -> None:
-        """Apply one chunk. An error makes the partition's state be thrown away, loaded and read again."""
+    async def handle(self, stage: str, chunk: Chunk, source: str = "") -> None:
+        """Apply one chunk of `source`, the stage's first if it is not named. An error makes the partition's state be thrown away,
+        loaded and read again.
+        """
         slot = self.owners.get(stage, chunk.partition)
         if slot is None or self.stopping:
             return
-        if stage == COLLECTOR and (slot.ahead or slot.lane.blocked or self._is_ahead(slot)):
+        source = source or slot.source
+        if source != SOURCES[stage]:
+            if source in slot.full or slot.lane.blocked or self._is_full(slot, source):
+                slot.full.add(source)
+                return
+        elif stage == COLLECTOR and (slot.ahead or slot.lane.blocked or self._is_ahead(slot)):
             slot.ahead = True  # what arrives until `release` is read again then
             return
         try:
-            if await self._follows(slot, chunk):
+            if await self._follows(slot, chunk, source):
                 slot.damaged = False
-                await (self._collect if stage == COLLECTOR else self._monitor)(slot, chunk)
+                if stage == COLLECTOR:
+                    await self._collect(slot, chunk, source)
+                else:
+                    await self._monitor(slot, chunk)
                 if stage != COLLECTOR:  # a collector's is held back alone: all partitions of a stage share this task
                     await slot.lane.room()
         except Exception as error:  # noqa: BLE001  whatever it is, a half-applied state must not live on
             await self.reload(slot, error)
+
+    def _is_full(self, slot: Slot, source: str) -> bool:
+        joining = slot.owner.stage.joining  # type: ignore[attr-defined]
+        return bool(joining.is_full(source))
+
+    def held_feedback(self) -> list[tuple[Slot, str]]:
+        """Topics of feedback that are not fetched for the time being, by partition."""
+        return [(slot, source) for slot in self.owners.of(COLLECTOR) for source in sorted(slot.full)]
 
     def _is_ahead(self, slot: Slot) -> bool:
         return self.alignment.ahead(slot.partition, self.marked())
@@ -184,6 +214,10 @@ class Worker:
             if slot.usable and not slot.lane.blocked and not self._is_ahead(slot):
                 slot.ahead = False
                 await self.engine.seek(slot.source, slot.partition, slot.position)
+        for slot, source in self.held_feedback():
+            if slot.usable and not slot.lane.blocked and not self._is_full(slot, source):
+                slot.full.discard(source)
+                await self.engine.seek(source, slot.partition, slot.owner.vector[source])
 
     def still(self, slot: Slot) -> bool:
         """Whether the slot's assignment holds."""
@@ -199,7 +233,9 @@ class Worker:
             self.refuse(refusal)
             return
         if fresh is not None:
-            await self.engine.seek(fresh.source, fresh.partition, fresh.position)
+            for source, position in list(fresh.owner.vector.items()):
+                if source in fresh.owner.sources:
+                    await self.engine.seek(source, fresh.partition, position)
 
     def refuse(self, refusal: Refused) -> None:
         """End the worker with the reason: a restart would meet it again."""
@@ -207,32 +243,33 @@ class Worker:
 
         self.engine.stop(Exit.REFUSED, str(refusal))
 
-    async def _follows(self, slot: Slot, chunk: Chunk) -> bool:
+    async def _follows(self, slot: Slot, chunk: Chunk, source: str) -> bool:
         """Whether the chunk holds what comes next."""
-        position = slot.position
+        position = slot.owner.vector[source]
         if chunk.next_offset <= position:
             return False
         if chunk.first_offset <= position:
-            slot.hole = None
+            slot.hole.pop(source, None)
             return True
-        if chunk.seek < self.engine.seek_number(slot.source, slot.partition):
+        if chunk.seek < self.engine.seek_number(source, slot.partition):
             return False  # it was under way when the partition was sought: what belongs here is coming
-        if slot.hole == chunk.first_offset:
-            raise LogGap(f"{slot.source}-{slot.partition} goes on at {chunk.first_offset}, the state is at {position}")
-        slot.hole = chunk.first_offset
+        if slot.hole.get(source) == chunk.first_offset:
+            raise LogGap(f"{source}-{slot.partition} goes on at {chunk.first_offset}, the state is at {position}")
+        slot.hole[source] = chunk.first_offset
         self.metrics.add("rewinds_total", stage=slot.stage)
-        await self.engine.seek(slot.source, slot.partition, position)
+        await self.engine.seek(source, slot.partition, position)
         return False
 
-    async def _collect(self, slot: Slot, chunk: Chunk) -> None:
-        for records in split(records_of(chunk, slot.position), STEP_EVENTS):
+    async def _collect(self, slot: Slot, chunk: Chunk, source: str) -> None:
+        layout = self.setup.feedback.get(source)
+        for records in split(records_of(chunk, slot.owner.vector[source]), STEP_EVENTS):
             if not slot.usable:
                 return
             started = time.perf_counter()
-            columns = decode(records, self.setup.layout)
+            columns = decode(records, self.setup.layout) if layout is None else decode_feedback(records, layout)
             reach("ingest.decoded")
             given_up = any(code == DAMAGED_BATCH for code, _ in records.refused.values())
-            slot.owner.apply(slot.source, columns, records.next_offset, hold=given_up)
+            slot.owner.apply(source, columns, records.next_offset, hold=given_up)
             reach("ingest.applied")
             slot.flush()
             reach("ingest.posted")

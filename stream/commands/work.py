@@ -54,6 +54,7 @@ def replay(
     events: Annotated[Path, typer.Argument(help="JSON lines, Parquet or CSV; - reads JSON lines from standard input.")],
     config: ConfigOption = Path(CONFIG_FILE),
     output: OutputOption = Output.TEXT,
+    *,
     clicks: Annotated[Path | None, typer.Option(help="JSON lines of topics.clicks.")] = None,
     conversions: Annotated[Path | None, typer.Option(help="JSON lines of topics.conversions.")] = None,
     labels: Annotated[Path | None, typer.Option(help="JSON lines of topics.labels.")] = None,

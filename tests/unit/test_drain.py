@@ -66,7 +66,12 @@ async def drain(stopped: list[int]) -> tuple[Upkeep, Owners]:
     )
     engine = SimpleNamespace(rebalancing=False, generation=1, stop=lambda code, _why: stopped.append(code))
     config = SimpleNamespace(idle_timeout=SimpleNamespace(ms=60_000), monitors=1)
-    setup = SimpleNamespace(config=config, sources=1, plan=SimpleNamespace(lateness_ms=0, resolution_ms=1, models=()))
+    setup = SimpleNamespace(
+        config=config,
+        sources=1,
+        plan=SimpleNamespace(lateness_ms=0, resolution_ms=1, models=(), feedback=None),
+        feedback={},
+    )
     watch = MarkerWatch(1, {0: EDGE_END})  # an earlier drain, or another worker, has ended every source partition
     worker: Any = SimpleNamespace(owners=owners, setup=setup, watch=watch, engine=engine)
     await owners.restore([(MONITOR, 0)], 1, lambda: True)

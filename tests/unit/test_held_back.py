@@ -24,8 +24,8 @@ class Owners:
     def __init__(self) -> None:
         self.slots = [
             SimpleNamespace(
-                stage=COLLECTOR, partition=p, source="predictions", position=7, ahead=False, usable=True,
-                owner=SimpleNamespace(stage=SimpleNamespace(marked_ms=0)), lane=SimpleNamespace(blocked=False),
+                stage=COLLECTOR, partition=p, source="predictions", position=7, ahead=False, full=set(), usable=True,
+                owner=SimpleNamespace(stage=SimpleNamespace(marked_ms=0), vector={"predictions": 7}), lane=SimpleNamespace(blocked=False),
             )
             for p in range(SOURCES)
         ]  # fmt: skip
@@ -50,10 +50,10 @@ class Engine:
 
 def worker() -> tuple[Any, Owners, Engine, list[int]]:
     owners, engine, applied = Owners(), Engine(), []
-    setup = SimpleNamespace(plan=PLAN, sources=SOURCES)
+    setup = SimpleNamespace(plan=PLAN, sources=SOURCES, feedback={})
     it: Any = Worker(setup, owners, engine, None, None)  # type: ignore[arg-type]
 
-    async def follows(slot: Any, _chunk: Chunk) -> bool:
+    async def follows(slot: Any, _chunk: Chunk, _source: str) -> bool:
         applied.append(slot.partition)
         return False
 
@@ -126,5 +126,5 @@ async def test_what_depends_on_this_workers_tries_is_held_until_it_is_saved(code
     slot.flush = lambda: None
     it.setup.layout = Layout.compile(NATIVE, ["fraud"], [])
     it.metrics = Metrics()
-    await it._collect(slot, Chunk("predictions", 0, (refused_batch(7, (7, 9, 0), b"", (code, "")),), 0))
+    await it._collect(slot, Chunk("predictions", 0, (refused_batch(7, (7, 9, 0), b"", (code, "")),), 0), "predictions")
     assert seen == [(code, 9, held)]

@@ -38,12 +38,17 @@ class Cluster:
         self.id, self.absent, self.answering = "id", "", True
         self.stops: list[tuple[int, str]] = []
         self.reloads: list[BaseException] = []
-        config = SimpleNamespace(monitors=1, topic=lambda role: f"driftline.{role.value}")
+        config = SimpleNamespace(
+            monitors=1, topic=lambda role: f"driftline.{role.value}", roles=lambda: tuple(TopicRole)
+        )
         engine = SimpleNamespace(rebalancing=False, generation=1, stop=lambda code, why: self.stops.append((code, why)))
         self.engine = engine
         self.owners = SimpleNamespace(slots=self.slots, restoring=False)
         worker: Any = SimpleNamespace(
-            setup=SimpleNamespace(sources=1, config=config), owners=self.owners, engine=engine, reload=self.reload
+            setup=SimpleNamespace(sources=1, config=config, feedback={}),
+            owners=self.owners,
+            engine=engine,
+            reload=self.reload,
         )
         self.liveness = Liveness(worker, self, Metrics(), STALLED_S)
 

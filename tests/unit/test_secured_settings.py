@@ -23,7 +23,6 @@ from stream.connection import aiokafka_settings, kafka_python_settings
 from stream.engine import make_app
 from stream.rights import Operation, Use, rights, table
 from stream.tokens import FileTokens, FunctionTokens, TokenError, aiokafka_provider, expiry
-from stream.topics import TopicRole
 
 CANARY = "canary-3hT8"
 
@@ -206,7 +205,7 @@ def test_validity_is_read(tmp_path: Path, year: int) -> None:
 
 def test_rights_are_complete_and_least() -> None:
     loaded = config()
-    for role in TopicRole:
+    for role in loaded.roles():
         operations = {right.name: right.operations for right in rights(loaded, Use.RUN)}[loaded.topic(role)]
         assert operations
         assert Operation.DESCRIBE not in operations  # implied
