@@ -47,6 +47,7 @@ def _gauge(name: str, labels: tuple[str, ...], meaning: str) -> MetricSpec:
 
 PART = ("partition",)
 OWNER = ("stage", "partition")
+FEEDBACK = ("partition", "feedback")
 
 METRICS: tuple[MetricSpec, ...] = (
     _gauge("build_info", ("version", "config_hash"), "always 1; the labels say what runs"),
@@ -62,6 +63,17 @@ METRICS: tuple[MetricSpec, ...] = (
     _counter("damaged_batches_total", OWNER, "tries to open a batch with a wrong checksum or unknown compression"),
     _counter("input_gap_events_total", PART, "offsets that retention took before they were read"),
     _counter("input_resets_total", OWNER, "logs that were given up for another of the same name (on_data_loss: reset)"),
+    _counter("feedback_events_total", FEEDBACK, "events of clicks, conversions or labels that were decoded"),
+    _counter(
+        "feedback_outcomes_total",
+        (*FEEDBACK, "outcome"),
+        "what became of them: fields of join_feedback.FeedbackCounters",
+    ),
+    _counter("feedback_dead_letters_total", (*FEEDBACK, "reason"), "dead letters of feedback by reason"),
+    _gauge("feedback_waiting_events", FEEDBACK, "events that wait for the watermarks"),
+    _gauge("feedback_lag_events", FEEDBACK, "end of the partition of a topic of feedback minus position"),
+    _gauge("waiting_predictions", PART, "predictions that wait for feedback"),
+    _counter("evicted_predictions_total", PART, "predictions that went before their feedback: more than may wait"),
     _gauge("position", OWNER, "next offset that the state will apply"),
     _gauge("lag_events", OWNER, "end of the partition minus position"),
     _gauge("event_time_seconds", PART, "watermark of the partition, Unix time"),
@@ -92,6 +104,17 @@ METRICS: tuple[MetricSpec, ...] = (
     _counter("decisions_total", ("stage", "kind"), "ticks and switches taken"),
     _counter("rebalances_total", (), "assignments received from the group coordinator"),
     _counter("windows_total", ("model",), "windows records written"),
+    _counter("performance_records_total", ("model",), "performance records written"),
+    _counter(
+        "performance_windows_dropped_total",
+        ("model",),
+        "windows whose performance was never reported: more waited for feedback than performance_windows_waiting_max",
+    ),
+    _counter(
+        "performance_rows_dropped_total",
+        ("model",),
+        "predictions whose feedback belonged to a window dropped so, or from before the monitor knew the windows",
+    ),
     _counter("alerts_total", ("model", "kind", "transition"), "alert events written"),
     _counter("panes_total", ("partition",), "pane records written"),
     _counter("markers_total", ("partition",), "markers written"),
