@@ -13,6 +13,7 @@ from pathlib import Path
 
 from detectors import REGISTRY, card
 from detectors.known_differences import DIFFERENCES
+from detectors.performance import METRICS as PERFORMANCE_METRICS
 from stream.bad_input import rows as bad_input_rows
 from stream.config_errors import ERROR_CODES
 from stream.deadletter import REASONS
@@ -111,6 +112,14 @@ def known_differences() -> str:
     return _markdown(("ours", "theirs", "there", "here", "difference"), rows)
 
 
+def performance() -> str:
+    rows = [
+        (f"`{x.name}`", x.title, x.unit or "-", x.direction.value, x.error, x.interval, x.undefined, x.source)
+        for x in PERFORMANCE_METRICS.values()
+    ]
+    return _markdown(("metric", "what it is", "unit", "better", "error", "interval", "undefined", "source"), rows)
+
+
 def rights() -> str:
     return _markdown(("command", "on", "operations"), rights_table())
 
@@ -127,6 +136,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detectors": detectors,
     "catalogue": catalogue,
     "known_differences": known_differences,
+    "performance": performance,
 }
 
 

@@ -160,6 +160,63 @@ class AlertEvent(BaseModel):
     data: AlertData
 
 
+class PerformanceEstimate(Closed):
+    """A metric of some rows: value and interval, null where there is none, and then `undefined` says why."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+    error: float | None = Field(default=None, description="how far bins of scores can have moved the value; 0 = exact")
+    undefined: str | None = None
+
+
+class PerformanceCounts(Closed):
+    """Predictions of the window, those of them with feedback within the horizon, and the rows that the value is made of."""
+
+    predictions: int
+    observed: int
+    used: int
+
+
+class PerformanceData(PerformanceEstimate):
+    """One metric of one window, version, segment and horizon."""
+
+    model: str
+    version: str
+    segment: str
+    metric: str
+    feedback: str = Field(description="the topic's role: clicks, conversions or labels")
+    horizon_ms: int
+    window: WindowSpan
+    counts: PerformanceCounts
+    final: bool
+    revision: int = Field(description="of the value: one with a higher number replaces it")
+    incomplete: bool = Field(description="something that belongs to the window was lost before it was counted")
+    quantile: float | None = Field(default=None, description="of quantile_loss")
+    matrix: list[list[int]] | None = Field(
+        default=None, description="of confusion_matrix: rows are labels, columns predictions"
+    )
+    classes: list[str] | None = Field(default=None, description="in the order of the matrix")
+    expected: PerformanceEstimate | None = Field(default=None, description="what the scores let expect")
+    observed_over_expected: PerformanceEstimate | None = None
+
+
+class PerformanceEvent(BaseModel):
+    """One record of the performance topic: CloudEvents 1.0, structured JSON, key = model. `time` is the window's end."""
+
+    model_config = ConfigDict(extra="allow", title="driftline performance")
+
+    specversion: Literal["1.0"] = "1.0"
+    type: Literal["driftline.performance.v1"]
+    source: Annotated[str, Field(pattern=r"^driftline/.+")]
+    id: Annotated[str, Field(min_length=1)]
+    time: Rfc3339
+    subject: Annotated[str, Field(pattern=r"^[a-z0-9_]+/.+")]
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: PerformanceData
+
+
 class DeadLetterHeaders(BaseModel):
     """Kafka headers of a dead letter, as text; the value and key are the original's."""
 
@@ -206,6 +263,7 @@ class DeadLetterHeaders(BaseModel):
 WIRE_MODELS: dict[str, type[BaseModel]] = {
     "prediction": PredictionEvent,
     "alert": AlertEvent,
+    "performance": PerformanceEvent,
     "dead-letter-headers": DeadLetterHeaders,
 }
 

@@ -107,10 +107,10 @@ class Monitor:
                 assert named is not None
                 self._advance_performance(Horizon(*named))
             return
-        if isinstance(body, Announcement):
-            self.performance.add(record)
         if self.merger.add(record):
             self._advance(record.timestamp_ms)
+        if isinstance(body, Announcement):
+            self.performance.add(record)
 
     def decide(self, decision: Decision) -> None:
         """Only claims.GAP and claims.RESET: panes were lost before they were read. All else that it needs comes with the panes."""

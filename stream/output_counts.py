@@ -11,6 +11,7 @@ from stream.topics import TopicRole
 
 if TYPE_CHECKING:
     from stream.metrics import Metrics
+    from stream.monitor import Monitor
 
 
 def count_output(metrics: Metrics, partition: int, output: Output) -> None:
@@ -20,6 +21,8 @@ def count_output(metrics: Metrics, partition: int, output: Output) -> None:
     model = (output.key or b"").decode("utf-8", "replace")
     if output.topic == TopicRole.WINDOWS:
         metrics.add("windows_total", model=model)
+    elif output.topic == TopicRole.PERFORMANCE:
+        metrics.add("performance_records_total", model=model)
     elif output.topic == TopicRole.PANES:
         metrics.add("markers_total" if output.barrier else "panes_total", partition=partition)
     elif output.topic == TopicRole.ALERTS:
@@ -28,3 +31,11 @@ def count_output(metrics: Metrics, partition: int, output: Output) -> None:
         # type: io.driftline.alert.<transition>.v1
         transition = str(event.get("type", "")).rpartition(".v")[0].rpartition(".")[2]
         metrics.add("alerts_total", model=model, kind=event.get("data", {}).get("kind", ""), transition=transition)
+
+
+def count_performance(metrics: Metrics, monitor: Monitor) -> None:
+    """Copy what the monitor could not report of its models' performance."""
+    for name, model in monitor.models.items():
+        if model.performance.series:
+            metrics.set("performance_windows_dropped_total", model.performance.windows_dropped, model=name)
+            metrics.set("performance_rows_dropped_total", model.performance.rows_dropped, model=name)

@@ -12,6 +12,7 @@ import orjson
 
 from detectors.performance import Layout, PerformanceSums
 from detectors.reference import WindowRule
+from stream.events import PerformanceEvent
 from stream.join_feedback import FeedbackKind
 from stream.monitor import ModelSettings, Monitor, MonitorSettings, PaneRecord
 from stream.panes import EDGE_END, INPUTS, Announcement, Marker
@@ -220,7 +221,13 @@ def stage_of(streams=None, sources=SOURCES):
 
 
 def performance(outputs):
-    return [orjson.loads(output.value) for output in outputs if output.topic == "performance"]
+    """All records, each of which has the shape that the wire contract promises, and the key and kind of a CloudEvent."""
+    found = [output for output in outputs if output.topic == "performance"]
+    for output in found:
+        event = PerformanceEvent.model_validate_json(output.value)
+        assert output.key == event.data.model.encode()
+        assert output.headers == (("content-type", b"application/cloudevents+json"),)
+    return [orjson.loads(output.value) for output in found]
 
 
 def by_series(outputs):

@@ -117,6 +117,12 @@ def test_one_bin_hides_the_order_and_says_how_much() -> None:
     assert measure("lift_at_top_decile", sums).error == pytest.approx(1.0)
 
 
+def test_a_score_at_a_cut_is_in_the_bin_above() -> None:
+    sums = binary("000", "011", [0.4, 0.5, 0.6], Layout(classes=2, scores=True, cuts=np.array([0.5])))
+    assert sums.count(Part.SCORES, "bins").tolist() == [[1, 0], [0, 2]]
+    assert value("auroc", sums) == 1.0
+
+
 def test_signed_errors_by_hand() -> None:
     sums = numbers([3.0, 5.0, 2.0, 8.0], [2.0, 5.0, 4.0, 4.0])  # errors 1, 0, -2, 4
     expected = {"mae": 7 / 4, "mse": 21 / 4, "rmse": math.sqrt(21 / 4), "mean_signed_error": 0.75, "wape": 7 / 15}

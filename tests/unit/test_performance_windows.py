@@ -1,0 +1,252 @@
+"""Realised performance in the monitor: what is lost, what is new or gone after a restart, and what there is no room for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import monitor_kit as kit
+import performance_kit as world
+
+from detectors.performance import PerformanceSums
+from stream import container, performance_windows
+from stream.claims import GAP
+from stream.join_feedback import FeedbackKind
+from stream.merging import UnknownSourceError
+from stream.panes import EDGE_END, Marker
+from stream.performance_panes import PerformancePane, series_name
+from stream.performance_plan import StreamPerformance
+from stream.stage import Decision
+from stream.window_log import BLOCK, WindowLog
+from stream.windows import Window
+
+ROWS = 70  # of an edge: more than a window needs
+CLICKS = ("clicks", 30)
+ONLY_CLICKS = {world.FRAUD: (StreamPerformance("clicks", FeedbackKind.CLICK, (30,), ("ctr",), world.PROXIES),)}
+
+
+def clicks(edge, clicked, *, horizon=30, complete=True, model=world.FRAUD):
+    sums, hit = PerformanceSums(world.PROXIES), np.arange(ROWS) < clicked
+    sums.add_proxies(hit, np.zeros(ROWS, bool), np.zeros(ROWS), np.full(ROWS, 0.5))
+    return PerformancePane(
+        0, model, "1", "all", "clicks", "click", horizon, edge, ROWS, clicked, complete, (), sums
+    )  # fmt: skip
+
+
+def inputs(*edges):
+    """Each edge with its marker; a window is two of them."""
+    for edge in edges:
+        yield kit.pane(0, edge, ROWS, None, model=world.FRAUD)
+        yield world.marker(0, edge + world.RESOLUTION)
+
+
+def passed(edge, counters=None, series=CLICKS, largest=None):
+    plain = world.marker(0, edge, series_name(*series), counters)
+    return plain if largest is None else Marker(0, plain.stream, edge, {}, plain.counters, {}, largest)
+
+
+def log(*bodies):
+    return kit.Log().add(*bodies)
+
+
+def stage_of(streams=None):
+    return world.stage_of(ONLY_CLICKS if streams is None else streams, sources=1)
+
+
+def rates(stage):
+    """(start of the window, ctr, incomplete) of each record."""
+    return [
+        (e["data"]["window"]["start_ms"], e["data"]["value"], e["data"]["incomplete"])
+        for e in world.performance(stage.outbox)
+    ]
+
+
+def test_a_rate_stands_beside_what_the_scores_let_expect():
+    stage = stage_of()
+    kit.run(stage, log(*inputs(0, 10, 20, 30), clicks(0, 7), clicks(10, 14), clicks(20, 0), passed(20)))
+    (event,) = world.performance(stage.outbox)
+    assert (event["subject"], event["source"], event["time"]) == (
+        "ctr/clicks",
+        "driftline/fraud",
+        "1970-01-01T00:00:00.020Z",
+    )
+    data = event["data"]
+    assert data["counts"] == {"predictions": 140, "observed": 21, "used": 140}
+    assert data["value"] == 0.15
+    assert data["low"] < 0.15 < data["high"]
+    assert data["expected"]["value"] == 0.5
+    assert data["observed_over_expected"]["value"] == pytest.approx(0.3)
+    assert (data["final"], data["revision"], data["horizon_ms"]) == (True, 1, 30)
+    assert "undefined" not in data
+
+
+def test_only_what_was_asked_for_is_written():
+    bodies = (*inputs(0, 10, 20), clicks(0, 7), clicks(10, 7), passed(20))
+    every = {world.FRAUD: (StreamPerformance("clicks", FeedbackKind.CLICK, (30,), (), world.PROXIES),)}
+    for streams, expected in (
+        (ONLY_CLICKS, ["ctr"]),
+        (every, ["ctr", "expected_ctr", "clicks_over_expected"]),
+        ({}, []),
+    ):
+        stage = stage_of(streams)
+        kit.run(stage, log(*bodies))
+        assert [event["data"]["metric"] for event in world.performance(stage.outbox)] == expected
+
+
+def test_what_nobody_asked_for_is_passed_over():
+    other = (clicks(0, 9, horizon=50), passed(500, series=("clicks", 50)), passed(500, series=("labels", 30)))
+    stage = stage_of()
+    kit.run(stage, log(*inputs(0, 10, 20), *other, clicks(0, 7), clicks(10, 7), passed(20)))
+    assert rates(stage) == [(0, 0.1, False)]
+    assert [name for name in stage.changed_blobs() if name.startswith("performance-panes")] == []
+
+
+def test_a_partition_that_there_is_not_is_refused():
+    with pytest.raises(UnknownSourceError, match="source partition 3"):
+        kit.run(stage_of(), log(world.marker(3, 10, series_name(*CLICKS))))
+
+
+def test_a_window_that_lacks_predictions_says_so():
+    """A pane that never came, one that the cap cut, feedback that retention took, panes that retention took."""
+    stage = stage_of()
+    kit.run(stage, log(*inputs(0, 10, 20), clicks(0, 7), passed(20)))
+    assert rates(stage) == [(0, 0.1, True)]
+    stage = stage_of()
+    kit.run(stage, log(*inputs(0, 10, 20), clicks(0, 7), clicks(10, 7, complete=False), passed(20)))
+    assert rates(stage) == [(0, 0.1, True)]
+
+
+@pytest.mark.parametrize("name", ["gap", "resets"])
+def test_lost_feedback_marks_the_windows_that_it_can_touch(name):
+    edges = range(0, 160, 10)
+    stage = stage_of()
+    before = [clicks(edge, 7) for edge in edges if edge < 40]
+    after = [clicks(edge, 7) for edge in edges if edge >= 40]
+    kit.run(stage, log(
+        *inputs(*edges, 160), *before, passed(40, {name: 0}), *after[:2], passed(60, {name: 3}, largest=100), *after[2:],
+        passed(160, {name: 3}),
+    ))  # fmt: skip
+    # lost between the markers at 40 and 60: of predictions from 40 on, until 2 · 100 - (60 + 30) = 110
+    assert rates(stage) == [(start, 0.1, 40 <= start < 110) for start in range(0, 160, 20)]
+    assert stage.performance.losses == {CLICKS: []}
+
+
+def test_lost_panes_mark_the_windows_that_were_not_marked():
+    edges = range(0, 80, 10)
+    stage = stage_of()
+    bodies = [
+        *inputs(*edges, 80),
+        clicks(0, 7),
+        clicks(10, 7),
+        passed(20),
+        *(clicks(edge, 7) for edge in edges if edge >= 20),
+    ]
+    records = log(*bodies).records
+    kit.run(stage, records)
+    stage.decide(Decision(1, GAP, {}, {"panes": [len(records), len(records) + 5]}))
+    stage.apply(
+        "panes", [kit.PaneRecord(len(records) + 5 + i, 0, 1, body) for i, body in enumerate((passed(60), passed(80)))]
+    )
+    assert rates(stage) == [(0, 0.1, False), (20, 0.1, True), (40, 0.1, True), (60, 0.1, False)]
+
+
+def test_feedback_that_brought_its_prediction_counts_by_when_it_became_known():
+    """Horizon 0. What comes while no window is open counts in the next one, and no event of the window need be there."""
+    streams = {world.FRAUD: (StreamPerformance("clicks", FeedbackKind.CLICK, (0,), ("ctr",), world.PROXIES),)}
+    stage, series = stage_of(streams), ("clicks", 0)
+    kit.run(stage, log(
+        *inputs(0, 10), world.marker(0, 60), *inputs(100, 110, 120), clicks(10, 7, horizon=0), clicks(40, 14, horizon=0),
+        clicks(110, 0, horizon=0), passed(120, series=series),
+    ))  # fmt: skip
+    assert rates(stage) == [(0, 0.1, False), (100, 0.1, False)]
+
+
+def restored(stage, streams):
+    again = stage_of(streams)
+    again.load(kit.live({}, stage.changed_blobs()))
+    return again
+
+
+def test_a_state_from_before_there_was_performance_begins_with_the_open_window():
+    stage = stage_of({})
+    records = log(*inputs(0, 10, 20, 30, 40, 50, 60)).records
+    stage.apply("panes", records[:6])  # the window from 20 to 40 is open
+    blobs = kit.live({}, stage.changed_blobs())
+    header = dict(container.decode(blobs["meta"]).header)
+    del header["performance"]
+    blobs["meta"] = container.encode("monitor", 1, header, {})
+    again = stage_of()
+    again.load(blobs)
+    panes = [clicks(edge, 7) for edge in (0, 10, 20, 30, 40, 50)]
+    tail = [kit.PaneRecord(len(records) + i, 0, 1, body) for i, body in enumerate((*panes, passed(60)))]
+    again.apply("panes", [*records[6:], *tail])
+    assert rates(again) == [(20, 0.1, False), (40, 0.1, False)]
+    assert again.models[world.FRAUD].performance.rows_dropped == 2 * ROWS
+
+
+def test_series_that_come_and_go_with_the_configuration():
+    stage = stage_of()
+    records = log(*inputs(0, 10, 20, 30, 40), clicks(0, 7), clicks(10, 7), clicks(20, 7), passed(30)).records
+    stage.apply("panes", records)
+    both = {world.FRAUD: (StreamPerformance("clicks", FeedbackKind.CLICK, (30, 50), ("ctr",), world.PROXIES),)}
+    wider = restored(stage, both)
+    later = [
+        clicks(30, 7),
+        passed(40),
+        clicks(20, 7, horizon=50),
+        clicks(30, 7, horizon=50),
+        passed(40, series=("clicks", 50)),
+    ]
+    wider.apply("panes", [kit.PaneRecord(len(records) + i, 0, 1, body) for i, body in enumerate(later)])
+    assert [(e["data"]["horizon_ms"], e["data"]["window"]["start_ms"]) for e in world.performance(wider.outbox)] == [
+        (30, 20),
+        (50, 20),
+    ]
+    fewer = restored(wider, {})
+    assert fewer.performance.series == {}
+    assert fewer.models[world.FRAUD].performance.series == {}
+    left = kit.live({}, fewer.changed_blobs())
+    assert not [name for name in left if "performance" in name]
+
+
+def test_more_windows_than_may_wait_are_counted(monkeypatch):
+    monkeypatch.setattr(performance_windows, "WINDOWS_WAITING_MAX", 2)
+    stage = stage_of()
+    edges = range(0, 100, 10)
+    kit.run(stage, log(*inputs(*edges, 100), *(clicks(edge, 7) for edge in edges), passed(100)))
+    assert rates(stage) == [(60, 0.1, False), (80, 0.1, False)]
+    found = stage.models[world.FRAUD].performance
+    assert (found.windows_dropped, found.rows_dropped, len(found.log)) == (3, 6 * ROWS, 0)
+    assert restored(stage, None).models[world.FRAUD].performance.windows_dropped == 3
+
+
+def test_the_log_of_windows_keeps_what_is_awaited_in_blocks():
+    windows = [Window(10 * i, 10 * i + 10, i, sufficient=True) for i in range(2 * BLOCK + 10)]
+    first, stored = WindowLog(), {}
+    for number, window in enumerate(windows):
+        first.append(window, lost=number % 7 == 0)
+        if number in (5, BLOCK + 3):
+            stored |= first.blobs("w")
+    assert set(first.blobs("w")) == {"w/1", "w/2"}
+    first.drop(BLOCK + 1)
+    assert (len(first), first.names("w")) == (BLOCK + 9, {"w/1", "w/2"})
+    first.append(windows[0], lost=False)
+    blobs = first.blobs("w")
+    assert set(blobs) == {"w/2"}
+    second = WindowLog()
+    second.load("w", first.first, first.count - 1, {"w/1": stored["w/1"]} | blobs)
+    assert second[2 * BLOCK + 9] == (windows[-1].start_ms, windows[-1].end_ms, 2 * BLOCK + 9, False)
+
+
+def test_at_the_end_of_a_bounded_input_everything_is_written():
+    stage = stage_of()
+    kit.run(
+        stage,
+        log(*inputs(0, 10, 20), world.marker(0, EDGE_END), *(clicks(e, 7) for e in (0, 10, 20)), passed(EDGE_END)),
+    )
+    assert rates(stage) == [(0, 0.1, False), (20, 0.1, False)]
