@@ -23,6 +23,7 @@ from stream.feedback_counts import count_feedback
 from stream.liveness import Liveness, Topics
 from stream.metrics import Metrics
 from stream.monitor import Monitor
+from stream.output_counts import count_performance
 from stream.owner_record import OwnerRecord, refusal
 from stream.panes import EDGE_END, decode_record
 from stream.plan import ModelPlan
@@ -366,6 +367,7 @@ class Upkeep:
         collector = slot.owner.stage
         if isinstance(collector, Monitor):
             self._say_learning(collector)
+            count_performance(self.metrics, collector)
         if not isinstance(collector, Collector):
             return
         counters, partition = collector.accounting(), slot.partition

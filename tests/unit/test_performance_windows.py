@@ -18,6 +18,8 @@ from stream import container, performance_windows
 from stream.claims import GAP
 from stream.join_feedback import FeedbackKind
 from stream.merging import UnknownSourceError
+from stream.metrics import Metrics
+from stream.output_counts import count_output, count_performance
 from stream.panes import EDGE_END, Marker
 from stream.performance_panes import PerformancePane, series_name
 from stream.performance_plan import StreamPerformance
@@ -250,3 +252,15 @@ def test_at_the_end_of_a_bounded_input_everything_is_written():
         log(*inputs(0, 10, 20), world.marker(0, EDGE_END), *(clicks(e, 7) for e in (0, 10, 20)), passed(EDGE_END)),
     )
     assert rates(stage) == [(0, 0.1, False), (20, 0.1, False)]
+
+
+def test_what_could_not_be_reported_is_in_the_metrics(monkeypatch):
+    monkeypatch.setattr(performance_windows, "WINDOWS_WAITING_MAX", 2)
+    stage, metrics = stage_of(), Metrics()
+    edges = range(0, 100, 10)
+    kit.run(stage, log(*inputs(*edges, 100), *(clicks(edge, 7) for edge in edges), passed(100)))
+    for output in stage.outbox:
+        count_output(metrics, 0, output)
+    count_performance(metrics, stage)
+    for name, number in (("records", 2), ("windows_dropped", 3), ("rows_dropped", 6 * ROWS)):
+        assert metrics.get(f"performance_{name}_total", model="fraud") == number
