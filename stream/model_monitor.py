@@ -112,11 +112,6 @@ class ModelMonitor(ModelState):
             self._emit_all(self.volume.silence(until_ms, self._lengths(), self._whole, self._late))
             self.changed |= self.volume.judged_ms != before
 
-    @property
-    def unjudged_ms(self) -> int | None:
-        """Start of the first window, or stretch of silence, of which it will still be asked what it lacks; None = there is none."""
-        return self.volume.silent_ms if self.windows.start_ms is None else self.windows.start_ms
-
     def _whole(self, start_ms: int, end_ms: int) -> bool:
         return not self.holes_in(start_ms, end_ms)
 

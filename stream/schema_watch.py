@@ -10,7 +10,8 @@ ended in `resolve_after` windows in a row resolves it. An incident says names, s
 
 Bounds. At most OWN_MAX incidents a change are a feature's own; all others of that change share one, which says how many. So
 do all names that were there from the first windows on: a reference of 20 columns of 200 is one alert, not 180. What a
-model's events had while its reference was learnt from them is no news. Names that change from event to event are counted.
+model's events had while its reference was learnt from them is no news, nor are as many names beyond those that are kept. Names
+that change from event to event are counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from stream.alerts import AlertBook, Incident, Kind, Transition
 from stream.limits import limit
 from stream.monitor_settings import digest
 from stream.plan import ALL, OTHER, Role
-from stream.schema_sample import Counts, JsonType, SchemaSample
+from stream.schema_sample import NAMES_MAX, Counts, JsonType, SchemaSample
 from stream.stage import Output
 from stream.tally import Tally
 from stream.window_records import window_body
@@ -85,13 +86,17 @@ class SchemaWatch:
         self._book = book
         self.windows = 0  # judged, of this reference
         self.learnt: set[str] = set()
+        self.learnt_crowd = 0.0  # the most names an event that were beyond NAMES_MAX in a window of learning
         self.entries: dict[Key, Entry] = {}
         self.open: dict[Key, Incident] = {}
         self.told: dict[Change, int] = {}  # how many names the last event of the shared incident said
 
     def learn(self, sample: SchemaSample | None) -> None:
         """A window that the reference is learnt from."""
-        for name in sorted(sample.names) if sample is not None else ():
+        if sample is None or not sample.looked:
+            return
+        self.learnt_crowd = max(self.learnt_crowd, sample.crowd / sample.looked)
+        for name in sorted(sample.names):
             if len(self.learnt) < LEARNT_MAX:
                 self.learnt.add(name)
 
@@ -124,6 +129,7 @@ class SchemaWatch:
         last = {"historical": historical}
         found = [self._book.resolved(each, reason, end_ms, each.data | last) for _, each in sorted(self.open.items())]
         self.windows, self.learnt, self.entries, self.open, self.told = 0, set(), {}, {}, {}
+        self.learnt_crowd = 0.0
         return found
 
     def forget(self, targets: Iterable[str], reason: str, end_ms: int, *, historical: bool) -> list[Output]:
@@ -148,7 +154,7 @@ class SchemaWatch:
             target = known.get(name)
             if target is not None and target.role == Role.FEATURE and name != OTHER:
                 found |= _of_feature(target, whole, place, sample)
-        unexplained = sample.crowd
+        unexplained = sample.crowd - self.learnt_crowd * sample.looked
         for name, counts in sample.names.items():
             seen = sum(counts)
             if name in self.learnt or name == OTHER:
@@ -157,7 +163,7 @@ class SchemaWatch:
                 found[Change.NEW, name] = Sight(seen / sample.looked, types=counts)
             if (Change.NEW, name) not in self.entries:
                 unexplained += seen
-        if unexplained and unexplained >= CROWD_SHARE * sample.looked:
+        if unexplained > 0 and unexplained >= CROWD_SHARE * sample.looked:
             found[Change.NEW, OTHER] = Sight(unexplained / sample.looked)
         return found
 
@@ -255,7 +261,10 @@ class SchemaWatch:
             few = "1 feature" if len(named) == 1 else f"{len(named)} features"
             parts.append(f"{few} ({shown}{more}) {what[change]}")
         if OTHER in names:
-            parts.append("the events carry names of features that change from event to event, which are counted only")
+            parts.append(
+                f"the events carry more than {NAMES_MAX} such names in a window, or names of features that change from event to event: "
+                "they are counted only"
+            )
         facts = {"change": change.value, "names": named[:NAMES_SHOWN], "more": max(0, len(named) - NAMES_SHOWN)}
         when = since(incident.since_ms, told.window.end_ms, told.whole.events)
         return {"summary": f"{'; '.join(parts)} {when}.", CHECK: facts} | _measured(float(len(names)), 0.0, 0.0)
@@ -287,6 +296,7 @@ class SchemaWatch:
         return {
             "windows": self.windows,
             "learnt": sorted(self.learnt),
+            "learnt_crowd": self.learnt_crowd,
             "entries": [
                 [change.value, name, asdict(self.entries[change, name])] for change, name in sorted(self.entries)
             ],
@@ -300,6 +310,7 @@ class SchemaWatch:
     def load(self, header: Mapping[str, Any]) -> None:
         """Inverse of `header`."""
         self.windows, self.learnt = header["windows"], set(header["learnt"])
+        self.learnt_crowd = header.get("learnt_crowd", 0.0)  # the first version had none
         self.entries = {(Change(change), name): Entry(**saved) for change, name, saved in header["entries"]}
         self.told = {Change(change): count for change, count in header["told"].items()}
         self.open = {}

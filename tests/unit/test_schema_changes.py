@@ -247,6 +247,21 @@ def test_a_reference_learnt_from_the_stream_knows_what_it_did_not_watch(folder: 
     assert told(result) == [("opened", "new", "device")]
 
 
+def test_more_names_than_are_kept_are_no_news_if_they_were_learnt(folder: Path) -> None:
+    numbers = count()
+
+    def nested(features: Event, window: int) -> None:
+        features |= {f"vector{i}": [1.0] for i in range(30)}
+        if window >= 36:
+            features |= {f"n{next(numbers)}": 1 for _ in range(5)}
+
+    settings = config(folder, reference={"first": 10_000}, window={"every": "1s", "min_events": 50})
+    quiet, loud = (replay(settings, lines(nested, windows=windows)) for windows in (35, 40))
+    assert any(window["state"] == "judged" for window in quiet.windows)
+    assert told(quiet) == []
+    assert told(loud) == [("opened", "new", "__other__")]
+
+
 def test_alerts_do_not_depend_on_how_the_events_are_cut(
     folder: Path, profile: ReferenceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
