@@ -37,8 +37,9 @@ format: $(VENV)/.dev  ## rewrites the files as `lint` wants them
 real: $(VENV)/.dev  ## 336,776 real flights of 2013 through Kafka and two workers
 	@$(BIN)/python -m load_tests.real $(ARGS)
 
-simulate: $(VENV)/.dev  ## thousands of seeds of the simulator: 2,000 of the real stages, 2,000 of the protocol alone
+simulate: $(VENV)/.dev  ## thousands of seeds of the simulator: 2,000 of the real stages, 300 of them with everything on, 2,000 of the protocol alone
 	@$(BIN)/python tests/simulation/run.py --kit real --jobs 2 --seeds 0..1999 $(ARGS)
+	@$(BIN)/python tests/simulation/run.py --kit wide --jobs 2 --seeds 0..299 $(ARGS)
 	@$(BIN)/python tests/simulation/run.py --kit toy --jobs 2 --seeds 0..1999 $(ARGS)
 
 throughput: $(VENV)/.dev  ## events per wall and CPU second against a bare consumer and plain Faust

@@ -4,7 +4,8 @@
 
 Events: 16 numeric and 4 categorical features, a prediction and a score, about 650 bytes of JSON; deduplication on, 80 cuts a
 numeric target, two models of two versions, 10,000 events a second of event time, resolution 60 s, lateness 60 s.
-`sparse`: the same events one to an edge, each closing a pane.
+`sparse`: the same events one to an edge, each closing a pane. The features of an event that the schema's sample looks at are
+read from JSON, as decode does: of one event for all.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import xxhash
 from detectors.binning import Binning, Kind
 from stream.collector import Collector
 from stream.columns import Columns, Tag
+from stream.decode_strict import event_features
+from stream.mapping import Layout, Mapping
 from stream.panes import EDGE_END
 from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
 from stream.stage import Decision
@@ -30,6 +33,7 @@ EVENT_BYTES = 650
 PER_SECOND = 10_000
 COLUMNS = NUMERIC + CATEGORICAL + 2
 FIRST_MS = 1_767_225_600_000
+LAYOUT = Layout.compile(Mapping(), list(MODELS), [f"features.feature_{i}" for i in range(NUMERIC + CATEGORICAL)])
 
 
 def hashed(text: str) -> int:
@@ -62,7 +66,8 @@ def collector(*, dedup: bool = True) -> Collector:
     return Collector(0, plan, monitors=8, topic="predictions", config_hash="c", app_version="1")
 
 
-def columns(first: int, n: int, g: np.random.Generator, spacing_ms: float) -> Columns:
+def columns(first: int, n: int, g: np.random.Generator, spacing_ms: float, looked_at: bytes | None = None) -> Columns:
+    """`looked_at`: JSON of the event that all features are read from; None = they are not to be had."""
     place = np.arange(first, first + n)
     event_time = (FIRST_MS + place * spacing_ms).astype(np.int64)
     if spacing_ms < 1_000:
@@ -87,6 +92,7 @@ def columns(first: int, n: int, g: np.random.Generator, spacing_ms: float) -> Co
         cell=cell,
         tag=tag,
         version_names=versions,
+        features=None if looked_at is None else lambda _offset, _row: event_features(looked_at, LAYOUT),
     )
 
 
@@ -112,12 +118,13 @@ def as_json(part: Columns) -> list[bytes]:
 
 def measure(events: int, chunk: int, *, spacing_ms: float, dedup: bool = True) -> dict[str, float]:
     """CPU µs an event of applying, closing and encoding panes; the columns are made outside of the clock."""
+    looked_at = as_json(columns(0, 1, np.random.default_rng(0), spacing_ms))[0]
     state = collector(dedup=dedup)
     state.apply("predictions", columns(0, min(chunk, 100), np.random.default_rng(0), spacing_ms))  # compiles
     g = np.random.default_rng(2)
     first, used, outputs, memory = 100, 0.0, 0, 0
     while first < events:
-        part = columns(first, min(chunk, events - first), g, spacing_ms)
+        part = columns(first, min(chunk, events - first), g, spacing_ms, looked_at)
         start = time.process_time()
         state.apply("predictions", part)
         used += time.process_time() - start

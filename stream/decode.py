@@ -194,7 +194,9 @@ def _features(records: Records, layout: Layout, offset: int, row: int) -> dict[s
 
 
 def _value(records: Records, offset: int) -> bytes:
-    record = int(np.searchsorted(records.offset, offset))
+    record = offset - int(records.offset[0])  # where no offset is missing
+    if record >= len(records) or records.offset[record] != offset:
+        record = int(np.searchsorted(records.offset, offset))
     start = int(records.value_start[record])
     return bytes(records.buffer.data[start : start + int(records.value_length[record])])
 

@@ -32,7 +32,9 @@ from stream.topics import TopicRole
 ROWS_MAX = (
     20_000_000  # predictions that may wait in one partition, some 50 bytes each; beyond it the oldest go, counted
 )
-WAITING_MAX = 1_000_000  # events of one topic of feedback that may wait in one partition; from half of it on it is held back
+WAITING_MAX = (
+    1_000_000  # events of one topic of feedback that may wait in one partition; from half of it on it is held back
+)
 
 
 def performance_of(config: Config, model: str, columns: Mapping[str, int] | None = None) -> ModelPerformance | None:

@@ -87,6 +87,11 @@ class ModelState:
         """Whether this reference was learnt here, so that nobody else need have it."""
         return self.learnt is not None and self.learnt.id == reference
 
+    @property
+    def unjudged_ms(self) -> int | None:
+        """Start of the first window, or stretch of silence, of which it will still be asked what it lacks; None = there is none."""
+        return self.volume.silent_ms if self.windows.start_ms is None else self.windows.start_ms
+
     def follows(self, key: SeriesKey) -> bool:
         """Whether this series may be judged: of output series a model has those of so many versions, the first that came.
 

@@ -183,8 +183,8 @@ class Monitor:
         if self.job is not None:
             for output in self.job.advance(self.merger, log_ms):
                 self._emit(output)
-        starts = (model.windows.start_ms for model in self.models.values())
-        self.merger.forget_holes(min([self.merger.low_ms, *(start for start in starts if start is not None)]))
+        unjudged = (model.unjudged_ms for model in self.models.values())
+        self.merger.forget_holes(min([self.merger.low_ms, *(start for start in unjudged if start is not None)]))
         self.merger.release()
         for series in self.performance.series:
             self._advance_performance(series)

@@ -74,15 +74,17 @@ class SchemaSample:
         if not len(chosen):
             return
         wrong = ~expected.allowed[expected.index, tag[chosen[:, None], expected.column]]
-        for row, odd in zip(chosen.tolist(), wrong, strict=True):
+        odd = set(np.flatnonzero(wrong.any(axis=1)).tolist())  # mostly none
+        for at, row in enumerate(chosen.tolist()):
             features = features_of(row)
             if features is None:
                 continue
             self.looked += 1
-            strange = features.keys() - expected.known
-            if strange:
-                self._meet({name: features[name] for name in strange})
-            for index in np.flatnonzero(odd).tolist():
+            if not expected.known.issuperset(features):
+                self._meet({name: features[name] for name in features.keys() - expected.known})
+            if at not in odd:
+                continue
+            for index in np.flatnonzero(wrong[at]).tolist():
                 if expected.names[index] in features:
                     counts = self.odd.setdefault(expected.places[index], [0] * len(JsonType))
                     counts[json_type(features[expected.names[index]])] += 1

@@ -6,11 +6,13 @@
 
 On without configuration, of kind data_quality, with no promise: the rules are fixed and far from what chance does. Of the
 inputs of `all`, in judged windows of at least 50 events. What holds in two windows in a row opens an incident, what has
-ended in `resolve_after` windows in a row resolves it. An incident says names, shares and types, never a value.
+ended in `resolve_after` windows in a row resolves it. An incident says names, shares and types, never a value. A feature with
+strata is compared with the reference's windows of the same hour; one that is missing there, too, says nothing in that hour.
 
 Bounds. At most OWN_MAX incidents a change are a feature's own; all others of that change share one, which says how many. So
 do all names that were there from the first windows on: a reference of 20 columns of 200 is one alert, not 180. What a
-model's events had while its reference was learnt from them is no news. Names that change from event to event are counted.
+model's events had while its reference was learnt from them is no news, nor are as many names beyond those that are kept. Names
+that change from event to event are counted.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from detectors.binning import Kind as BinKind
 from detectors.reference import ReferenceProfile, TargetReference
+from detectors.sequential.strata import hour_counts
 from stream.alerts import AlertBook, Incident, Kind, Transition
+from stream.columns import I64
 from stream.limits import limit
 from stream.monitor_settings import digest
 from stream.plan import ALL, OTHER, Role
-from stream.schema_sample import Counts, JsonType, SchemaSample
+from stream.schema_sample import NAMES_MAX, Counts, JsonType, SchemaSample
 from stream.stage import Output
 from stream.tally import Tally
 from stream.window_records import window_body
@@ -85,13 +91,17 @@ class SchemaWatch:
         self._book = book
         self.windows = 0  # judged, of this reference
         self.learnt: set[str] = set()
+        self.learnt_crowd = 0.0  # the most names an event that were beyond NAMES_MAX in a window of learning
         self.entries: dict[Key, Entry] = {}
         self.open: dict[Key, Incident] = {}
         self.told: dict[Change, int] = {}  # how many names the last event of the shared incident said
 
     def learn(self, sample: SchemaSample | None) -> None:
         """A window that the reference is learnt from."""
-        for name in sorted(sample.names) if sample is not None else ():
+        if sample is None or not sample.looked:
+            return
+        self.learnt_crowd = max(self.learnt_crowd, sample.crowd / sample.looked)
+        for name in sorted(sample.names):
             if len(self.learnt) < LEARNT_MAX:
                 self.learnt.add(name)
 
@@ -102,8 +112,8 @@ class SchemaWatch:
         if whole.events < EVENTS_MIN:
             return
         self.windows += 1
-        sights = self._sights(whole, profile)
-        opened, ended = self._advance(sights, window)
+        sights, unknown = self._sights(whole, profile, window.start_ms)
+        opened, ended = self._advance(sights, unknown, window)
         told = _Told(window, whole, profile.id, tuple(versions), historical)
         for key in opened:
             own = sum(change is key[0] and name != OTHER for change, name in self.open)
@@ -124,6 +134,7 @@ class SchemaWatch:
         last = {"historical": historical}
         found = [self._book.resolved(each, reason, end_ms, each.data | last) for _, each in sorted(self.open.items())]
         self.windows, self.learnt, self.entries, self.open, self.told = 0, set(), {}, {}, {}
+        self.learnt_crowd = 0.0
         return found
 
     def forget(self, targets: Iterable[str], reason: str, end_ms: int, *, historical: bool) -> list[Output]:
@@ -140,15 +151,19 @@ class SchemaWatch:
 
     # ---- what a window shows ------------------------------------------------------------------------------------------
 
-    def _sights(self, whole: Tally, profile: ReferenceProfile) -> dict[Key, Sight]:
+    def _sights(self, whole: Tally, profile: ReferenceProfile, start_ms: int) -> tuple[dict[Key, Sight], set[Key]]:
+        """(what is seen, of what this window says nothing)."""
         found: dict[Key, Sight] = {}
+        unknown: set[Key] = set()
         sample = whole.schema or SchemaSample()
         known = {target.name: target for target in profile.targets}
         for place, name in enumerate(whole.names):
             target = known.get(name)
             if target is not None and target.role == Role.FEATURE and name != OTHER:
-                found |= _of_feature(target, whole, place, sample)
-        unexplained = sample.crowd
+                seen_of, unknown_of = _of_feature(target, whole, place, sample, start_ms)
+                found |= seen_of
+                unknown |= unknown_of
+        unexplained = sample.crowd - self.learnt_crowd * sample.looked
         for name, counts in sample.names.items():
             seen = sum(counts)
             if name in self.learnt or name == OTHER:
@@ -157,14 +172,14 @@ class SchemaWatch:
                 found[Change.NEW, name] = Sight(seen / sample.looked, types=counts)
             if (Change.NEW, name) not in self.entries:
                 unexplained += seen
-        if unexplained and unexplained >= CROWD_SHARE * sample.looked:
+        if unexplained > 0 and unexplained >= CROWD_SHARE * sample.looked:
             found[Change.NEW, OTHER] = Sight(unexplained / sample.looked)
-        return found
+        return found, unknown
 
-    def _advance(self, sights: Mapping[Key, Sight], window: Window) -> tuple[list[Key], list[Key]]:
+    def _advance(self, sights: Mapping[Key, Sight], unknown: set[Key], window: Window) -> tuple[list[Key], list[Key]]:
         """(changes that are confirmed now, confirmed ones that have ended), in canonical order."""
         opened, ended = [], []
-        for key in sorted({*self.entries, *sights}):
+        for key in sorted({*self.entries, *sights} - unknown):
             entry = self.entries.setdefault(key, Entry(window.start_ms))
             if key in sights:
                 entry.run, entry.quiet = entry.run + 1, 0
@@ -255,7 +270,10 @@ class SchemaWatch:
             few = "1 feature" if len(named) == 1 else f"{len(named)} features"
             parts.append(f"{few} ({shown}{more}) {what[change]}")
         if OTHER in names:
-            parts.append("the events carry names of features that change from event to event, which are counted only")
+            parts.append(
+                f"the events carry more than {NAMES_MAX} such names in a window, or names of features that change from event to event: "
+                "they are counted only"
+            )
         facts = {"change": change.value, "names": named[:NAMES_SHOWN], "more": max(0, len(named) - NAMES_SHOWN)}
         when = since(incident.since_ms, told.window.end_ms, told.whole.events)
         return {"summary": f"{'; '.join(parts)} {when}.", CHECK: facts} | _measured(float(len(names)), 0.0, 0.0)
@@ -287,6 +305,7 @@ class SchemaWatch:
         return {
             "windows": self.windows,
             "learnt": sorted(self.learnt),
+            "learnt_crowd": self.learnt_crowd,
             "entries": [
                 [change.value, name, asdict(self.entries[change, name])] for change, name in sorted(self.entries)
             ],
@@ -300,6 +319,7 @@ class SchemaWatch:
     def load(self, header: Mapping[str, Any]) -> None:
         """Inverse of `header`."""
         self.windows, self.learnt = header["windows"], set(header["learnt"])
+        self.learnt_crowd = header.get("learnt_crowd", 0.0)  # the first version had none
         self.entries = {(Change(change), name): Entry(**saved) for change, name, saved in header["entries"]}
         self.told = {Change(change): count for change, count in header["told"].items()}
         self.open = {}
@@ -319,30 +339,47 @@ class _Told:
     historical: bool
 
 
-def _of_feature(target: TargetReference, whole: Tally, place: int, sample: SchemaSample) -> dict[Key, Sight]:
-    """Whether a watched feature is lost or retyped. Counts are exact, only the type comes from the sample."""
+def _of_feature(
+    target: TargetReference, whole: Tally, place: int, sample: SchemaSample, start_ms: int
+) -> tuple[dict[Key, Sight], set[Key]]:
+    """(whether a watched feature is lost or retyped, what missing values hide). Counts are exact, types are of the sample."""
     counts, odd = whole.counts_of(place), sample.odd.get(place)
     missing = float(counts[-2]) / whole.events
     if missing < LOST_SHARE and odd is None:
-        return {}  # by far the most
-    was = target.histogram
+        return {}, set()  # by far the most
+    was = _histogram(target, start_ms)
     rows = max(1, int(was.sum()))
     was_missing = float(was[-2]) / rows
+    lost, retyped = (Change.LOST, target.name), (Change.RETYPED, target.name)
     if missing >= LOST_SHARE:
-        lost = was_missing <= LOST_REFERENCE_MAX
-        return {(Change.LOST, target.name): Sight(missing, was_missing)} if lost else {}
-    assert odd is not None
+        known = was_missing <= LOST_REFERENCE_MAX
+        return ({lost: Sight(missing, was_missing)}, {retyped}) if known else ({}, {lost, retyped})
+    seen = None if odd is None else _retyped(target, whole, place, (odd, sample.looked), was)
+    return ({} if seen is None else {retyped: seen}), set()
+
+
+def _histogram(target: TargetReference, start_ms: int) -> I64:
+    """Counts I64[b + 2] of the reference, of the same hour where the target has hours."""
+    of_hour = None if target.strata is None else hour_counts(target.strata, start_ms)
+    return target.histogram if of_hour is None else of_hour.astype(np.int64)
+
+
+def _retyped(
+    target: TargetReference, whole: Tally, place: int, odd_looked: tuple[Counts, int], was: I64
+) -> Sight | None:
+    counts, (odd, looked) = whole.counts_of(place), odd_looked
+    missing, rows = float(counts[-2]) / whole.events, max(1, int(was.sum()))
     wrong, was_wrong = int(counts[-1]), int(was[-1])
     if target.binning.kind is BinKind.CATEGORICAL:
         wrong, was_wrong = wrong + int(counts[-3]), was_wrong + int(was[-3])
-        if 2 * sum(odd) < RETYPED_SHARE * sample.looked * (1 - missing):
-            return {}  # they are of its type, but unseen
+        if 2 * sum(odd) < RETYPED_SHARE * looked * (1 - missing):
+            return None  # they are of its type, but unseen
     values, was_values = whole.events - int(counts[-2]), max(1, rows - int(was[-2]))
     if wrong < RETYPED_SHARE * values or was_wrong > RETYPED_REFERENCE_MAX * was_values:
-        return {}
+        return None
     if max(JsonType, key=lambda kind: (odd[kind], -kind)) is JsonType.NOT_FINITE:
-        return {}
-    return {(Change.RETYPED, target.name): Sight(wrong / values, was_wrong / was_values, odd)}
+        return None
+    return Sight(wrong / values, was_wrong / was_values, odd)
 
 
 def _measured(statistic: float, threshold: float, was: float) -> dict[str, Any]:

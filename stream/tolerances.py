@@ -46,7 +46,7 @@ def detection(settings: ModelSettings, target: str, budget_ms: float, cells: int
 
 
 def taken(settings: ModelSettings, profile: ReferenceProfile) -> tuple[Taken, ...]:
-    """Of every target, in the order of the reference, which is complete. Cost: a ms a target."""
+    """Of every target, in the order of the reference, which is complete. Cost: some ms a target."""
     cells = len(profile.targets)
     found = []
     for target in profile.targets:

@@ -65,11 +65,16 @@ class VolumeWatch:
         found += [Breach(said.watcher.name, said.statistic or 0.0, None) for said in online if said.fired]
         yield from self._observe(value, tuple(found), window, historical=historical)
 
+    @property
+    def silent_ms(self) -> int | None:
+        """Start of the next stretch of silence while no window is open; None = silence is not looked for."""
+        return self.judged_ms if self.settings.volume_thresholds and self.judged_ms != NEVER else None
+
     def silence(
         self, until_ms: int, lengths: Lengths, whole: Callable[[int, int], bool], historical: Callable[[int], bool]
     ) -> Iterator[Output]:
         """No window is open, and everything before `until_ms` is complete; `whole`: nothing was lost in [start_ms, end_ms)."""
-        if not self.settings.volume_thresholds or self.judged_ms == NEVER or until_ms >= EDGE_END:
+        if self.silent_ms is None or until_ms >= EDGE_END:
             return
         stretch_ms = lengths.longest_ms or OPEN_FACTOR * lengths.every_ms
         found = tuple(self._beyond(0.0))

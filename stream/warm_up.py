@@ -24,15 +24,20 @@ from stream.decode_feedback import FeedbackColumns
 from stream.join_feedback import Feedback
 from stream.join_groups import NO_GROUP
 from stream.kernels.framing import frame, records_from_lines
+from stream.kernels.target_text import powers
 from stream.merging import PaneRecord
 from stream.pane_state import COUNT_DTYPES, Chunk, PaneState, PlanTables
 from stream.panes import EDGE_END, decode_record
 from stream.plan import ALL, ModelPlan, Role, TargetPlan
 from stream.reference_limits import ReferenceLimits
+from stream.registers import Registers
 from stream.stage import Decision
+from stream.tally import Tally
+from stream.target_bodies import target_bodies
 from stream.topics import TopicRole
 from stream.watchers import Watchers
 from stream.window_series import Comparisons, Threshold, named, watched
+from stream.window_statistics import Lens
 
 if TYPE_CHECKING:
     from stream.collector import Collector
@@ -113,6 +118,7 @@ def warm_up(
     for number, profile in enumerate(profiles):
         if number < PROFILES:
             _judge(profile)
+            _tell(profile)
         settings = monitor.settings.model(profile.model)
         _compare(profile, settings.compared)
         _limit(profile, settings.thresholds)
@@ -194,6 +200,18 @@ def _limit(profile: ReferenceProfile, thresholds: Sequence[Threshold]) -> None:
     for threshold in thresholds:
         for name in sorted(named([threshold], targets))[:TARGETS_JUDGED]:
             ReferenceLimits(profile, [threshold]).of(threshold, name, profile.windows.size_min, 1)
+
+
+def _tell(profile: ReferenceProfile) -> None:
+    """A windows record of the first targets: the reference itself."""
+    targets = profile.targets[:TARGETS_JUDGED]
+    names, rows = tuple(target.name for target in targets), [target.histogram for target in targets]
+    start = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+    count, counts = len(names), np.concatenate(rows).astype(np.int64)
+    ends = np.full((count, 2), np.nan)
+    tally = Tally(names, 1, start, counts, np.zeros((count, 2)), ends, np.zeros(count, np.int64), Registers.none())
+    columns = Lens(names, profile).statistics(tally).named()
+    target_bodies(names, columns | {"shift": powers(10.0, np.zeros(count))}, counts, start, {})
 
 
 def _judge(profile: ReferenceProfile) -> None:

@@ -12,15 +12,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import orjson
 
 from detectors.sequential.verdicts import Verdicts
 from detectors.sketches.distinct import estimate
+from stream.columns import F64
+from stream.kernels.target_text import powers
 from stream.limits import RECORD_BYTES_MAX
 from stream.merging import Hole
 from stream.monitor_settings import ModelSettings
 from stream.stage import Output
-from stream.tally import APART, Tally
+from stream.tally import Tally
+from stream.target_bodies import EVIDENCE, Targets, target_bodies
 from stream.topics import TopicRole
 from stream.watchers import Said
 from stream.window_series import DISTINCT, VOLUME
@@ -28,6 +32,7 @@ from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import instant
 
+NO_TARGETS = Targets(np.empty(0, np.uint8), np.zeros(1, np.int64), np.empty(0, np.int64))
 EVIDENCE_LOG10_MAX = 300.0  # a JSON number; above it only "very large" is said
 
 
@@ -93,15 +98,13 @@ def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Outp
     if recorded.holes:
         body["lost"] = lost_body(recorded.holes)
     targets = _targets(recorded)
-    whole = _encoded(body | {"targets": targets})
+    whole = _encoded(body | {"targets": targets.json()})
     if len(whole) <= RECORD_BYTES_MAX or len(targets) < 2:
         yield Output(TopicRole.WINDOWS.value, settings.model.encode(), whole)
         return
-    names = list(targets)
-    parts = min(len(names), -(-2 * len(whole) // RECORD_BYTES_MAX))  # twice as many as needed: targets differ in size
+    parts = min(len(targets), -(-2 * len(whole) // RECORD_BYTES_MAX))  # twice as many as needed: targets differ in size
     for part in range(parts):
-        own = {name: targets[name] for name in names[part::parts]}
-        value = _encoded(body | {"targets": own, "part": part, "parts": parts})
+        value = _encoded(body | {"targets": targets.part(part, parts), "part": part, "parts": parts})
         yield Output(TopicRole.WINDOWS.value, settings.model.encode(), value)
 
 
@@ -150,37 +153,34 @@ def _said(said: Said) -> dict[str, Any]:
     return {"statistic": said.statistic, "fired": said.fired}
 
 
-def _judged(verdicts: Verdicts | None) -> tuple[list[str], list[float], list[float], list[float]]:
-    """Level, evidence of either layer and shift, of every target; empty where none was judged."""
-    if verdicts is None:
-        return [], [], [], []
-    rank, tube = ([evidence(log10) for log10 in logs] for logs in (verdicts.rank_log10, verdicts.tube_log10))
-    return verdicts.levels, rank, tube, verdicts.shift.tolist()
+def _evidence(logs: Sequence[float]) -> F64:
+    """`evidence` of every target."""
+    return powers(10.0, np.minimum(np.array(logs), EVIDENCE_LOG10_MAX))
 
 
-def _targets(recorded: Recorded) -> dict[str, Any]:
+def _targets(recorded: Recorded) -> Targets:
+    tally, verdicts = recorded.tally, recorded.verdicts
     if recorded.statistics is None:
-        return {}
-    tally = recorded.tally
-    named = columns(recorded.statistics)
-    counts, start = tally.counts.tolist(), tally.start.tolist()
-    distinct = tally.distinct.by_target()
-    bodies: dict[str, Any] = {}
-    named.pop(DISTINCT, None)
-    keys, rows = tuple(named), zip(*named.values(), strict=True)
-    levels, rank, tube, shift = _judged(recorded.verdicts)
-    for place, (name, row) in enumerate(zip(tally.names, rows, strict=True)):
-        body: dict[str, Any] = dict(zip(keys, row, strict=True))
-        body["bins"] = counts[start[place] : start[place + 1] - APART]
-        if name in recorded.labels:
-            body["labels"] = recorded.labels[name]
-        if place in distinct:
-            body["distinct"] = round(estimate(distinct[place]), 1)
-        if levels:
-            body["evidence"] = {"rank": rank[place], "tube": tube[place]}
-            body["shift"] = shift[place]
-            body["level"] = "drift" if name in recorded.drifting else levels[place]
-        if place in recorded.online:
-            body["online"] = {said.watcher.name: _said(said) for said in recorded.online[place]}
-        bodies[name] = body
-    return bodies
+        return NO_TARGETS
+    numbers = recorded.statistics.named()
+    numbers.pop(DISTINCT, None)
+    members: dict[str, Mapping[int, Any] | Sequence[Any]] = {
+        "distinct": {place: round(estimate(own), 1) for place, own in tally.distinct.by_target().items()},
+        "online": {
+            place: {said.watcher.name: _said(said) for said in every} for place, every in recorded.online.items()
+        },
+    }
+    if recorded.labels:
+        members["labels"] = {
+            place: recorded.labels[name] for place, name in enumerate(tally.names) if name in recorded.labels
+        }
+    if verdicts is not None:
+        logs = zip(EVIDENCE, (verdicts.rank_log10, verdicts.tube_log10), strict=True)
+        numbers |= {name: _evidence(log10) for name, log10 in logs} | {"shift": verdicts.shift}
+        levels = verdicts.levels
+        if recorded.drifting:
+            levels = [
+                "drift" if name in recorded.drifting else own for name, own in zip(tally.names, levels, strict=True)
+            ]
+        members["level"] = levels
+    return target_bodies(tally.names, numbers, tally.counts, tally.start, members)

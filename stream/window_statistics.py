@@ -1,7 +1,8 @@
 """What a window record says of every target: moments, quantiles, rates and distances, out of merged bins.
 
-All targets at once: a window of 200 targets costs about a millisecond. Quantiles are interpolated within their bin, whose
-ends are the cuts and, outermost, the exact minimum and maximum: the error is at most the bin's mass.
+All targets at once, in some .3 ms for 200 of 80 bins; each out of its own numbers alone, so which others stand beside it changes no
+bit. Quantiles are interpolated within their bin, whose ends are the cuts and, outermost, the exact minimum and maximum: the error is
+at most the bin's mass.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from detectors.binning import Kind
 from detectors.distance import jensen_shannon, kolmogorov_smirnov, population_groups, psi
 from detectors.reference import ReferenceProfile, TargetReference
 from stream.columns import F64, I64
+from stream.kernels import describe as at
 from stream.sparse import smallest
 from stream.tally import APART, PlanMismatchError, Tally
 from stream.window_series import Comparisons, Threshold, watched
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-
+SHARES = np.array(list(QUANTILES.values()))
 
 _SAME = ("mean", "std", "missing", "invalid", "out_of_range", "unseen", "psi", "kolmogorov_smirnov", "jensen_shannon")
 PLAIN = {"min": "minimum", "max": "maximum"} | {name: name for name in _SAME}  # fields by their names in records
@@ -96,12 +98,13 @@ class Lens:
             ordered[self.start[index] : self.start[index + 1] - APART] = True
         group, self._group_start = population_groups(self.reference, ordered, self.start)
         self._group = smallest(group)
-        self._ordered = np.flatnonzero(ordered).astype(np.int32)
-        width = bins[self.numeric]
-        self._start: I64 = np.concatenate(([0], np.cumsum(width))).astype(np.int64)
+        self._stop: I64 = np.where(
+            self.numeric, self.start[1:] - APART, self.start[:-1]
+        )  # of the ordered bins of each target
         cuts = [target.binning.cuts for target in self.targets if target.binning.kind is Kind.NUMERIC]
-        # the ends of the k-th numeric target's bins, one more than it has bins: bin i's are at i + k and i + k + 1
         self._ends: F64 = _flat([np.concatenate(([-np.inf], each, [np.inf])) for each in cuts], np.float64)
+        width = np.where(self.numeric, bins + 1, 0)
+        self._end: I64 = np.cumsum(width) - width  # where those of each target are
         self._comparisons = Comparisons(watched(thresholds, RECORDED), self.targets)
         self._centre = np.array([target.binning.centre for target in self.targets], np.float64)
 
@@ -109,61 +112,27 @@ class Lens:
         """Raises PlanMismatchError if the tally was counted with other bins."""
         if tally.names != self.names or not np.array_equal(tally.start, self.start):
             raise PlanMismatchError(f"counts of {len(tally.names)} targets do not fit a reference of {len(self.names)}")
-        events = float(tally.events) if tally.events else np.nan
-        values = np.full(len(self.names), np.nan)
-        values[self.numeric] = np.diff(self._before(tally.counts[self._ordered])[self._start])
-        values[values == 0] = np.nan
-        mean = tally.sums[:, 0] / values
-        std = np.sqrt(np.maximum(tally.sums[:, 1] / values - mean**2, 0.0))
-        ends = tally.start[1:]
-        unseen = np.where(self.numeric, np.nan, tally.counts[ends - APART - 1] / events)
+        reference, counts = self.reference.astype(np.float64), tally.counts.astype(np.float64)
+        found = np.empty((at.QUANTILE + len(SHARES), len(self.names)))
+        at.describe(
+            counts, self.start, self._stop, self._end, self._ends, tally.sums, tally.extremes, tally.out_of_range,
+            float(tally.events), self._centre, SHARES, found,
+        )  # fmt: skip
         return Statistics(
-            mean=mean + self._centre,
-            std=std,
+            mean=found[at.MEAN],
+            std=found[at.STD],
             minimum=tally.extremes[:, 0],
             maximum=tally.extremes[:, 1],
-            quantiles=self._quantiles(tally),
-            missing=tally.counts[ends - 2] / events,
-            invalid=tally.counts[ends - 1] / events,
-            out_of_range=np.where(self.numeric, tally.out_of_range / events, np.nan),
-            unseen=unseen,
-            psi=psi(self.reference, tally.counts, self._group, self._group_start),
-            kolmogorov_smirnov=self._kolmogorov_smirnov(tally),
-            jensen_shannon=jensen_shannon(self.reference, tally.counts, self.start),
+            quantiles=dict(zip(QUANTILES, found[at.QUANTILE :], strict=True)),
+            missing=found[at.MISSING],
+            invalid=found[at.INVALID],
+            out_of_range=found[at.OUT_OF_RANGE],
+            unseen=found[at.UNSEEN],
+            psi=psi(reference, counts, self._group, self._group_start),
+            kolmogorov_smirnov=kolmogorov_smirnov(reference, counts, self.start, self._stop),
+            jensen_shannon=jensen_shannon(reference, counts, self.start),
             compared=self._comparisons.values(tally),
         )
-
-    def _kolmogorov_smirnov(self, tally: Tally) -> F64:
-        distance = np.full(len(self.names), np.nan)
-        reference, now = self.reference[self._ordered], tally.counts[self._ordered]
-        distance[self.numeric] = kolmogorov_smirnov(reference, now, self._start)
-        return distance
-
-    def _quantiles(self, tally: Tally) -> dict[str, F64]:
-        counts = tally.counts[self._ordered]
-        before = self._before(counts)
-        first, stop = self._start[:-1], self._start[1:]
-        total = before[stop] - before[first]
-        low, high = tally.extremes[self.numeric].T
-        found: dict[str, F64] = {}
-        some = total > 0
-        rows = np.flatnonzero(self.numeric)[some]
-        first, stop, total, low, high = first[some], stop[some], total[some], low[some], high[some]
-        target = np.flatnonzero(some)
-        for name, share in QUANTILES.items():
-            goal = before[first] + share * total
-            place = np.clip(np.searchsorted(before[1:], goal, side="left"), first, stop - 1)
-            lower = np.fmax(self._ends[place + target], low)
-            upper = np.fmin(self._ends[place + target + 1], high)
-            inside = (goal - before[place]) / np.maximum(counts[place], 1)
-            values = np.full(len(self.names), np.nan)
-            values[rows] = lower + np.maximum(upper - lower, 0.0) * inside
-            found[name] = values
-        return found
-
-    @staticmethod
-    def _before(counts: I64) -> F64:
-        return np.concatenate((np.zeros(1), np.cumsum(counts, dtype=np.float64)))
 
 
 def _flat(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[Any]:

@@ -11,20 +11,22 @@ An empty group must have a finite share: half an event, the Jeffreys prior of a 
 
 Reads      all bins; Output F64[t] >= 0; NaN where either side has no event
 Guarantee  exact on the groups; without any drift about (groups - 1)(1/n + 1/m), n and m the events of both sides
-Cost       O(bins), about .2 ms for 200 targets of 84 bins
+Cost       O(bins), about .06 ms for 200 targets of 80 bins
 Source     [1] Siddiqi 2006, Credit Risk Scorecards, ch. 6; its chance level: Yurdakul 2018, eq. 3.5
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.compiled import compiled
 from detectors.distance.bins import Measure, ReferenceBins, Traits, WindowBins
-from detectors.distance.ragged import F64, I64, totals
+from detectors.distance.ragged import F64, I64
 from detectors.parameters import Base, number, whole
 
 EPSILON_COUNT = 0.5
@@ -77,14 +79,29 @@ def population_groups(
     return group, group_start
 
 
-def psi(reference: F64 | I64, counts: I64, group: I64, group_start: I64, epsilon_count: float = EPSILON_COUNT) -> F64:
+def psi(
+    reference: F64 | I64, counts: F64 | I64, group: I64, group_start: I64, epsilon_count: float = EPSILON_COUNT
+) -> F64:
     """PSI of every target. Input reference and window counts [n], groups as `population_groups` gives them. O(n)."""
-    size = int(group_start[-1])
-    p = np.bincount(group, np.asarray(reference, np.float64), size)[:size]
-    q = np.bincount(group, np.asarray(counts, np.float64), size)[:size]
-    width = np.diff(group_start)
-    total_p, total_q = totals(p, group_start), totals(q, group_start)
-    share_p = (p + epsilon_count) / np.repeat(total_p + epsilon_count * width, width)
-    share_q = (q + epsilon_count) / np.repeat(total_q + epsilon_count * width, width)
-    distance = totals((share_q - share_p) * np.log(share_q / share_p), group_start)
-    return np.where((total_p > 0) & (total_q > 0), distance, np.nan)
+    numbers = np.asarray(reference, np.float64), np.asarray(counts, np.float64), np.asarray(group, np.int64)
+    return _all(*numbers, group_start, epsilon_count)
+
+
+@compiled
+def _all(reference: F64, counts: F64, group: I64, group_start: I64, epsilon_count: float) -> F64:
+    p, q = np.zeros(group_start[-1]), np.zeros(group_start[-1])
+    for i in range(len(group)):
+        p[group[i]] += reference[i]
+        q[group[i]] += counts[i]
+    distance = np.empty(len(group_start) - 1)
+    for t in range(len(distance)):
+        total_p, total_q = 0.0, 0.0
+        for g in range(group_start[t], group_start[t + 1]):
+            total_p += p[g]
+            total_q += q[g]
+        added = epsilon_count * (group_start[t + 1] - group_start[t])
+        distance[t] = 0.0 if total_p > 0.0 and total_q > 0.0 else np.nan
+        for g in range(group_start[t], group_start[t + 1]):
+            share_p, share_q = (p[g] + epsilon_count) / (total_p + added), (q[g] + epsilon_count) / (total_q + added)
+            distance[t] += (share_q - share_p) * math.log(share_q / share_p)
+    return distance

@@ -94,7 +94,7 @@ def count_score(c: int, n: int, p: float, u: float) -> float:
 
 
 @compiled
-def _spread(n: int, p: float, q: float, x: F64, out: F64) -> None:
+def share_cdf(n: int, p: float, q: float, x: F64, out: F64) -> None:
     """Out F64[r]: probability under Binomial(n, q) that the U of share p is at most x (ascending, inside (0, 1))."""
     variance = n * p * (1.0 - p)
     if variance > NORMAL_VARIANCE_MIN:
@@ -138,7 +138,7 @@ def share_rank_bets(p: float, n: int, rank: I64, windows: int) -> F32:
     columns = []
     for q in other_shares(p, n):
         at_most = np.empty(len(x))
-        _spread(n, p, q, x, at_most)
+        share_cdf(n, p, q, x, at_most)
         columns.append(np.diff(np.concatenate([[0.0], np.maximum.accumulate(at_most), [1.0]])) / null)
     for spike in SPIKES:
         h = np.full(len(null), 1.0 - spike)

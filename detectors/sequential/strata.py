@@ -25,12 +25,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.normal import ppf
 from detectors.sequential.windows_auto import DAY_MS, HOUR_MS, dependence, normal_scores
+
+if TYPE_CHECKING:
+    from detectors.reference_strata import Strata
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -73,6 +77,12 @@ def hours_of(season: Season, start_ms: I64) -> I64:
     hours = start_ms // HOUR_MS
     found: I64 = (hours + 24 * THURSDAY) % 168 if season is Season.HOUR_OF_WEEK else hours % 24
     return found
+
+
+def hour_counts(strata: Strata, start_ms: int) -> NDArray[Any] | None:
+    """Int[b + 2]: counts of the reference's windows of that hour; None where it has too few of them."""
+    hour, judged = hour_of(Season(strata.season), start_ms), strata.windows >= WINDOWS_MIN
+    return strata.counts[int(judged[:hour].sum())] if judged[hour] else None
 
 
 def enough(season: Season, stratum: I64) -> NDArray[np.bool_]:

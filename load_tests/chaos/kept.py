@@ -131,10 +131,24 @@ def differences(blocks: list[wire.Pane], cell: Cell) -> Iterable[Finding]:
         for place, name in enumerate(block.names):
             for what, one, other in _of_target(block, place, cell, block.first_target + place):
                 yield "wrong", f"{name}: {what} {one}, recounted {other}"
+    said, seen = schema_of(blocks), cell.schema
+    if said != ((0, {}, {}) if seen is None else (seen.looked, seen.names, seen.odd)):
+        yield "wrong", f"the schema's sample {said}, recounted {seen}"
     if cell.ids is not None:
         sample = blocks[0].sample or []
         if sample != sorted(cell.ids)[: len(sample)] or len(sample) < min(cell.events, 5_000):
             yield "wrong", f"the sample's {len(sample)} rows are not the ones with the smallest hashes"
+
+
+def schema_of(blocks: Sequence[wire.Pane]) -> tuple[int, dict[str, list[int]], dict[int, list[int]]]:
+    """Events looked at, names that no plan has, places of features with values of another type. This traffic has no crowd of names."""
+    looked, names, odd = 0, {}, {}
+    for block in blocks:
+        if block.schema is not None:
+            looked += block.schema[0]
+            names |= block.schema[2]
+            odd |= {block.first_target + place: counts for place, *counts in block.schema[3]}
+    return looked, names, odd
 
 
 def _of_target(block: wire.Pane, place: int, cell: Cell, at: int) -> Iterable[tuple[str, Any, Any]]:

@@ -13,13 +13,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from load_tests.chaos.reading import ABSENT, Number, Refused, Shape, as_float, lookup, read
+from load_tests.chaos.reading import ABSENT, Number, Refused, Shape, as_float, lookup, read, split
 from load_tests.chaos.wire import ALL, Marker, Plan, Target, text_hash
 
 LOWEST, END = -(1 << 62), 1 << 62
 OTHER, UNKNOWN = "__other__", "__unknown__"
 VERSIONS_MAX = 20
 REGISTER_BITS = 11
+LOOKED_AT_MASK = 63  # of the id's last bits: the events whose schema is looked at
+JSON_TYPES = 7  # number, text, bool, null, array, object, no finite number
 TERMS = ("applied", "dead_letters", "duplicates", "late", "tombstones")
 NO_PLAN = Plan("", UNKNOWN, "", [])
 
@@ -32,6 +34,7 @@ class ModelRules:
     """What the configuration says of one model. window: (every, min_events, longest) in ms; None = the reference's own."""
 
     unwatched: set[str] = field(default_factory=set)
+    columns: set[str] = field(default_factory=set)  # of the reference's file, that are no features
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     segments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     window: tuple[int, int, int] | None = None
@@ -84,7 +87,7 @@ def journal(values: Iterable[bytes], findings: list[Finding]) -> dict[tuple[str,
 class Cell:
     """One pane: what its events say of each target."""
 
-    __slots__ = ("bins", "events", "ids", "plan", "ranges", "registers", "sums", "tally")
+    __slots__ = ("bins", "events", "ids", "plan", "ranges", "registers", "schema", "sums", "tally")
 
     def __init__(self, plan: Plan, *, registers: bool) -> None:
         n = len(plan.targets)
@@ -96,6 +99,16 @@ class Cell:
         self.ranges: list[list[float]] = [[float("inf"), float("-inf")] for _ in range(n)]
         self.registers: dict[int, dict[int, int]] | None = {} if registers else None
         self.ids: list[int] | None = [] if plan.learning and registers else None
+        self.schema: Schema | None = None  # of `all`, once an event was looked at
+
+
+@dataclass
+class Schema:
+    """What the looked-at events of one pane have besides the plan's features: names that it lacks, values of another type."""
+
+    looked: int = 0
+    names: dict[str, list[int]] = field(default_factory=dict)
+    odd: dict[int, list[int]] = field(default_factory=dict)
 
 
 class Compiled:
@@ -109,6 +122,25 @@ class Compiled:
         self.segments = [
             (key, shape.keys(key, "segment"), frozenset(values)) for key, values in plan.segments.items()
         ]  # fmt: skip
+        self.features = {t.name: (place, t.kind) for place, t in enumerate(plan.targets) if t.role == "feature"}
+        self.container = split(shape.mapping["features"])
+        self.known = {target.name for target in plan.targets} | set(plan.known)
+
+    def look(self, cell: Cell, body: dict[str, Any]) -> None:
+        """Look at the schema of one event. Every category of this traffic is a text."""
+        features = lookup(body, self.container)
+        if not self.features or type(features) is not dict:
+            return
+        schema = cell.schema = cell.schema or Schema()
+        schema.looked += 1
+        for name, value in features.items():
+            held = json_type(value)
+            if name not in self.known:
+                schema.names.setdefault(name, [0] * JSON_TYPES)[held] += 1
+            elif name in self.features and value is not None:
+                place, kind = self.features[name]
+                if held != (0 if kind == "numeric" else 1):
+                    schema.odd.setdefault(place, [0] * JSON_TYPES)[held] += 1
 
     def count(self, cell: Cell, body: dict[str, Any]) -> None:
         """Count one event, after all before it in the log."""
@@ -154,6 +186,14 @@ def _count_category(cell: Cell, place: int, target: Target, value: Any) -> None:
         own = cell.registers.setdefault(place, {})
         if own.get(register, 0) < rank:
             own[register] = rank
+
+
+def json_type(value: Any) -> int:
+    """0 number, 1 text, 2 bool, 3 null, 4 array, 5 object, 6 a number that is not finite."""
+    if type(value) is Number:
+        return 6 if as_float(value) is None else 0
+    types = {str: 1, bool: 2, type(None): 3, list: 4, dict: 5}
+    return types.get(type(value), 6)
 
 
 def category(value: Any) -> str | None:
@@ -327,6 +367,8 @@ class Recount:
             compiled.count(cell, event.body)
             if cell.ids is not None:
                 cell.ids.append(event.ident >> 32)
+            if name == ALL and not compiled.plan.learning and event.ident & LOOKED_AT_MASK == 0:
+                compiled.look(cell, event.body)
 
     def _close(self, edge_ms: int, next_offset: int, largest_ms: int, *, idle: bool) -> None:
         """Everything before `edge_ms` is sent, then the marker."""

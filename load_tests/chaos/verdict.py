@@ -133,9 +133,13 @@ def rules_of(config: Config, partitions: int) -> Rules:
         if window.every is not None:
             longest = window.max_duration.ms if window.max_duration else EVERY_FACTOR * window.every.ms
             length = (window.every.ms, window.min_events or EVENTS_MIN, longest)
+        own = model.reference
         models[name] = ModelRules(
             unwatched={target for target, settings in model.targets.items() if not settings.watch},
-            ranges={target: own.range for target, own in model.targets.items() if own.range is not None},
+            columns={
+                name for name in (own.label, own.time, own.prediction, own.score, *own.ignore) if name is not None
+            },
+            ranges={target: each.range for target, each in model.targets.items() if each.range is not None},
             segments={key: tuple(values) for key, values in model.segments.items()},
             window=length,
             min_events=window.min_events or EVENTS_MIN,

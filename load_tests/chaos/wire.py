@@ -100,6 +100,9 @@ class Pane:
     tally: list[list[int]]  # missing, invalid, out of range
     registers: dict[int, dict[int, int]]
     sample: list[int] | None = None  # the hashes of the sampled rows, ascending
+    schema: list[Any] | None = (
+        None  # looked at, crowd, names of no plan -> counts by type, [place, *counts by type] of features
+    )
 
     @property
     def block(self) -> tuple[Any, ...]:
@@ -242,11 +245,14 @@ class Plan:
     targets: list[Target]
     segments: dict[str, tuple[str, ...]] = field(default_factory=dict)
     learning: bool = False
+    known: list[str] = field(default_factory=list)  # names that events may have besides
 
 
 def plan_of(reference: Reference, model: Any) -> Plan:
-    """What collectors count under this reference with the model's settings (`unwatched`, `ranges`, `segments`)."""
+    """What collectors count under this reference with the model's settings (`unwatched`, `columns`, `ranges`, `segments`)."""
     targets = []
+    watched = {target.name for target in reference.targets if target.role == "feature"} - model.unwatched
+    known = sorted((model.unwatched | model.columns) - watched)
     for target in reference.targets:
         if target.name in model.unwatched:
             continue
@@ -262,7 +268,7 @@ def plan_of(reference: Reference, model: Any) -> Plan:
         "learning": False,
         "targets": [_plan_target(target) for target in targets],
         "segments": [{"key": key, "values": list(values)} for key, values in model.segments.items()],
-    }
+    } | ({"known": known} if known else {})
     hashes = [text_hash(value) for values in model.segments.values() for value in values]
     codes = [sorted(target.codes.items()) for target in targets]
     sections = {
@@ -272,7 +278,7 @@ def plan_of(reference: Reference, model: Any) -> Plan:
         "value_hash": ("<u8", b"".join(struct.pack("<Q", each) for each in hashes)),
     }
     name = hashlib.sha256(rebox("plan", header, sections)).hexdigest()[:16]
-    return Plan(name, reference.model, reference.id, targets, dict(model.segments))
+    return Plan(name, reference.model, reference.id, targets, dict(model.segments), known=known)
 
 
 def _plan_target(target: Target) -> dict[str, Any]:

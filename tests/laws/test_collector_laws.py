@@ -384,7 +384,7 @@ def pane_of(plan: ModelPlan | None, segment_name: str, events: list[Event]) -> A
         for t in plan.targets:
             words = [e.cells[t.column] for e in rows if isinstance(e.cells[t.column], str)]
             texts.update(list(dict.fromkeys(words))[:TEXTS])
-        sample = (cells, {text_hash(text): text for text in texts})
+        sample = (cells, {text_hash(text): text for text in texts if plan.learning})  # another needs only numbers
     targets = [target_of(t, segment_name, [e.cells[t.column] for e in events], plan.learning) for t in plan.targets]
     return plan.hash, plan.reference, len(events), targets, sample
 

@@ -221,7 +221,7 @@ class FeedbackKit(RealKit):
             epochs, marked = [0] * self.partitions, Counter()
             fresh: list[dict[Any, Any]] = [{} for _ in range(self.partitions)]
             for place in range(log.end):
-                record = world.pane_record(log, place)
+                record = world.pane_record(monitor, place)
                 body, p = record.body, record.body.partition
                 if record.epoch < epochs[p]:
                     continue

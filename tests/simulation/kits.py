@@ -52,6 +52,14 @@ class BaseKit:
     resolution_ms, lateness_ms, skew_ms = 1_000, 2_500, 60_000
     end_ms = EDGE_END
     feedback: tuple[str, ...] = ()  # streams that are joined
+    burst = 1  # events and records where others have one
+    scale = 1  # ms of event time in one of the world
+    eager = False  # whether a switch is tried after all work
+    world: Any  # set by the world
+
+    def wall_ms(self, now_ms: int) -> int:
+        """What the broker's clock shows."""
+        return now_ms
 
     def __init__(self, generator: random.Random, rules: Any) -> None:
         self.rules = rules

@@ -188,7 +188,7 @@ def kept_panes(world: Any, monitor: int, wrong: list[str]) -> dict[tuple[Any, ..
     kept: dict[tuple[Any, ...], list[Any]] = {}
     log = world.log("panes", monitor)
     for place in range(log.end):
-        record = world.pane_record(log, place)
+        record = world.pane_record(monitor, place)
         body, p = record.body, record.body.partition
         if record.epoch < epochs[p] or hasattr(body, "horizon_ms") or getattr(body, "stream", "inputs") != "inputs":
             continue

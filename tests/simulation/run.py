@@ -1,6 +1,6 @@
 """Replays seeds of the simulator: `python tests/simulation/run.py --seed 17`, `--seeds 0..199 --jobs 2`, `--without hold`.
 
-`make simulate` runs thousands of both kits; every seed is independent of the others and of their order.
+`make simulate` runs thousands of all kits; every seed is independent of the others and of their order.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from feedback_kit import FeedbackKit
 from kits import ToyKit
 from real_kit import RealKit
 from recount import verdict
+from wide_kit import LEARN_EVENTS, LEARN_WINDOWS, WideKit
 from world import Rules, World
 
-from stream import state_writer
+from stream import learning, state_writer
 
 FAR_FLOOR_BYTES = 6_000  # the states are small: let their blobs and claims fall behind as large ones do
-KITS = {"toy": ToyKit, "real": RealKit, "feedback": FeedbackKit}
-STEPS = {"toy": 1_500, "real": 450, "feedback": 450}
+KITS = {"toy": ToyKit, "real": RealKit, "feedback": FeedbackKit, "wide": WideKit}
+STEPS = {"toy": 1_500, "real": 450, "feedback": 450, "wide": 1_200}
+
+
+CHANCES = {"wide": {"jump": 0.0001}}
+"""A clock that jumps makes most events late or of the future: too few are left to learn a reference from."""
 
 
 EMPHASIS: dict[str, dict[str, float]] = {
@@ -44,11 +49,15 @@ def simulate(
     emphasis: Mapping[str, float] | None = None,
 ) -> tuple[list[str], World]:
     """Run one seed; what is wrong, and the world as it ended."""
-    with mock.patch.object(state_writer, "FAR_FLOOR_BYTES", FAR_FLOOR_BYTES):
+    with (
+        mock.patch.object(state_writer, "FAR_FLOOR_BYTES", FAR_FLOOR_BYTES),
+        mock.patch.object(learning, "CUTS_EVENTS_MIN", LEARN_EVENTS // 2),
+        mock.patch.object(learning, "WINDOWS_MIN", LEARN_WINDOWS),
+    ):
         world = World(seed, KITS[kit], rules)
-        world.run(steps or STEPS[kit], emphasis)
+        world.run(steps or STEPS[kit], CHANCES.get(kit, {}) | dict(emphasis or {}))
         world.drain()
-    return verdict(world), world
+        return verdict(world), world
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-"""200 seeds of the real stages under faults are right; without any one of the protocol's rules some are not.
+"""200 seeds of the real stages under faults are right, and 12 with everything on; without any one of the protocol's rules some
+are not.
 
-A seed that fails is replayed by `python tests/simulation/run.py --kit real --seed N`.
+A seed that fails is replayed by `python tests/simulation/run.py --kit real --seed N`, or `--kit wide`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from world import Rules
 from stream.protocol import STEPS
 
 SEEDS, CHUNK = 200, 20
+WIDE_SEEDS, WIDE_CHUNK = 12, 3
 OFF_SEEDS_MAX = 40  # the rarest finding is in one seed of six
 seen: Counter[str] = Counter()
+wide: Counter[str] = Counter()
 steps: Counter[str] = Counter()
 crashes: Counter[str] = Counter()
 
@@ -34,6 +37,26 @@ def test_seeds_are_right(first: int) -> None:
         steps.update(world.steps)
         for step, _ in world.crashes:
             crashes[step] += 1
+
+
+@pytest.mark.parametrize("first", range(0, WIDE_SEEDS, WIDE_CHUNK))
+def test_seeds_with_everything_on_are_right(first: int) -> None:
+    for seed in range(first, first + WIDE_CHUNK):
+        wrong, world = simulate(seed, "wide")
+        assert not wrong, f"python tests/simulation/run.py --kit wide --seed {seed}\n" + "\n".join(wrong[:5])
+        wide.update(world.counts)
+
+
+def test_the_wide_seeds_have_seen_everything() -> None:
+    """Alerts of every kind opened and ended, and references were being learnt when owners died."""
+    schema = [f"schema {change}" for change in ("new", "lost", "retyped")]
+    for what in (*schema, "volume", "segment:country", "x", "z"):
+        assert wide[f"alert {what} opened"] > 2, (what, wide)
+        assert wide[f"alert {what} resolved"] > 0, (what, wide)
+    assert wide["alert __features__ opened"] > 2
+    for state in ("wide judged", "wide carried", "young learning", "young transition"):
+        assert wide[f"windows {state}"] > 0, (state, wide)
+    assert wide["restores"] > 10 * WIDE_SEEDS
 
 
 def test_the_seeds_have_seen_everything() -> None:

@@ -206,9 +206,11 @@ class World:
         self.random = random.Random(seed)
         self.rules = rules
         self.kit = make_kit(self.random, rules)
+        self.kit.world = self
         self.now_ms = 1_000_000  # true time: compaction, order
         self.clocks = {"producer": 0, "broker": 0}  # what each is ahead, ms
         self.logs: dict[tuple[str, int], Log] = {}
+        self.stamped_ms: dict[tuple[str, int, int], int] = {}  # LogAppendTime by topic, partition and offset
         self.sources: list[list[Any]] = [[] for _ in range(self.kit.partitions)]
         self.feedback: dict[str, list[list[Any]]] = {
             stream: [[] for _ in range(self.kit.partitions)] for stream in self.kit.feedback
@@ -244,6 +246,7 @@ class World:
         if partition is None:
             partition = self.kit.partition_of(output)
         offset = self.log(output.topic, partition).append(output, self.now_ms)
+        self.stamped_ms[output.topic, partition, offset] = self.kit.wall_ms(self.now_ms + self.clocks["broker"])
         if output.topic == "panes" and partition == 0 and output.value is not None and output.barrier:
             self._watch(output.value)
         return offset
@@ -391,7 +394,9 @@ class World:
             return
         draw = self.random.random()
         if draw < 0.35:
-            self.work(actor, self.random.choice((1, 3, 10, 40)))
+            self.work(actor, self.random.choice((1, 3, 10, 40)) * self.kit.burst)
+            if self.kit.eager and actor.decides:
+                self.switch(actor)
         elif draw < 0.60:
             self.forward(actor)
         elif draw < 0.83:
@@ -425,7 +430,7 @@ class World:
         stop = min(start + count, log.end)
         if start < stop:
             try:
-                owner.apply("panes", [self.pane_record(log, at) for at in range(start, stop)], stop)
+                owner.apply("panes", [self.pane_record(partition, at) for at in range(start, stop)], stop)
             except StageWaits as waits:
                 self.kit.provide(actor.owner.stage, waits)
         return start < stop
@@ -444,10 +449,11 @@ class World:
         owner.apply(source, batch(inputs[source], start, stop), stop)
         return True
 
-    def pane_record(self, log: Log, place: int) -> PaneRecord:
-        offset, output, at = log.records[place]
+    def pane_record(self, partition: int, place: int) -> PaneRecord:
+        offset, output, _ = self.log("panes", partition).records[place]
         assert output.value is not None
-        return PaneRecord(offset, at + self.clocks["broker"], epoch_of(output.headers), self.kit.body(output.value))
+        at_ms = self.stamped_ms["panes", partition, offset]
+        return PaneRecord(offset, at_ms, epoch_of(output.headers), self.kit.body(output.value))
 
     def tick(self, actor: Actor) -> None:
         """By the rule of contracts.md, Time: T = the smallest edge of the others that are not idle; all idle: the clock."""
@@ -465,7 +471,7 @@ class World:
                 return
             until = min(self.markers[q].edge_ms for q in others)
         else:
-            until = self.largest_ms + IDLE_WALL_MS - self.kit.lateness_ms
+            until = self.largest_ms + IDLE_WALL_MS * self.kit.scale - self.kit.lateness_ms
         if until > self.kit.watermark_ms(actor.owner.stage):
             actor.owner.decide("tick", {"until_ms": until})
             self.counts["ticks"] += 1
@@ -496,7 +502,7 @@ class World:
         burst = self.random.choice((0, 1, 1, 3, 8))
         if partition == self.kit.partitions - 1 and self.random.random() < 0.85:
             burst = 0
-        for _ in range(burst):
+        for _ in range(burst * self.kit.burst):
             clocks = [self.now_ms + self.clocks[name] for name in ("producer", "broker")]
             self.sources[partition].append(self.kit.event(self.random, *clocks, self.sources[partition]))
         for place, (stream, logs) in enumerate(self.feedback.items()):

@@ -376,6 +376,7 @@ def test_a_pane_that_counts_twice_is_double(world: World) -> None:
         ("missing", lambda _, sections: sections["tally"].__iadd__(1)),
         ("extremes", lambda _, sections: sections["extremes"].__iadd__(1.0)),
         ("distinct", lambda _, sections: sections["distinct"].__iadd__(1)),
+        ("schema", lambda header, _: header.update(schema=[1_000, 0, {"invented": [1, 0, 0, 0, 0, 0, 0]}, []])),
     ],
 )
 def test_a_pane_with_another_value_is_wrong(world: World, what: str, change: Callable[[dict, dict], None]) -> None:

@@ -299,7 +299,9 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
     )
     each = STRATA_BYTES[Kind.NUMERIC] + 24 * (7 * 36 * 2 + (4 + 2) * 2)  # 7 statistics, 4 bins, missing, invalid
     assert told.strata_bytes == auto.auto_strata_bytes == 100 * each
-    assert told.total_bytes - eight.total_bytes == told.strata_bytes * 9 // 8  # its snapshot, of one of 8 monitors at a time
+    assert (
+        told.total_bytes - eight.total_bytes == told.strata_bytes * 9 // 8
+    )  # its snapshot, of one of 8 monitors at a time
     assert auto.total_bytes == eight.total_bytes
     assert estimate(learning, 8).sample_bytes == 8 * 2 * rows * 9
     assert estimate(learning, 8, learning=()).sample_bytes == 0  # its reference is in a file that was not built yet

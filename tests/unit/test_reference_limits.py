@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from detectors.column_values import read_column
 from detectors.reference import (
+    VERSION_ROWS,
     CorruptReference,
     ReferenceProfile,
     UnknownReferenceVersion,
@@ -182,8 +183,10 @@ def test_the_format_keeps_windows_reads_older_ones_and_refuses_newer(profile: Re
     assert read.id == profile.id, "the same rows, the same id: an older reference can be built again in its place"
     assert read.target("x").kept is None
     assert ReferenceLimits(read, [Threshold("psi", THREE)]).of(Threshold("psi", THREE), "x", 300, HOUR_MS).above is None
-    with pytest.raises(UnknownReferenceVersion, match=r"format 4; this program reads up to 3"):
-        from_sections(header | {"version": 4}, sections)
+    with pytest.raises(
+        UnknownReferenceVersion, match=f"format {VERSION_ROWS + 1}; this program reads up to {VERSION_ROWS}"
+    ):
+        from_sections(header | {"version": VERSION_ROWS + 1}, sections)
     sized = sum(part.nbytes for part in (kept_of(profile).counts, kept_of(profile).sums, kept_of(profile).extremes))
     assert sized < 50_000
 

@@ -247,6 +247,68 @@ def test_a_reference_learnt_from_the_stream_knows_what_it_did_not_watch(folder: 
     assert told(result) == [("opened", "new", "device")]
 
 
+def test_more_names_than_are_kept_are_no_news_if_they_were_learnt(folder: Path) -> None:
+    numbers = count()
+
+    def nested(features: Event, window: int) -> None:
+        features |= {f"vector{i}": [1.0] for i in range(30)}
+        if window >= 36:
+            features |= {f"n{next(numbers)}": 1 for _ in range(5)}
+
+    settings = config(folder, reference={"first": 10_000}, window={"every": "1s", "min_events": 50})
+    quiet, loud = (replay(settings, lines(nested, windows=windows)) for windows in (35, 40))
+    assert any(window["state"] == "judged" for window in quiet.windows)
+    assert told(quiet) == []
+    assert told(loud) == [("opened", "new", "__other__")]
+
+
+HOUR_MS = 3_600_000
+DARK = range(18, 24)  # hours without the sun
+
+
+def dated(days: int, seed: int, start_ms: int) -> tuple[Any, dict[str, Any]]:
+    """Rows of so many days: times in ms, and a feature that is missing in the dark."""
+    r = np.random.default_rng(seed)
+    at = np.sort(r.integers(0, days * 24 * HOUR_MS, days * 10_000)) + start_ms
+    sun = np.where(at // HOUR_MS % 24 >= DARK.start, np.nan, r.normal(size=len(at)))
+    return at, {"amount": r.normal(size=len(at)), "sun": sun}
+
+
+def of_day(start_ms: int, lost_from: int = 24) -> list[bytes]:
+    """Two days of events; on the first one the sun is lost from that hour on."""
+    at, columns = dated(2, 2, start_ms)
+    found = []
+    for place, time in enumerate(at.tolist()):
+        hour = (time - start_ms) // HOUR_MS
+        held = {name: float(values[place]) for name, values in columns.items()}
+        if np.isnan(held["sun"]) or lost_from <= hour < 24:
+            del held["sun"]
+        event = {"prediction_id": f"{place}", "model": "fraud", "timestamp": instant(time), "features": held}
+        found.append(orjson.dumps(event))
+    return found
+
+
+def test_a_feature_that_is_missing_every_night_is_not_lost_and_one_that_is_lost_is_not_back_by_night(
+    tmp_path: Path,
+) -> None:
+    start_ms = 20_000 * 24 * HOUR_MS
+    at, columns = dated(5, 1, start_ms)
+    table = pa.table({"at": pa.array(at, pa.timestamp("ms", "UTC")), **columns})
+    parquet.write_table(table, tmp_path / "training.parquet")
+    reference = {"file": "training.parquet", "time": "at"}
+    settings = config(tmp_path, reference=reference, window={"every": "10m", "min_events": 30})
+    profile = build_from_file(settings, "fraud")
+    assert {target.name: target.strata is not None for target in profile.targets} == {"amount": False, "sun": True}
+    start_ms += 10 * 24 * HOUR_MS
+    assert told(replay(settings, of_day(start_ms), references={"fraud": profile})) == []
+    result = replay(settings, of_day(start_ms, lost_from=12), references={"fraud": profile})
+    assert told(result) == [("opened", "lost", "sun"), ("resolved", "lost", "sun")]
+    opened, resolved = changes(result)
+    hours = [start_ms + int(each * HOUR_MS) for each in (12, 12.5, 25.75, 26.5)]
+    assert instant(hours[0]) <= opened["data"]["since"] < instant(hours[1])
+    assert instant(hours[2]) <= resolved["time"] < instant(hours[3])  # twelve windows of the next day
+
+
 def test_alerts_do_not_depend_on_how_the_events_are_cut(
     folder: Path, profile: ReferenceProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

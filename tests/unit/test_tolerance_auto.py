@@ -18,7 +18,7 @@ from detectors.normal import cdf
 from detectors.reference import BlockEffects, ReferenceProfile, WindowRule, from_sections, to_sections, with_id
 from detectors.reference_build import build_reference
 from detectors.sequential.default import start, update
-from detectors.sequential.default_tables import DetectionSettings, prepare
+from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare
 from detectors.sequential.expected_delay import expected_events
 from detectors.sequential.strata import Season
 from detectors.sequential.tolerance_auto import (
@@ -268,6 +268,49 @@ def test_delays_are_about_those_of_simulation(tolerance: float, shift: float) ->
     told = expected_events(prepared, shift, size * event_ms)
     assert np.mean(delays) / 1.5 <= told <= np.mean(delays) * 1.5
     assert expected_events(prepared, 0.9 * tolerance, size * event_ms) == np.inf, "within the tolerance"
+
+
+def first_alarm(prepared: Prepared, counts: NDArray[np.int64], window_ms: int) -> float:
+    """Windows; inf: none."""
+    state = start(prepared)
+    for i, row in enumerate(counts):
+        if update(prepared, state, row, float(window_ms), i * window_ms).level is Level.ALARM:
+            return i + 1.0
+    return np.inf
+
+
+@pytest.mark.parametrize(
+    ("windows", "size", "shift"),
+    [(24, 400, 0.5), (24, 400, 1.0), (24, 50, 1.0), (100, 400, 0.25), (100, 20, 0.5), (400, 400, 0.5), (4000, 20, 1.0)],
+)
+def test_few_reference_windows_cost_the_time_that_simulation_takes(windows: int, size: int, shift: float) -> None:
+    """At a stream's start. The median: of 24 windows now and then one lies so far out that little is beyond it."""
+    window_ms, told, found = size * 5_000, [], []
+    for seed in range(8):
+        g = np.random.default_rng([seed, windows, size])
+        values = g.normal(size=round(windows * size / 0.85) + 2)  # 15 % of the rows choose the cuts
+        profile = kit.build(values, size)
+        prepared = prepare(profile.targets[0], DetectionSettings(0.05, 30 * DAY_MS, 3), profile.id)
+        assert abs(prepared.target.windows - windows) <= 1
+        told.append(expected_events(prepared, shift, window_ms))
+        moved = shift if seed % 2 else -shift
+        counts = kit.windows(prepared.target, g.normal(size=1_000 * size) + moved, size)
+        found.append(first_alarm(prepared, counts, window_ms) * size)
+    assert np.isfinite(told).all()
+    assert np.median(found) / 1.5 <= np.median(told) <= np.median(found) * 1.5, (np.median(told), np.median(found))
+
+
+def test_what_becomes_usual_before_it_is_certain_is_never_found() -> None:
+    g = np.random.default_rng(1)
+    profile = kit.build(g.normal(size=1_420), 50)
+    settings = DetectionSettings(0.05, 30e6 * DAY_MS, 3)
+    prepared = prepare(profile.targets[0], settings, profile.id)
+    assert prepared.target.windows == 24
+    assert expected_events(prepared, 0.15, 250_000) == np.inf
+    alarms = [
+        first_alarm(prepared, kit.windows(prepared.target, g.normal(size=50_000) + 0.15, 50), 250_000) for _ in range(4)
+    ]
+    assert alarms == [np.inf] * 4
 
 
 def test_delays_of_categories_follow_the_most_frequent_one() -> None:

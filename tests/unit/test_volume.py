@@ -123,6 +123,21 @@ def test_a_window_that_lost_events_is_not_judged() -> None:
     assert told(run(log, volume_thresholds=(LOW,))) == []
 
 
+@pytest.mark.parametrize("saved_at", [None, 10])
+def test_a_stretch_that_lost_events_is_no_silence(saved_at: int | None) -> None:
+    """The loss is long complete when the stretch ends: pane 14 of one that began with pane 4."""
+    log = traffic(80, 80)
+    for edge in range(5, 25):
+        log.add(kit.marker(0, edge * kit.RESOLUTION, counters={"consumed": 0, "gap": 100 * (edge >= 7)}))
+    stage = kit.monitor([kit.reference()], volume_thresholds=(LOW,))
+    outputs = list(kit.run(stage, log.records[:saved_at]))
+    if saved_at is not None:
+        stage, saved = kit.monitor([kit.reference()], volume_thresholds=(LOW,)), kit.live({}, stage.changed_blobs())
+        stage.load(saved)
+        outputs += kit.run(stage, log.records[saved_at:])
+    assert [end for _, _, end in told(outputs)] == [24 * kit.RESOLUTION]
+
+
 def test_an_online_detector_watches_it_and_survives_a_restart() -> None:
     watcher = Watcher("page_hinkley", "volume", parameters=(("min_instances", 5),))
     log = traffic(*[80] * 20, *[800] * 10)  # windows

@@ -20,7 +20,17 @@ from detectors.sketches.distinct import REGISTERS, add
 from detectors.verdict import BadSettings, Level
 from stream.alerts import AlertBook, Breach, Kind, Observation, Transition
 from stream.registers import Registers
-from stream.window_series import COMPARISONS, DISTINCT, NAMES, QUALITY, SUMMARY, Threshold, parameters_of, passed, watched
+from stream.window_series import (
+    COMPARISONS,
+    DISTINCT,
+    NAMES,
+    QUALITY,
+    SUMMARY,
+    Threshold,
+    parameters_of,
+    passed,
+    watched,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -125,3 +125,42 @@ def test_counts_of_other_bins_are_refused():
         lens.statistics(counted("a", [np.zeros(4)], events=0, sums=[(0, 0)], extremes=[(0, 0)]))
     with pytest.raises(PlanMismatchError, match="no target 'b'"):
         Lens("ab", profile(target("a", binning((0.0,)), [5, 5, 0, 0])))
+
+
+def test_what_is_said_of_a_target_is_a_function_of_its_own_numbers_bit_for_bit():
+    random = np.random.default_rng(3)
+    cuts = [np.sort(random.normal(100, 3, 40)) for _ in "abd"]
+    values = [random.normal(100, 3, size) for size in (997, 13, 50_021)]
+    a, b, d = (numeric("", cut, x, 99.0) for cut, x in zip(cuts, values, strict=True))
+    named = {
+        name: target(name, binning(cut, centre=99.0), random.integers(0, 90, 43))
+        for name, cut in zip("abd", cuts, strict=True)
+    }
+    shape = profile(named["a"], named["b"], target("c", binning(labels=("x", "y")), [6, 3, 1, 1]), named["d"])
+    bins, none = np.array([7, 2]), (np.nan, np.nan)
+    events, out_of_range = 50_100, [3, 0, 0, 5]
+    together = Lens("abcd", shape).statistics(counted(
+        "abcd", [a[0], b[0], bins, d[0]], events=events, sums=[a[1], b[1], (0, 0), d[1]], extremes=[a[2], b[2], none, d[2]],
+        out_of_range=out_of_range,
+    ))  # fmt: skip
+    for place, (name, part) in enumerate(zip("abcd", (a, b, (bins, (0, 0), none), d), strict=True)):
+        alone = Lens(name, shape).statistics(counted(
+            name, [part[0]], events=events, sums=[part[1]], extremes=[part[2]], out_of_range=out_of_range[place : place + 1],
+        ))  # fmt: skip
+        for series, found in alone.named().items():
+            assert found.tobytes() == together.series(series)[place : place + 1].tobytes(), (name, series)
+
+
+def test_quantiles_are_interpolated_in_the_bin_that_reaches_them():
+    cuts, counts = np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 40, 0, 60, 0])
+    shape = profile(target("a", binning(cuts), [1] * 7))
+    found = (
+        Lens("a", shape).statistics(counted("a", [counts], events=100, sums=[(0, 0)], extremes=[(0.1, 2.9)])).quantiles
+    )
+    expected = {
+        "p01": 0.1 + 0.9 * 1 / 40,
+        "p25": 0.1 + 0.9 * 25 / 40,
+        "p50": 2 + 0.9 * 10 / 60,
+        "p99": 2 + 0.9 * 59 / 60,
+    }
+    assert {name: found[name][0] for name in expected} == pytest.approx(expected, rel=1e-12)
