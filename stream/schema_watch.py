@@ -6,7 +6,8 @@
 
 On without configuration, of kind data_quality, with no promise: the rules are fixed and far from what chance does. Of the
 inputs of `all`, in judged windows of at least 50 events. What holds in two windows in a row opens an incident, what has
-ended in `resolve_after` windows in a row resolves it. An incident says names, shares and types, never a value. A feature with
+ended in `resolve_after` windows in a row resolves it; a window of
+which no event was looked at says nothing of names and types. An incident says names, shares and types, never a value. A feature with
 strata is compared with the reference's windows of the same hour; one that is missing there, too, says nothing in that hour.
 
 Bounds. At most OWN_MAX incidents a change are a feature's own; all others of that change share one, which says how many. So
@@ -163,6 +164,8 @@ class SchemaWatch:
                 seen_of, unknown_of = _of_feature(target, whole, place, sample, start_ms)
                 found |= seen_of
                 unknown |= unknown_of
+        if not sample.looked:
+            unknown |= {key for key in self.entries if key[0] is not Change.LOST}
         unexplained = sample.crowd - self.learnt_crowd * sample.looked
         for name, counts in sample.names.items():
             seen = sum(counts)
