@@ -154,8 +154,8 @@ class SchemaWatch:
     def _sights(self, whole: Tally, profile: ReferenceProfile, start_ms: int) -> tuple[dict[Key, Sight], set[Key]]:
         """(what is seen, of what this window says nothing)."""
         found: dict[Key, Sight] = {}
-        unknown: set[Key] = set()
         sample = whole.schema or SchemaSample()
+        unknown = {key for key in self.entries if key[0] is not Change.LOST and not sample.looked}
         known = {target.name: target for target in profile.targets}
         for place, name in enumerate(whole.names):
             target = known.get(name)
@@ -163,7 +163,6 @@ class SchemaWatch:
                 seen_of, unknown_of = _of_feature(target, whole, place, sample, start_ms)
                 found |= seen_of
                 unknown |= unknown_of
-        unknown |= {key for key in self.entries if key[0] is not Change.LOST and not sample.looked}
         unexplained = sample.crowd - self.learnt_crowd * sample.looked
         for name, counts in sample.names.items():
             seen = sum(counts)
