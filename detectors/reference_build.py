@@ -35,6 +35,7 @@ from detectors.reference_windows import (
     count_windows,
     equal_windows,
     shuffled,
+    window_ends,
     window_size,
     window_starts,
     windows_in_time,
@@ -148,10 +149,13 @@ def build_with_windows(
             f"{count} windows in {rows - rows_first} rows; {WINDOWS_MIN} are needed: more rows, or shorter windows"
         )
     targets, windows = [], []
-    start_ms = None if row_ms is None else window_starts(row_ms, of_row, count)
+    start_ms = end_ms = None
+    if row_ms is not None:
+        start_ms = window_starts(row_ms, of_row, count)
+        end_ms = window_ends(row_ms, of_row, count, info.every_ms, rule.resolution_ms)
     for target, row_bins, (summary, extremes) in zip(first, bins, summaries, strict=True):
         counts = count_windows(row_bins, target.binning.bins + 2, of_row, count)
-        done = ranked_target(target, counts, rule, info.every_ms, start_ms, notes=notes, season=season)
+        done = ranked_target(target, counts, rule, info.every_ms, start_ms, notes=notes, season=season, end_ms=end_ms)
         column = read_column(target.name, columns[target.name], target.role, kinds.get(target.name))
         column = column.take(order).take(slice(rows_first, rows))  # read twice: all at once would cost 8 bytes a value
         keep = kept_of_values(target.binning, counts, column.value, of_row, column.state == VALID)

@@ -13,7 +13,7 @@ from detectors.column_values import VALID, Column
 from detectors.reference import TargetReference, WindowRule
 from detectors.reference_windows import bins_of
 from detectors.sequential.reference_ranks import grouped, ranked, ranked_strata, window_statistics
-from detectors.sequential.strata import HOURS, Season, choose
+from detectors.sequential.strata import HOURS, Season, choose, within_hours
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
 from detectors.sequential.tolerance_auto import block_effects
 from detectors.sequential.windows_auto import SHARES_TESTED, Ratio, choose_group, dependence
@@ -50,6 +50,11 @@ def target_dependence(
 def group_starts(start_ms: I64, group: int) -> I64:
     """Starts of `grouped` windows."""
     return start_ms[: len(start_ms) // group * group : group]
+
+
+def group_ends(end_ms: I64, group: int) -> I64:
+    """Ends of `grouped` windows."""
+    return end_ms[group - 1 :: group]
 
 
 def first_rows(
@@ -117,9 +122,10 @@ def ranked_target(
     *,
     notes: list[str],
     season: Season = Season.NONE,
+    end_ms: I64 | None = None,
 ) -> TargetReference:
     """The target with the counts, ranks, strata and sizes of its windows I64[m, b + 2], which began at start_ms I64[m] (None:
-    without time). Where they depend on each other, with the effects of blocks.
+    without time). Where they depend on each other, with the effects of blocks. end_ms I64[m]: None = each within its hour.
     """
     group, effects = 1, None
     if start_ms is not None and every_ms > 0:
@@ -140,11 +146,14 @@ def ranked_target(
     rank, order, tie = ranked(statistics, ties)
     strata = None
     if start_ms is not None and season is not Season.NONE:
-        chosen = choose(season, group_starts(start_ms, group), *tested_statistics(target, judged), group * every_ms)
+        starts = group_starts(start_ms, group)
+        inside = np.ones(len(starts), np.bool_) if end_ms is None else within_hours(starts, group_ends(end_ms, group))
+        tested, tested_ties = tested_statistics(target, judged)
+        chosen = choose(season, starts[inside], tested[inside], tested_ties[inside], group * every_ms)
         if chosen.stratum is not None:
-            hours = HOURS[chosen.season]
+            hours, own = HOURS[chosen.season], (statistics[inside], ties[inside])
             strata = ranked_strata(
-                chosen.season.value, hours, statistics, ties, chosen.stratum, judged, STRATUM_WINDOWS_MIN
+                chosen.season.value, hours, *own, chosen.stratum, judged[inside], STRATUM_WINDOWS_MIN
             )
     sizes = judged.sum(axis=1)
     return replace(

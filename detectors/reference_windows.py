@@ -74,6 +74,16 @@ def window_starts(time_ms: I64, of_row: I32, count: int) -> I64:
     return found
 
 
+def window_ends(time_ms: I64, of_row: I32, count: int, every_ms: int, resolution_ms: int) -> I64:
+    """End I64[count] of each window, as `stream.windows.WindowList` says it: after every_ms, else with its last pane."""
+    inside = np.flatnonzero(of_row >= 0)
+    last = time_ms[inside[np.searchsorted(of_row[inside], np.arange(count), side="right") - 1]]
+    start = window_starts(time_ms, of_row, count) // resolution_ms * resolution_ms
+    every = max(1, -(-every_ms // resolution_ms)) * resolution_ms
+    found: I64 = np.maximum(start + every, (last // resolution_ms + 1) * resolution_ms)
+    return found
+
+
 def equal_windows(rows: int, size: int) -> tuple[I32, int]:
     """Rows one after the other into windows of `size`; what is left over is in none."""
     count = rows // size

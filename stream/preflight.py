@@ -16,10 +16,9 @@ from detectors.binning import Kind
 from detectors.reference import BadReference, ReferenceProfile, with_id
 from detectors.reference_build import FIRST_SHARE, build_with_windows
 from detectors.reference_sample import sampled_rows
-from detectors.reference_windows import window_starts, windows_in_time
+from detectors.reference_windows import window_ends, window_starts, windows_in_time
 from detectors.sequential.reference_ranks import common_ranks
-from detectors.sequential.strata import WINDOWS_MIN, Season, carries, hours_of
-from detectors.sequential.windows_auto import HOUR_MS
+from detectors.sequential.strata import LENGTH_MAX_MS, WINDOWS_MIN, Season, carries, hours_of, within_hours
 from detectors.verdict import AUTO_EVENTS_MIN
 from stream.config import Config
 from stream.config_detectors import targets_with_limits
@@ -240,9 +239,10 @@ def _hours(config: Config, model: str, rows: ReferenceRows) -> Hours | None:
     time_ms = np.sort(rows.time_ms)[int(FIRST_SHARE * len(rows.time_ms)) :]
     every_ms = rule.every_ms or rule.resolution_ms
     of_row, count = windows_in_time(time_ms, replace(rule, min_events=rule.min_events or AUTO_EVENTS_MIN), every_ms)
-    if not count or every_ms > HOUR_MS:
+    if not count or every_ms > LENGTH_MAX_MS:
         return None
     start_ms, auto = window_starts(time_ms, of_row, count), wanted is Season.AUTO
+    start_ms = start_ms[within_hours(start_ms, window_ends(time_ms, of_row, count, every_ms, rule.resolution_ms))]
     for season in (Season.HOUR_OF_WEEK, Season.HOUR_OF_DAY) if auto else (wanted,):
         windows = np.bincount(hours_of(season, start_ms))
         windows = windows[windows >= WINDOWS_MIN]

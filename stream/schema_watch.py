@@ -4,10 +4,10 @@
     lost      missing in at least 99 % of the events, and in at most 80 % of the reference: far beyond a spike of missing values
     retyped   at least half of its values are none of its kind (of a category: unseen), most often another JSON type
 
-On without configuration, of kind data_quality, with no promise: the rules are fixed and far from what chance does. Of the
-inputs of `all`, in judged windows of at least 50 events. What holds in two windows in a row opens an incident, what has
-ended in `resolve_after` windows in a row resolves it. An incident says names, shares and types, never a value. A feature with
-strata is compared with the reference's windows of the same hour; one that is missing there, too, says nothing in that hour.
+On without configuration, of kind data_quality, with no promise: the rules are fixed and far from what chance does. Of the inputs of
+`all`, in judged windows of at least 50 events. What holds in two windows in a row opens an incident, what has ended in `resolve_after`
+windows in a row resolves it; without an event looked at a window says nothing of names and types. An incident says names, shares and
+types, never a value. A feature with strata is compared with the hour's windows; if it is missing there, too, nothing is said.
 
 Bounds. At most OWN_MAX incidents a change are a feature's own; all others of that change share one, which says how many. So
 do all names that were there from the first windows on: a reference of 20 columns of 200 is one alert, not 180. What a
@@ -154,8 +154,8 @@ class SchemaWatch:
     def _sights(self, whole: Tally, profile: ReferenceProfile, start_ms: int) -> tuple[dict[Key, Sight], set[Key]]:
         """(what is seen, of what this window says nothing)."""
         found: dict[Key, Sight] = {}
-        unknown: set[Key] = set()
         sample = whole.schema or SchemaSample()
+        unknown = {key for key in self.entries if key[0] is not Change.LOST and not sample.looked}
         known = {target.name: target for target in profile.targets}
         for place, name in enumerate(whole.names):
             target = known.get(name)

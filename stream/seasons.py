@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.reference import ReferenceProfile
-from detectors.sequential.strata import CARRIED_SHARE, CYCLES_MIN, HOURS, WINDOWS_MIN, Season, carries, hours_of
+from detectors.sequential.strata import (
+    CARRIED_SHARE,
+    CYCLES_MIN,
+    HOURS,
+    WINDOWS_MIN,
+    Season,
+    carries,
+    hours_of,
+    within_hours,
+)
 
 I64 = NDArray[np.int64]
 
@@ -41,9 +50,10 @@ def _taken(profile: ReferenceProfile) -> list[str]:
 def _left(profile: ReferenceProfile, start_ms: I64, asked: Season) -> list[str]:
     """Why the others have none, and why hours of the week were out of reach."""
     left = [target for target in profile.targets if target.strata is None]
-    length_ms = profile.windows.every_ms
+    length_ms, pane_ms = profile.windows.every_ms, max(profile.windows.resolution_ms, 1)
+    start_ms = start_ms[within_hours(start_ms, start_ms // pane_ms * pane_ms + length_ms)]
     if asked is not Season.AUTO:
-        needs = f"no hour has {WINDOWS_MIN} windows, or windows are longer than an hour"
+        needs = f"no hour has {WINDOWS_MIN} windows, or windows are longer than half an hour"
         return [f"{len(left)} targets have no strata: {needs}"] if left else []
     carried = [season for season in WORDS if carries(season, start_ms, length_ms)]
     found = []
@@ -52,9 +62,9 @@ def _left(profile: ReferenceProfile, start_ms: I64, asked: Season) -> list[str]:
     for season, words in WORDS.items():
         if season not in carried:
             usual = int(np.median(np.bincount(hours_of(season, start_ms), minlength=HOURS[season])))
-            days = (int(start_ms[-1]) - int(start_ms[0])) / 86_400_000
+            days = (int(start_ms[-1]) - int(start_ms[0])) / 86_400_000 if len(start_ms) else 0.0
             found.append(
                 f"its windows cannot be told by {words}: {WINDOWS_MIN} windows an hour (for {CARRIED_SHARE:.0%} of the windows) in "
-                f"{CYCLES_MIN * HOURS[season] // 24} days, none longer than an hour, are needed; it has {usual} in {days:.0f} days"
+                f"{CYCLES_MIN * HOURS[season] // 24} days, none longer than half an hour, are needed; it has {usual} in {days:.0f} days"
             )
     return found

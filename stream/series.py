@@ -149,7 +149,7 @@ class Series:
             return Judgement(tally, statistics, verdicts=None)
         self.carried, self.carried_weight_ms = None, 0.0
         self._batch = self._batch or batch.Batch(self.prepared, self.states)
-        verdicts = self._batch.update(whole.counts, weight_ms, start_ms)
+        verdicts = self._batch.update(whole.counts, weight_ms, start_ms, window.end_ms)
         self._remember(whole, verdicts, start_ms)
         judged = statistics if whole is tally else self.lens.statistics(whole)
         return Judgement(tally, statistics, verdicts, self.watchers.feed(judged), judged)

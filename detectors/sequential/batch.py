@@ -98,7 +98,7 @@ class Batch:
         self._apart = [t for t, p in enumerate(self.prepared) if p.target.group > 1 or p.strata is not None]
         self._windows_left = self._until_carry()
 
-    def update(self, counts: I64, weight_ms: float, window_start_ms: int) -> Verdicts:
+    def update(self, counts: I64, weight_ms: float, window_start_ms: int, window_end_ms: int | None = None) -> Verdicts:
         """One window: counts I64[start[-1]], those of each target where `start` says. Raises BadCounts, BadWeight, all states
         untouched. What `default.update` says of each. Cost: some 8 us a target.
         """
@@ -117,7 +117,7 @@ class Batch:
             enough.astype(np.uint8), ~enough,
         )  # fmt: skip
         for t in self._apart:
-            self._collect(t, window)
+            self._collect(t, window, window_end_ms)
         self._keep_work()
         self._carry()
         starts = window.start_ms.tolist()
@@ -171,7 +171,7 @@ class Batch:
 
         return Verdicts(level, rank, tube, told[:, kernel.SHIFT].copy(), make)
 
-    def _collect(self, t: int, window: _Window) -> None:
+    def _collect(self, t: int, window: _Window, end_ms: int | None) -> None:
         """What `default.update` does before it judges a target that takes several windows as one, or has hours."""
         prepared, state, window_ms = self.prepared[t], self.states[t], int(window.start_ms[t])
         if prepared.target.group > 1:
@@ -192,7 +192,7 @@ class Batch:
             meta[:] = 0
         elif window.insufficient[t]:
             return
-        row = 0 if prepared.strata is None else prepared.strata.row(window_ms)
+        row = 0 if prepared.strata is None else prepared.strata.row(window_ms, end_ms)
         if row < 0:
             window.act[t] = at.SKIP
             state.pending_weight += float(window.weight[t])

@@ -79,10 +79,18 @@ class Effect:
     largest_changes: tuple[Change, ...]
 
 
-def update(prepared: Prepared, state: DetectorState, counts: I64, weight_ms: float, window_start_ms: int) -> Verdict:
+def update(  # noqa: PLR0917 - as Batch.update, with what it is of
+    prepared: Prepared,
+    state: DetectorState,
+    counts: I64,
+    weight_ms: float,
+    window_start_ms: int,
+    window_end_ms: int | None = None,
+) -> Verdict:
     """Judge one window. counts I64[binning.bins + 2] (missing, invalid last); weight_ms = w_t (time since the previous
     window began times the series' share). Mutates `state`; raises BadCounts, BadWeight with the state untouched.
-    Fewer events than target.size_min: INSUFFICIENT_DATA, state untouched (the caller carries).
+    Fewer events than target.size_min: INSUFFICIENT_DATA, state untouched (the caller carries). A target with strata judges what is
+    within one hour; window_end_ms: None = this window is.
     """
     total = _checked(prepared, counts)
     if not (weight_ms >= 0.0 and math.isfinite(weight_ms)):
@@ -103,7 +111,7 @@ def update(prepared: Prepared, state: DetectorState, counts: I64, weight_ms: flo
         meta[:] = 0
     elif total < size_min:
         return _waiting(prepared, state, Level.INSUFFICIENT_DATA, total)
-    row = 0 if prepared.strata is None else prepared.strata.row(window_start_ms)
+    row = 0 if prepared.strata is None else prepared.strata.row(window_start_ms, window_end_ms)
     if row < 0:  # L = 1: (R + w) 1, then (R + w + w') L
         state.pending_weight += weight_ms
         return _waiting(prepared, state, Level.OK, total)

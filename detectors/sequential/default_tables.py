@@ -24,7 +24,7 @@ from detectors.sequential.categories import bet_codes, share_rank_bets, share_tu
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
-from detectors.sequential.strata import Season, hour_of
+from detectors.sequential.strata import Season, hour_of, within_hour
 from detectors.sequential.tolerance_auto import Tolerances, tolerances
 from detectors.sequential.tube import LAW_WEIGHTS, SHARE_PLUG_IN, core_edges, share_edges, tube_bets
 from detectors.sequential.uniforms import seed_prefix
@@ -80,8 +80,13 @@ class InForce:
         self._row = -1
         self._tables: Tables | None = None
 
-    def row(self, window_start_ms: int) -> int:
-        """Row of the window's stratum, -1 where the reference has too few windows of that hour."""
+    def row(self, window_start_ms: int, window_end_ms: int | None = None) -> int:
+        """Row of the window's stratum, -1 where the reference has too few windows of that hour, or the window is not within it.
+
+        window_end_ms: None = it is.
+        """
+        if window_end_ms is not None and not within_hour(window_start_ms, window_end_ms):
+            return -1
         return int(self.rows[hour_of(self.season, window_start_ms)])
 
     def tables(self, prepared: Prepared, row: int) -> Tables:

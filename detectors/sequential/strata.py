@@ -1,11 +1,14 @@
 """Strata by the clock: a window is ranked among the reference's windows of the same hour, and has that hour's tube.
 
 Where the law of a stream follows the clock (a season, traffic that swells by day), windows of different hours are no
-exchangeable ones, those of one hour are. Hours are UTC, by the start of the window. A target's strata are the hours of the
-week, else the hours of the day, else there are none:
+exchangeable ones, those of one hour are. Hours are UTC, by the start of the window; a window that
+reaches into another hour is of none: how much of it is of which hour depends on when the windows began, which the reference's and
+live ones share as little as a phase. It is left out of the reference's strata, and live its L is 1. A target's strata are the
+hours of the week, else the hours of the day, else there are none:
 
     carried   a stratum needs WINDOWS_MIN windows; those that have so many must hold CARRIED_SHARE of all windows, in a reference of
-              at least CYCLES_MIN cycles, with windows of at most an hour (longer ones belong to no hour)
+              at least CYCLES_MIN cycles, with windows of at most LENGTH_MAX_MS (so that of two in a row one is within an hour,
+              whenever they begin)
     needed    some statistic, or how widely it spreads, differs between the hours. On normal scores x of the ranks, and on x^2,
                   (m - 1) SS_between / SS_total      about chi-squared, hours - 1 degrees of freedom [1]
               at a level of LEVEL, divided by the number of series. Hours of the week are tested within the hours of the day, and
@@ -43,6 +46,7 @@ WINDOWS_MIN = 20  # of a stratum: below it a rank says next to nothing
 CARRIED_SHARE = 0.95
 CYCLES_MIN = 3  # of fewer, the effect of a day could not be told from that of an hour
 LEVEL = 0.001
+LENGTH_MAX_MS = HOUR_MS // 2
 THURSDAY = 3  # 1970 began on one; the week's hours begin on Monday
 
 
@@ -79,6 +83,17 @@ def hours_of(season: Season, start_ms: I64) -> I64:
     return found
 
 
+def within_hour(start_ms: int, end_ms: int) -> bool:
+    """Whether [start_ms, end_ms) is of one hour."""
+    return start_ms // HOUR_MS == (end_ms - 1) // HOUR_MS
+
+
+def within_hours(start_ms: I64, end_ms: I64) -> NDArray[np.bool_]:
+    """`within_hour` each."""
+    found: NDArray[np.bool_] = start_ms // HOUR_MS == (end_ms - 1) // HOUR_MS
+    return found
+
+
 def hour_counts(strata: Strata, start_ms: int) -> NDArray[Any] | None:
     """Int[b + 2]: counts of the reference's windows of that hour; None where it has too few of them."""
     hour, judged = hour_of(Season(strata.season), start_ms), strata.windows >= WINDOWS_MIN
@@ -91,8 +106,10 @@ def enough(season: Season, stratum: I64) -> NDArray[np.bool_]:
 
 
 def carries(season: Season, start_ms: I64, length_ms: int) -> bool:
-    """Whether windows of so long, starting at start_ms I64[m] (ascending), fill the strata."""
-    if length_ms > HOUR_MS or start_ms[-1] - start_ms[0] < CYCLES_MIN * HOURS[season] * HOUR_MS - DAY_MS // 2:
+    """Whether windows of so long, starting at start_ms I64[m] (ascending) and within their hours, fill the strata."""
+    if not len(start_ms) or length_ms > LENGTH_MAX_MS:
+        return False
+    if start_ms[-1] - start_ms[0] < CYCLES_MIN * HOURS[season] * HOUR_MS - DAY_MS // 2:
         return False
     stratum = hours_of(season, start_ms)
     filled = enough(season, stratum)
@@ -129,7 +146,7 @@ def differs(statistics: F64, ties: F64, stratum: I64, within: I64 | None) -> boo
 def choose(wanted: Season, start_ms: I64 | None, statistics: F64, ties: F64, length_ms: int) -> Chosen:
     """Strata of windows with statistics and ties F64[m, s], starting at start_ms I64[m] (None: without time). O(m s log m)."""
     none = Chosen(Season.NONE)
-    if wanted is Season.NONE or start_ms is None or not len(start_ms) or length_ms > HOUR_MS:
+    if wanted is Season.NONE or start_ms is None or not len(start_ms) or length_ms > LENGTH_MAX_MS:
         return none
     if wanted is not Season.AUTO:
         stratum = hours_of(wanted, start_ms)

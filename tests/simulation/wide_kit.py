@@ -132,7 +132,7 @@ def built() -> tuple[Config, tuple[ReferenceProfile, ...]]:
 
 def id_bits(ident: str) -> int:
     """What decides whether an event is looked at: contracts of the schema's sample, restated."""
-    return (xxhash.xxh3_128_intdigest(ident.encode()) >> 32) & 63
+    return (xxhash.xxh3_128_intdigest(ident.encode()) >> 32) & 255
 
 
 class WideKit(BaseKit):

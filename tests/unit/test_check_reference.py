@@ -176,7 +176,7 @@ def test_too_few_days_are_said_and_not_guessed(tmp_path: Path) -> None:
     ("season", "x_has", "code"), [("auto", "hour_of_day", 0), ("hour_of_week", "none", 1), ("none", "none", 1)]
 )
 def test_it_says_which_targets_are_told_by_the_hour(tmp_path: Path, season: str, x_has: str, code: int) -> None:
-    """40 days of hourly windows; hours of the week would have 5 windows each."""
+    """40 days of windows of half an hour; hours of the week would have 10 windows each."""
     time_ms = np.arange(40 * 24 * 50, dtype=np.int64) * (HOUR_MS // 50)
     g = np.random.default_rng(6)
     columns = {
@@ -187,7 +187,7 @@ def test_it_says_which_targets_are_told_by_the_hour(tmp_path: Path, season: str,
     parquet.write_table(pa.table(columns), tmp_path / "rows.parquet")
     (tmp_path / "monitor.yaml").write_text(
         'kafka: {bootstrap_servers: "127.0.0.1:1"}\ntopics: {predictions: predictions}\n'
-        f"defaults: {{window: {{every: 1h, min_events: 50}}, tolerance: 0.05, season: {season}}}\n"
+        f"defaults: {{window: {{every: 30m, min_events: 25}}, tolerance: 0.05, season: {season}}}\n"
         "models: {m: {reference: {file: rows.parquet, time: at}}}\n"
     )
     arguments = ["check-reference", "-c", str(tmp_path / "monitor.yaml")]
@@ -201,8 +201,8 @@ def test_it_says_which_targets_are_told_by_the_hour(tmp_path: Path, season: str,
     said = {
         "auto": "season auto: windows of x are ranked within their hour of the day (UTC); windows of 1 of 2 targets do not "
         "differ between the hours; its windows cannot be told by hour of the week: 20 windows an hour (for 95% of the "
-        "windows) in 21 days, none longer than an hour, are needed; it has 5 in 34 days",
-        "hour_of_week": "season hour_of_week: 2 targets have no strata: no hour has 20 windows, or windows are longer than an hour",
+        "windows) in 21 days, none longer than half an hour, are needed; it has 10 in 34 days",
+        "hour_of_week": "season hour_of_week: 2 targets have no strata: no hour has 20 windows, or windows are longer than half an hour",
         "none": "season none, as configured: windows are ranked among all of the reference's",
     }
     assert report["season"] == said[season]

@@ -292,7 +292,7 @@ def test_a_feature_that_is_missing_every_night_is_not_lost_and_one_that_is_lost_
     tmp_path: Path,
 ) -> None:
     start_ms = 20_000 * 24 * HOUR_MS
-    at, columns = dated(5, 1, start_ms)
+    at, columns = dated(7, 1, start_ms)
     table = pa.table({"at": pa.array(at, pa.timestamp("ms", "UTC")), **columns})
     parquet.write_table(table, tmp_path / "training.parquet")
     reference = {"file": "training.parquet", "time": "at"}

@@ -98,9 +98,9 @@ def test_strata_are_what_the_stream_needs_and_the_reference_can_carry() -> None:
     assert chosen("normal") is None
     assert chosen("daily") == "hour_of_day"
     assert chosen("daily spread") == "hour_of_day"  # no mean differs
-    assert chosen("weekend", 48) == "hour_of_week"
-    assert chosen("days", 48) is None  # days that differ at random are no week
-    assert chosen("weekend", 34) is None  # 5 weeks: 16 windows an hour
+    assert chosen("weekend", 66) == "hour_of_week"
+    assert chosen("days", 66) is None  # days that differ at random are no week
+    assert chosen("weekend", 46) is None  # 39 days: 17 windows an hour
     assert chosen("daily", 5) is None  # 16 windows an hour
     assert chosen("daily", 36, Season.NONE) is None
     assert chosen("normal", 36, Season.HOUR_OF_DAY) == "hour_of_day"  # as configured, needed or not
@@ -121,7 +121,7 @@ def test_a_statistic_that_only_spreads_differently_needs_strata() -> None:
 
 @pytest.mark.parametrize("law", ["daily", "weekend"])
 def test_hours_take_the_memory_that_check_config_counts(law: str) -> None:
-    found = slim(reference(law, 48))
+    found = slim(reference(law, 66))
     strata = found.targets[0].strata
     assert strata is not None
     state = start(prepare(found.targets[0], SETTINGS, found.id))
@@ -134,7 +134,7 @@ def test_hours_take_the_memory_that_check_config_counts(law: str) -> None:
 @pytest.mark.parametrize("law", ["daily", "weekend"])
 def test_a_reference_with_hours_goes_through_its_records(law: str) -> None:
     """What the worker does with it: without the season as plain text no record can be written."""
-    found = reference(law, 48)
+    found = reference(law, 66)
     stored = decode_reference(encode_reference(found))
     assert stored.id == found.id
     there, back = found.targets[0].strata, stored.targets[0].strata
@@ -202,12 +202,14 @@ def test_order_statistics_are_of_the_hours_own_windows() -> None:
     assert strata is not None
     assert start_ms is not None
     hours = hours_of(Season.HOUR_OF_DAY, start_ms)
+    hours[start_ms % HOUR_MS > HOUR_MS - RULE.every_ms] = -1  # they end in the next hour
+    assert (hours == -1).mean() == pytest.approx(0.25, abs=0.001)
     for hour in (0, 7, 23):
         assert strata.windows[hour] == (hours == hour).sum()
         np.testing.assert_array_equal(strata.counts[hour], windows[hours == hour].sum(axis=0))
     # 06:00 is the crest of the sine, 18:00 its trough
     assert strata.order[6, 0, 0] > strata.order[18, 0, -1]
-    assert strata.counts.sum() == found.targets[0].counts.sum()
+    assert strata.counts.sum() == windows[hours >= 0].sum()
 
 
 def _without_windows(profile: ReferenceProfile) -> ReferenceProfile:

@@ -139,6 +139,7 @@ def test_short_memory_is_left_to_longer_windows() -> None:
 
 
 def test_a_season_that_strata_hold_is_no_effect_of_blocks() -> None:
+    half_hourly = WindowRule(auto=False, every_ms=HOUR_MS // 2, min_events=1, resolution_ms=60_000)
     day, noise = days(np.random.default_rng(10))
     season = 0.5 * np.sin(2 * np.pi * np.arange(len(noise)) / A_DAY)
     time_ms = np.arange(len(noise), dtype=np.int64) * (DAY_MS // A_DAY)
@@ -146,7 +147,7 @@ def test_a_season_that_strata_hold_is_no_effect_of_blocks() -> None:
 
     def effects(season: Season) -> dict[str, BlockEffects | None]:
         found = build_reference(
-            "m", columns, dict.fromkeys(columns, "feature"), time_ms=time_ms, window=HOURLY, season=season
+            "m", columns, dict.fromkeys(columns, "feature"), time_ms=time_ms, window=half_hourly, season=season
         )
         return {target.name: target.effects for target in found.targets}
 
