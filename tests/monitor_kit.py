@@ -170,7 +170,7 @@ class Scripted:
         return {"row": np.zeros(3, np.int64), "weight": np.zeros(1)}
 
     @staticmethod
-    def update(prepared, state, counts, weight_ms, window_start_ms):
+    def update(prepared, state, counts, weight_ms, window_start_ms, window_end_ms=None):
         total = int(counts.sum())
         share = float(counts[-3]) / total
         outside = share > 0.5
@@ -208,10 +208,10 @@ class ScriptedBatch:
         self.targets = list(zip(prepared, states, strict=True))
         self.ends = np.cumsum([each.target.binning.bins + 2 for each in prepared])
 
-    def update(self, counts, weight_ms, window_start_ms):
+    def update(self, counts, weight_ms, window_start_ms, window_end_ms=None):
         parts = np.split(counts, self.ends[:-1]) if len(self.ends) else []
         return Verdicts.of(
-            default.update(prepared, state, own, weight_ms, window_start_ms)
+            default.update(prepared, state, own, weight_ms, window_start_ms, window_end_ms)
             for (prepared, state), own in zip(self.targets, parts, strict=True)
         )
 
