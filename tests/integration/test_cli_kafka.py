@@ -107,7 +107,7 @@ def test_a_wrong_topic_is_named_with_its_place_before_anything_starts(
         )
         assert "did you mean `wrongly.spelled.in`?" in refused.stderr
         assert (
-            f"monitor.yaml:3:9  prefix: {prefix}panes, {prefix}windows, {prefix}alerts and 6 more are not there"
+            f"monitor.yaml:3:9  prefix: {prefix}panes, {prefix}windows, {prefix}performance and 7 more are not there"
             in refused.stderr
         )
     config.write_text(config.read_text().replace("speled", "spelled"))
