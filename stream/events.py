@@ -179,6 +179,18 @@ class PerformanceCounts(Closed):
     used: int
 
 
+class PerformanceJudged(Closed):
+    """How the default detector took the value: learnt from, carried into the next window, or judged, with what it has for evidence."""
+
+    state: Literal["learning", "carried", "judged"]
+    learnt: int | None = Field(default=None, description="windows so far, of `of`")
+    of: int | None = None
+    normal: float | None = Field(default=None, description="the metric in the windows that were learnt")
+    shift: float | None = Field(default=None, description="from it, in standard deviations of one row")
+    log10_evidence: float | None = None
+    log10_threshold: float | None = None
+
+
 class PerformanceData(PerformanceEstimate):
     """One metric of one window, version, segment and horizon."""
 
@@ -200,6 +212,7 @@ class PerformanceData(PerformanceEstimate):
     classes: list[str] | None = Field(default=None, description="in the order of the matrix")
     expected: PerformanceEstimate | None = Field(default=None, description="what the scores let expect")
     observed_over_expected: PerformanceEstimate | None = None
+    judged: PerformanceJudged | None = Field(default=None, description="absent: of no series that pages, or not judged")
 
 
 class PerformanceEvent(BaseModel):

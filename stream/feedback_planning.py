@@ -17,6 +17,7 @@ from stream.join import JoinPlan
 from stream.join_feedback import FeedbackStream
 from stream.mapping import PREDICTION, SEGMENTS
 from stream.mapping import Layout as EventLayout
+from stream.performance_detection import PerformanceDetection, PerformanceLimit, PerformanceWatcher
 from stream.performance_plan import (
     KINDS,
     PROXY_TOPICS,
@@ -29,6 +30,7 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
+JUDGING = {"learning", "tolerance", "detectors"}  # of `performance`: what monitors alone heed
 ROWS_MAX = (
     20_000_000  # predictions that may wait in one partition, some 50 bytes each; beyond it the oldest go, counted
 )
@@ -49,11 +51,19 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         classes=own.classes,
         positive=_positive(own),
         streams=tuple(_stream(own, role) for role in KINDS if _asked(own, role)),
+        detection=_detection(own),
         segments=tuple(
             segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
             for key, values in settings.segments.items()
         ),
     )
+
+
+def _detection(own: Performance) -> PerformanceDetection:
+    read = [detector.read() for detector in own.detectors]
+    limits = tuple(each for each in read if isinstance(each, PerformanceLimit))
+    watchers = tuple(each for each in read if isinstance(each, PerformanceWatcher))
+    return PerformanceDetection(own.learning, own.tolerance, limits, watchers)
 
 
 def _positive(own: Performance) -> int:
@@ -128,7 +138,7 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
     return {
         "topics": {role.value: topic.model_dump(mode="json") for role, topic in config.topics.feedback().items()},
         "models": {
-            name: model.performance.model_dump(mode="json")
+            name: model.performance.model_dump(mode="json", exclude=JUDGING)
             for name, model in config.models.items()
             if model.performance is not None
         },

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import xxhash
 
-from detectors.performance import METRICS, Layout, Part, Task
+from detectors.performance import METRICS, Layout, Part, Task, kept
 from stream.columns import F64, I64, U64
 from stream.join import JoinPlan
 from stream.join_feedback import FeedbackKind
+from stream.performance_detection import PerformanceDetection
 from stream.plan import SegmentPlan
 from stream.topics import TopicRole
 
@@ -33,6 +34,13 @@ PROXY_TOPICS: dict[str, TopicRole] = {
 }
 """Proxies, and the topic that each is counted from."""
 
+KIND_METRICS = {
+    FeedbackKind.CLICK: ("ctr", "expected_ctr", "clicks_over_expected"),
+    FeedbackKind.CONVERSION: ("cvr", "value_per_prediction"),
+}
+"""Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
+
+UNASKED = frozenset({"business_value", "kpi_to_target"})  # need what the operator must say
 _NEEDS_MORE = {"business_value", "quantile_loss"}  # than its name: a cost matrix, a quantile
 LABEL_METRICS: tuple[str, ...] = tuple(
     name
@@ -43,6 +51,13 @@ LABEL_METRICS: tuple[str, ...] = tuple(
 
 TEXT_VALUE_MIN = 2.0**52
 NO_CODE = -1
+
+
+def possible(kind: str, layout: Layout) -> tuple[str, ...]:
+    """Names of the metrics that feedback of this kind, kept so, can say."""
+    own = KIND_METRICS.get(FeedbackKind(kind))
+    others = {name for names in KIND_METRICS.values() for name in names}
+    return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
 
 
 def text_value(hashes: U64) -> F64:
@@ -63,13 +78,17 @@ class StreamPerformance:
 
 @dataclass(frozen=True)
 class ModelPerformance:
-    """`classes`: texts, their place is their code; none: labels are numbers. `segments`: as the collector follows them."""
+    """`classes`: texts, their place is their code; none: labels are numbers. `segments`: as the collector follows them.
+
+    `detection`: the monitor's; collectors do not heed it.
+    """
 
     model: str
     classes: tuple[str, ...]
     positive: int
     streams: tuple[StreamPerformance, ...]
     segments: tuple[SegmentPlan, ...] = ()
+    detection: PerformanceDetection = field(default_factory=PerformanceDetection)
 
     @cached_property
     def _codes(self) -> tuple[F64, I64]:

@@ -6,8 +6,8 @@ same id. The confusion matrix is a record of its own, `confusion_matrix`, withou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -16,16 +16,14 @@ import orjson
 from detectors.performance import (
     METRICS,
     Estimate,
-    Layout,
     MetricSettings,
     Part,
     PerformanceSums,
     confusion_matrix,
-    kept,
     measure,
 )
-from stream.join_feedback import FeedbackKind
 from stream.monitor_settings import digest
+from stream.performance_plan import possible
 from stream.stage import Output
 from stream.topics import TopicRole
 from stream.window_log import Closed
@@ -37,19 +35,16 @@ TYPE = "driftline.performance.v1"
 CONFUSION_MATRIX = "confusion_matrix"
 REVISION = 1  # of the value: a final one is the first and the last
 QUANTILE_LOSS = "quantile_loss"
-UNASKED = frozenset({"business_value", "kpi_to_target"})  # need what the operator must say
-KIND_METRICS = {
-    FeedbackKind.CLICK: ("ctr", "expected_ctr", "clicks_over_expected"),
-    FeedbackKind.CONVERSION: ("cvr", "value_per_prediction"),
-}
-"""Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
 EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("expected_rate", "observed_over_expected")}
 """Metric -> what the scores let expect of it, and the observed over that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane."""
+    """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane.
+
+    `said`: metrics that were measured already.
+    """
 
     model: str
     version: str
@@ -64,16 +59,20 @@ class Measured:
     whole: bool
     classes: tuple[str, ...]
     sums: PerformanceSums
+    said: dict[str, Estimate] = field(default_factory=dict)
+
+    def estimate(self, metric: str) -> Estimate:
+        """One of METRICS, measured once."""
+        if metric not in self.said:
+            self.said[metric] = measure(metric, self.sums)
+        return self.said[metric]
 
 
-def possible(kind: str, layout: Layout) -> tuple[str, ...]:
-    """Names of the metrics that feedback of this kind, kept so, can say."""
-    own = KIND_METRICS.get(FeedbackKind(kind))
-    others = {name for names in KIND_METRICS.values() for name in names}
-    return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
+Judged = Mapping[tuple[str, str, str], Mapping[str, Any]]
+"""(version, segment, metric) -> how its value was judged."""
 
 
-def performance_outputs(measured: Measured, asked: Sequence[str]) -> Iterator[Output]:
+def performance_outputs(measured: Measured, asked: Sequence[str], judged: Judged | None = None) -> Iterator[Output]:
     """Every metric that was asked for and can be said, in the order of METRICS; none asked = all."""
     layout = measured.sums.layout
     if Part.CONFUSION in layout.parts:
@@ -86,15 +85,17 @@ def performance_outputs(measured: Measured, asked: Sequence[str]) -> Iterator[Ou
                 said = _estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
                 yield _output(measured, name, {**said, "quantile": quantile})
         else:
-            yield _output(measured, name, _said(name, measured.sums))
+            said = _said(name, measured)
+            state = (judged or {}).get((measured.version, measured.segment, name))
+            yield _output(measured, name, said if state is None else said | {"judged": state})
 
 
-def _said(name: str, sums: PerformanceSums) -> dict[str, Any]:
+def _said(name: str, measured: Measured) -> dict[str, Any]:
     """The metric, and where scores let expect something, what."""
-    said = _estimated(measure(name, sums))
-    for field, other in zip(("expected", "observed_over_expected"), EXPECTED.get(name, ()), strict=False):
-        if METRICS[other].needs in sums.layout.parts:
-            said[field] = _estimated(measure(other, sums))
+    said = _estimated(measured.estimate(name))
+    for beside, other in zip(("expected", "observed_over_expected"), EXPECTED.get(name, ()), strict=False):
+        if METRICS[other].needs in measured.sums.layout.parts:
+            said[beside] = _estimated(measured.estimate(other))
     return said
 
 

@@ -21,6 +21,7 @@ from stream.performance_merging import Counted, Groups, Horizon, PerformanceGrou
 from stream.performance_panes import cuts_section, layout_from, layout_header, sums_from, sums_sections
 from stream.performance_plan import ModelPerformance
 from stream.performance_records import Measured, performance_outputs
+from stream.performance_watch import PerformanceWatch
 from stream.plan import ALL
 from stream.stage import Output
 from stream.window_log import Closed, WindowLog
@@ -48,10 +49,11 @@ class At:
 
 
 class PerformanceWindows:
-    """State of one model. `plan` None or without streams: the model has no feedback, nothing is kept."""
+    """State of one model. `plan` None or without streams: the model has no feedback, nothing is kept. `watch`: judges it."""
 
-    def __init__(self, model: str, plan: ModelPerformance | None) -> None:
+    def __init__(self, model: str, plan: ModelPerformance | None, watch: PerformanceWatch | None = None) -> None:
         self.model = model
+        self.watch = watch
         self.metrics = {stream.stream: stream.metrics for stream in plan.streams} if plan is not None else {}
         wanted = horizons_of(plan)
         self.series = {each: At() for each in wanted}
@@ -59,6 +61,7 @@ class PerformanceWindows:
         self.origin_ms = EDGE_MIN  # windows before it are not known: edges below count nowhere
         self.windows_dropped = 0
         self.rows_dropped = 0
+        self.log_ms = 0  # LogAppendTime of the marker that is being applied
         self.changed = bool(wanted)
 
     def close(self, window: Window, *, lost: bool) -> None:
@@ -118,13 +121,19 @@ class PerformanceWindows:
         whole = not window.lost and not lost(series, window.start_ms, window.end_ms)
         if series.horizon_ms and _rows(groups) != window.events:
             whole = False
+        if self.watch is not None:
+            self.watch.log_ms = self.log_ms
+        found = []
         for group in sorted(groups, key=lambda group: (group.version, group.segment != ALL, group.segment, group.kept)):
             counted = groups[group]
-            measured = Measured(
+            found.append(Measured(
                 self.model, group.version, group.segment, series.stream, series.horizon_ms, group.kept, window, counted.kind,
                 counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums,
-            )  # fmt: skip
-            yield from performance_outputs(measured, self.metrics[series.stream])
+            ))  # fmt: skip
+        judged, alerts = self.watch.window(series, window, found, whole=whole) if self.watch is not None else ({}, [])
+        for measured in found:
+            yield from performance_outputs(measured, self.metrics[series.stream], judged)
+        yield from alerts
 
     # ---- snapshot ---------------------------------------------------------------------------------------------------
 
@@ -142,6 +151,8 @@ class PerformanceWindows:
         blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
         for number, part in enumerate(self._filling()):
             blobs[f"{prefix}/groups/{number:04d}"] = _encoded(part)
+        if self.watch is not None:
+            blobs |= self.watch.blobs(f"{prefix}/watch")
         return blobs | self.log.blobs(f"{prefix}/windows")
 
     def names(self, prefix: str) -> set[str]:
@@ -149,7 +160,8 @@ class PerformanceWindows:
         if not self.series:
             return set()
         groups = {f"{prefix}/groups/{number:04d}" for number, _ in enumerate(self._filling())}
-        return {prefix} | groups | self.log.names(f"{prefix}/windows")
+        watch = self.watch.names_of(f"{prefix}/watch") if self.watch is not None else set()
+        return {prefix} | groups | watch | self.log.names(f"{prefix}/windows")
 
     def _filling(self) -> Iterator[Sequence[tuple[Horizon, PerformanceGroup, Counted]]]:
         found = [
@@ -158,8 +170,9 @@ class PerformanceWindows:
         for first in range(0, len(found), GROUPS_PER_BLOB):
             yield found[first : first + GROUPS_PER_BLOB]
 
-    def load(self, prefix: str, blobs: Mapping[str, bytes], known_ms: int) -> None:
-        """Become what the blobs say. `known_ms`: the list of windows is known from here on where they say nothing.
+    def load(self, prefix: str, blobs: Mapping[str, bytes], known_ms: int, *, same: bool = True) -> None:
+        """Become what the blobs say. `known_ms`: the list of windows is known from here on where they say nothing; `same`: the
+        settings of detection are those that they were saved with.
 
         Series may be others than the state's: new ones begin with the windows that are kept, what is gone is forgotten.
         """
@@ -182,6 +195,8 @@ class PerformanceWindows:
                 for series, group, counted in _decoded(data):
                     if series in self.series:
                         self.series[series].groups[group] = counted
+        if self.watch is not None:
+            self.watch.load(f"{prefix}/watch", blobs, same=same)
 
 
 def horizons_of(plan: ModelPerformance | None) -> list[Horizon]:
