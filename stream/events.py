@@ -189,6 +189,7 @@ class PerformanceJudged(Closed):
     shift: float | None = Field(default=None, description="from it, in standard deviations of one row")
     log10_evidence: float | None = None
     log10_threshold: float | None = None
+    alarm: bool | None = Field(default=None, description="true: an alarm; it opened an alert unless one was open")
 
 
 class PerformanceData(PerformanceEstimate):

@@ -229,6 +229,8 @@ def state_of(cell: Cell, judgement: Judgement | None) -> dict[str, Any]:
             "log10_evidence": verdict.log10,
             "log10_threshold": verdict.threshold_log10,
         }
+        if verdict.alarm:
+            said["alarm"] = True
     if judgement.online:
         said["online"] = [_online(each) for each in judgement.online]
     return {name: each for name, each in said.items() if not (isinstance(each, float) and not math.isfinite(each))}
