@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from detectors.performance.layout import CLASSES_MAX
 from detectors.performance.sums import VALUE_MAX
-from detectors.sequential.rank_alone import LEARNING_MIN
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
 from stream.config_performance import PerformanceDetector
 from stream.mapping import RECORD_TIME
@@ -208,7 +207,7 @@ class Performance(Section):
     positive: ClassName | None = Field(
         default=None, description="the class that scores are of, where there are two; default the last one"
     )
-    learning: Annotated[int, Field(ge=LEARNING_MIN, le=100_000)] = Field(
+    learning: Annotated[int, Field(ge=50, le=100_000)] = Field(
         default=200,
         description="first windows of each series (version, segment, metric, horizon) that say what is normal: recorded, and only "
         "constants of `detectors` page",

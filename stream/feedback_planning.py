@@ -63,7 +63,7 @@ def _detection(own: Performance) -> PerformanceDetection:
     read = [detector.read() for detector in own.detectors]
     limits = tuple(each for each in read if isinstance(each, PerformanceLimit))
     watchers = tuple(each for each in read if isinstance(each, PerformanceWatcher))
-    return PerformanceDetection(own.learning, own.tolerance, limits, watchers)
+    return PerformanceDetection(own.learning, own.tolerance, limits=limits, watchers=watchers)
 
 
 def _positive(own: Performance) -> int:

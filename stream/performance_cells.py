@@ -50,7 +50,8 @@ def cells_of(plan: ModelPerformance | None) -> tuple[CellName, ...]:
 def rank_settings(plan: ModelPerformance, budget_ms: float) -> Settings:
     """Of every cell of a model whose false alarms may be one in `budget_ms`."""
     cells = max(len(cells_of(plan)), 1)
-    return Settings(budget_ms * cells / PERFORMANCE_SHARE, plan.detection.learning, plan.detection.tolerance)
+    own = plan.detection
+    return Settings(budget_ms * cells / PERFORMANCE_SHARE, own.learning, own.tolerance, own.least_rows)
 
 
 def meant(chosen: Chosen, cells: Sequence[CellName]) -> int:

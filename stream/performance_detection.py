@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from detectors.sequential.rank_alone import LEAST_ROWS
 from stream.watchers import Watcher
 from stream.window_series import FromReference, Limit
 
@@ -54,11 +55,12 @@ class PerformanceWatcher:
 @dataclass(frozen=True, slots=True)
 class PerformanceDetection:
     """How one model's performance is judged. learning: first windows of each series, which are learnt from and not judged by the
-    default detector; tolerance: standard deviations of one row.
+    default detector; tolerance: standard deviations of one row; least_rows: a window with fewer is added to the next one.
     """
 
     learning: int = 200
     tolerance: float = 0.0
+    least_rows: int = LEAST_ROWS
     limits: tuple[PerformanceLimit, ...] = ()
     watchers: tuple[PerformanceWatcher, ...] = ()
 
@@ -66,4 +68,4 @@ class PerformanceDetection:
     def deciding(self) -> list[Any]:
         """What of it decides about alarms, as JSON values."""
         limits, watchers = [each.deciding for each in self.limits], [each.deciding for each in self.watchers]
-        return [self.learning, self.tolerance, limits, watchers]
+        return [self.learning, self.tolerance, self.least_rows, limits, watchers]

@@ -43,7 +43,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 VERSION = 1
-LEARNING_MIN = 50  # windows: fewer give no evidence that a month's budget asks for
+LEARNING_MIN = 5  # windows; of fewer than 50 no evidence comes that a month's budget asks for
 FIRST_SHARE = 0.15  # of the learnt windows: they choose the centre
 LEAST_ROWS = 20  # of any window that is learnt or judged: below it a number's standard error says little
 RECENT = 8  # windows that say what is now
@@ -81,11 +81,14 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """budget_ms: A of this series, all shares and cells in it. learning: windows. tolerance: standard deviations of one row."""
+    """budget_ms: A of this series, all shares and cells in it. learning: windows. tolerance: standard deviations of one row.
+    least_rows: of any window that is learnt or judged.
+    """
 
     budget_ms: float
     learning: int = 200
     tolerance: float = 0.0
+    least_rows: int = LEAST_ROWS
 
     def __post_init__(self) -> None:
         """Raises BadSettings."""
@@ -194,7 +197,7 @@ class RankAlone:
         self._fresh(len(self.seen))
 
     def least_rows(self) -> int:
-        return max(LEAST_ROWS, self.rows_min)
+        return max(self.settings.least_rows, self.rows_min)
 
     def standard_error(self, number: Number) -> float:
         """Of a window, as far as the centre is known: of a share the binomial's at the centre."""
