@@ -352,7 +352,7 @@ def test_the_command_gives_json_and_a_table(monkeypatch, capsys):
 class Inline:
     """Runs tasks where they are submitted."""
 
-    def __init__(self, jobs):
+    def __init__(self, jobs, initializer):
         pass
 
     def __enter__(self):
