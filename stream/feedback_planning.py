@@ -30,13 +30,14 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
-JUDGING = {"learning", "tolerance", "detectors"}  # of `performance`: what monitors alone heed
 ROWS_MAX = (
     20_000_000  # predictions that may wait in one partition, some 50 bytes each; beyond it the oldest go, counted
 )
 WAITING_MAX = (
     1_000_000  # events of one topic of feedback that may wait in one partition; from half of it on it is held back
 )
+SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors"}
+"""What is said of what was counted: collectors do not depend on it."""
 
 
 def performance_of(config: Config, model: str, columns: Mapping[str, int] | None = None) -> ModelPerformance | None:
@@ -56,6 +57,9 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
             segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
             for key, values in settings.segments.items()
         ),
+        disparity=tuple(sorted(own.disparity.items())),
+        champion=own.champion,
+        least_events=own.least_events,
     )
 
 
@@ -138,7 +142,7 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
     return {
         "topics": {role.value: topic.model_dump(mode="json") for role, topic in config.topics.feedback().items()},
         "models": {
-            name: model.performance.model_dump(mode="json", exclude=JUDGING)
+            name: model.performance.model_dump(mode="json", exclude=SAID)
             for name, model in config.models.items()
             if model.performance is not None
         },

@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 
 from detectors.performance import METRICS, Layout, Part, Task, kept
+from detectors.performance.disparity import LEAST_EVENTS
 from stream.columns import F64, I64, U64
 from stream.join import JoinPlan
 from stream.join_feedback import FeedbackKind
@@ -80,7 +81,10 @@ class StreamPerformance:
 class ModelPerformance:
     """`classes`: texts, their place is their code; none: labels are numbers. `segments`: as the collector follows them.
 
-    `detection`: the monitor's; collectors do not heed it.
+    disparity      (key, value of the reference group), ascending
+    champion       version that the others are compared with; None: the one that serves
+    least_events   rows that both sides of a comparison must have
+    detection      the monitor's; collectors do not heed it
     """
 
     model: str
@@ -88,6 +92,9 @@ class ModelPerformance:
     positive: int
     streams: tuple[StreamPerformance, ...]
     segments: tuple[SegmentPlan, ...] = ()
+    disparity: tuple[tuple[str, str], ...] = ()
+    champion: str | None = None
+    least_events: int = LEAST_EVENTS
     detection: PerformanceDetection = field(default_factory=PerformanceDetection)
 
     @cached_property

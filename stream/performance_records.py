@@ -21,7 +21,10 @@ from detectors.performance import (
     PerformanceSums,
     confusion_matrix,
     measure,
+    ratio,
 )
+from detectors.reference_performance import ReferencePerformance
+from stream.join_feedback import FeedbackKind
 from stream.monitor_settings import digest
 from stream.performance_plan import possible
 from stream.stage import Output
@@ -43,7 +46,8 @@ EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("exp
 class Measured:
     """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane.
 
-    `said`: metrics that were measured already.
+    serving   version that serves in this window; `promoted_from`: the one before it, where that is news
+    said      metrics that were measured already
     """
 
     model: str
@@ -59,6 +63,8 @@ class Measured:
     whole: bool
     classes: tuple[str, ...]
     sums: PerformanceSums
+    serving: str = ""
+    promoted_from: str = ""
     said: dict[str, Estimate] = field(default_factory=dict)
 
     def estimate(self, metric: str) -> Estimate:
@@ -68,38 +74,61 @@ class Measured:
         return self.said[metric]
 
 
+@dataclass(frozen=True, slots=True)
+class ReferenceTest:
+    """What the reference that is in force says of performance: of its labelled rows, test data as a rule."""
+
+    reference: str
+    performance: ReferencePerformance
+
+    def estimate(self, measured: Measured, metric: str, segment: str) -> Estimate | None:
+        """None where there is none, or it would be of something else than what was measured."""
+        same = measured.kind == FeedbackKind.LABEL.value and self.performance.kept == measured.kept
+        return self.performance.estimate(segment, metric) if same else None
+
+
 Judged = Mapping[tuple[str, str, str], Mapping[str, Any]]
 """(version, segment, metric) -> how its value was judged."""
 
 
-def performance_outputs(measured: Measured, asked: Sequence[str], judged: Judged | None = None) -> Iterator[Output]:
+def wanted(kind: str, layout: Layout, asked: Sequence[str]) -> tuple[str, ...]:
+    """Those of `possible` that were asked for; none asked = all."""
+    return tuple(name for name in possible(kind, layout) if not asked or name in asked)
+
+
+def performance_outputs(
+    measured: Measured, asked: Sequence[str], test: ReferenceTest | None = None, judged: Judged | None = None
+) -> Iterator[Output]:
     """Every metric that was asked for and can be said, in the order of METRICS; none asked = all."""
     layout = measured.sums.layout
     if Part.CONFUSION in layout.parts:
         yield _output(measured, CONFUSION_MATRIX, {"matrix": confusion_matrix(measured.sums).tolist()})
-    for name in possible(measured.kind, layout):
-        if asked and name not in asked:
-            continue
+    for name in wanted(measured.kind, layout, asked):
         if name == QUANTILE_LOSS:
             for quantile in layout.quantiles:
-                said = _estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
+                said = estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
                 yield _output(measured, name, {**said, "quantile": quantile})
         else:
-            said = _said(name, measured)
+            said = _said(name, measured, test)
             state = (judged or {}).get((measured.version, measured.segment, name))
             yield _output(measured, name, said if state is None else said | {"judged": state})
 
 
-def _said(name: str, measured: Measured) -> dict[str, Any]:
-    """The metric, and where scores let expect something, what."""
-    said = _estimated(measured.estimate(name))
+def _said(name: str, measured: Measured, test: ReferenceTest | None) -> dict[str, Any]:
+    """The metric, where scores let expect something, what, and where the reference has labels, the metric there."""
+    live = measured.estimate(name)
+    said = estimated(live)
     for beside, other in zip(("expected", "observed_over_expected"), EXPECTED.get(name, ()), strict=False):
         if METRICS[other].needs in measured.sums.layout.parts:
-            said[beside] = _estimated(measured.estimate(other))
+            said[beside] = estimated(measured.estimate(other))
+    then = test.estimate(measured, name, measured.segment) if test is not None else None
+    if test is not None and then is not None:
+        said["test"] = estimated(then) | {"reference_id": test.reference}
+        said["live_over_test"] = estimated(ratio(live, then))
     return said
 
 
-def _estimated(found: Estimate) -> dict[str, Any]:
+def estimated(found: Estimate) -> dict[str, Any]:
     """Value and interval; `undefined` says why one or both are null."""
     said: dict[str, Any] = {
         "value": found.value,
@@ -113,10 +142,19 @@ def _estimated(found: Estimate) -> dict[str, Any]:
 
 
 def _output(measured: Measured, metric: str, said: dict[str, Any]) -> Output:
-    window, used = measured.window, said.pop("used", measured.observed)
+    counts = {"predictions": measured.rows, "observed": measured.observed}
+    counts["used"] = said.pop("used", measured.observed)
+    data = {"counts": counts, "incomplete": not measured.whole, **said}
+    if measured.classes:
+        data["classes"] = list(measured.classes)
+    return event_output(TYPE, measured, metric, (str(said.get("quantile", "")),), data)
+
+
+def event_output(kind: str, measured: Measured, metric: str, more: Sequence[str], said: dict[str, Any]) -> Output:
+    """One record about `measured`; `more`: what it is about besides, part of its id."""
+    window = measured.window
     about = (measured.model, measured.version, measured.segment, measured.stream, measured.horizon_ms, measured.kept)
-    quantile = said.get("quantile", "")
-    ident = digest(TYPE, *about, metric, str(quantile), window.start_ms, window.end_ms, REVISION)
+    ident = digest(kind, *about, metric, *more, window.start_ms, window.end_ms, REVISION)
     data = {
         "model": measured.model,
         "version": measured.version,
@@ -125,17 +163,16 @@ def _output(measured: Measured, metric: str, said: dict[str, Any]) -> Output:
         "feedback": measured.stream,
         "horizon_ms": measured.horizon_ms,
         "window": window_body(Window(window.start_ms, window.end_ms, window.events, sufficient=True)),
-        "counts": {"predictions": measured.rows, "observed": measured.observed, "used": used},
-        "incomplete": not measured.whole,
+        "serving": measured.serving,
         "final": True,
         "revision": REVISION,
         **said,
     }
-    if measured.classes:
-        data["classes"] = list(measured.classes)
+    if measured.promoted_from:
+        data["promoted_from"] = measured.promoted_from
     event = {
         "specversion": "1.0",
-        "type": TYPE,
+        "type": kind,
         "source": f"driftline/{quote(measured.model, safe='')}",
         "id": ident,
         "time": instant(window.end_ms),
