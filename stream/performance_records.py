@@ -16,6 +16,7 @@ import orjson
 from detectors.performance import (
     METRICS,
     Estimate,
+    Layout,
     MetricSettings,
     Part,
     PerformanceSums,

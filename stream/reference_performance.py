@@ -20,8 +20,7 @@ from stream.feedback_planning import performance_of, score_of
 from stream.mapping import PREDICTION
 from stream.pane_state import segment_name
 from stream.performance_panes import kept_name
-from stream.performance_plan import ModelPerformance, StreamPerformance, text_value
-from stream.performance_plan import possible
+from stream.performance_plan import ModelPerformance, StreamPerformance, possible, text_value
 from stream.performance_records import QUANTILE_LOSS
 from stream.plan import ALL, Role, SegmentPlan
 from stream.tables import column_values, output_columns, segment_column

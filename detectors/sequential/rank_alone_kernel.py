@@ -53,8 +53,15 @@ def judge(
     k = rank_bin(statistic, tie, order, order_tie)
     present = alpha + seen
     scratch = np.empty(bets.shape[1])
-    total = bet(k, weight, present, bets, (1.0 - ADAPTIVE_SHARE) / bets.shape[1], evidence, scratch)
-    total += bet_adaptively(k, weight, present, recent, decay, ADAPTIVE_SHARE / len(decay), adaptive)
+    windows = present.sum()
+    remembered = np.empty(len(decay))
+    for i in range(len(decay)):
+        remembered[i] = 0.0
+        for l in range(len(present)):
+            remembered[i] += recent[i, l]
+    total = bet(k, weight, present, windows, bets, (1.0 - ADAPTIVE_SHARE) / bets.shape[1], evidence, scratch)
+    share = ADAPTIVE_SHARE / len(decay)
+    total += bet_adaptively(k, weight, present[k] / windows, recent, remembered, decay, share, adaptive)
     seen[k] += 1
     for i in range(len(gain)):
         if gain[i] <= 0.0:
