@@ -57,7 +57,7 @@ def watching(kind, metric, **parameters):
 
 def settings_of(*streams, segments=(), budget_ms=30 * DAY_MS, **detection):
     own = PerformanceDetection(**{"learning": LEARNING, **detection})
-    plan = ModelPerformance("m", ("0", "1"), 1, streams or (CLICKS,), segments, own)
+    plan = ModelPerformance("m", ("0", "1"), 1, streams or (CLICKS,), segments, detection=own)
     return ModelSettings("m", budget_ms=budget_ms, performance=plan, resolve_after=3, owner="team")
 
 
