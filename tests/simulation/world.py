@@ -460,10 +460,11 @@ class World:
         stage, partition = actor.slot
         if stage != COLLECTOR or not actor.owner.may_decide():
             return
-        if self.feedback and self.random.random() < 0.5:
+        idle = self.idle(actor, partition)
+        if self.feedback and (not idle or self.random.random() < 0.2):
             self.tick_feedback(actor, partition)
             return
-        if not self.idle(actor, partition):
+        if not idle:
             return
         others = [q for q in range(self.kit.partitions) if q != partition and self.quiet[q] <= IDLE_AFTER]
         if others:
