@@ -443,6 +443,8 @@ class World:
         if not left:
             return False
         source = self.random.choice(left) if len(inputs) > 1 else "predictions"
+        if "predictions" in left and len(inputs) > 1 and self.random.random() < 0.5:
+            source = "predictions"  # or it is seldom read to its end, and never idle
         start = owner.vector[source]
         stop = min(start + count, len(inputs[source]))
         batch = self.kit.batch if source == "predictions" else partial(self.kit.feedback_batch, source)
