@@ -187,7 +187,7 @@ class PerformanceData(PerformanceEstimate):
     segment: str
     metric: str
     feedback: str = Field(description="the topic's role: clicks, conversions or labels")
-    horizon_ms: int
+    horizon_ms: int = Field(description="0: of labels that brought their prediction, by when they became known")
     window: WindowSpan
     counts: PerformanceCounts
     final: bool
