@@ -29,6 +29,8 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
+SAID = {"disparity", "champion", "least_events"}  # of what was counted; collectors do not depend on it
+
 
 def performance_of(config: Config, model: str, columns: Mapping[str, int] | None = None) -> ModelPerformance | None:
     """What is kept of one model. `columns`: path -> column of the layout of predictions, where rows are read."""
@@ -46,6 +48,9 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
             segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
             for key, values in settings.segments.items()
         ),
+        disparity=tuple(sorted(own.disparity.items())),
+        champion=own.champion,
+        least_events=own.least_events,
     )
 
 
@@ -141,7 +146,7 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
         },
         "waiting": config.feedback.model_dump(mode="json"),
         "models": {
-            name: model.performance.model_dump(mode="json")
+            name: model.performance.model_dump(mode="json", exclude=SAID)
             for name, model in config.models.items()
             if model.performance is not None
         },
