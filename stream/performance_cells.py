@@ -41,7 +41,7 @@ def cells_of(plan: ModelPerformance | None) -> tuple[CellName, ...]:
     return tuple(
         CellName(stream.stream, horizon_ms, segment, metric)
         for stream in plan.streams
-        for horizon_ms in stream.horizons_ms
+        for horizon_ms in stream.series_ms
         for segment in segments_of(plan)
         for metric in judged(stream)
     )
