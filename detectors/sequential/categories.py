@@ -190,7 +190,8 @@ def share_rank_bets(p: float, n: int, rank: I64, windows: int) -> F32:
     """H F32[r + 1, RANK_BETS] for a share p in windows of about n >= 1 events; any h >= 0 keeps E[L] = 1."""
     x = rank / (windows + 1.0)
     null = np.diff(np.concatenate([[0.0], x, [1.0]]))
-    columns, spikes = [], RECORD_SPIKES
+    columns: list[F64] = []
+    spikes: tuple[float, ...] = RECORD_SPIKES
     if n * p * windows > RECORD_WINDOWS:
         for q in other_shares(p, n):
             at_most = np.empty(len(x))
