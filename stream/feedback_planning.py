@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from stream.config_checks import feedback_paths
 from stream.config_topics import ClicksTopic, LabelsTopic, Performance
 from stream.decode_feedback import feedback_layout
 from stream.join import JoinPlan
-from stream.join_feedback import FeedbackStream
+from stream.join_feedback import FeedbackKind, FeedbackStream
 from stream.mapping import CONSTANT, PREDICTION, SEGMENTS
 from stream.mapping import Layout as EventLayout
 from stream.performance_detection import PerformanceDetection, PerformanceLimit, PerformanceWatcher
@@ -112,6 +112,13 @@ def score_of(config: Config) -> str:
     return next(iter(config.topics.predictions.mapping.scores), PREDICTION)
 
 
+def _values(models: Iterable[ModelPerformance]) -> dict[str, Any]:
+    """What labels may be: classes of some model, numbers where some model's labels are."""
+    layouts = [(model, each.layout) for model in models for each in model.streams if each.kind is FeedbackKind.LABEL]
+    classes = {value for model, layout in layouts if layout.classes for value in model.class_values}
+    return {"classes": tuple(sorted(classes)), "numbers": any(not layout.classes for _, layout in layouts)}
+
+
 def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
     """What the collectors join; None where there are no topics of feedback."""
     topics = config.topics.feedback()
@@ -126,8 +133,11 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
         horizons = sorted({horizon for each in mine for horizon in each.horizons_ms})
         limits = {} if isinstance(topic, ClicksTopic) else {"low": topic.range[0], "high": topic.range[1]}  # type: ignore[attr-defined]
         carries = _carries(config, role)
+        values = _values(models.values()) if role is TopicRole.LABELS else {}
         streams.append(
-            FeedbackStream(role.value, KINDS[role], tuple(horizons), topic.lateness.ms, carries=carries, **limits)
+            FeedbackStream(
+                role.value, KINDS[role], tuple(horizons), topic.lateness.ms, carries=carries, **values, **limits
+            )
         )
     join = JoinPlan(
         config.resolution.ms,

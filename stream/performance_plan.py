@@ -12,9 +12,10 @@ import xxhash
 
 from detectors.performance import METRICS, Layout, Part, Task, kept
 from detectors.performance.disparity import LEAST_EVENTS
-from stream.columns import F64, I64, U64
+from stream.columns import F64, I64
 from stream.join import JoinPlan
 from stream.join_feedback import CARRIED, FeedbackKind
+from stream.label_values import text_value
 from stream.performance_detection import PerformanceDetection
 from stream.plan import SegmentPlan
 from stream.topics import TopicRole
@@ -50,7 +51,6 @@ LABEL_METRICS: tuple[str, ...] = tuple(
 )
 """Metrics of labels that need nothing but one prediction, one score and the label."""
 
-TEXT_VALUE_MIN = 2.0**52
 NO_CODE = -1
 
 
@@ -59,11 +59,6 @@ def possible(kind: str, layout: Layout) -> tuple[str, ...]:
     own = KIND_METRICS.get(FeedbackKind(kind))
     others = {name for names in KIND_METRICS.values() for name in names}
     return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
-
-
-def text_value(hashes: U64) -> F64:
-    """Texts as numbers, by their xxh3-64: whole numbers of 52 bits from 2^52 on, which no class that is a number reaches."""
-    return TEXT_VALUE_MIN + (hashes >> np.uint64(12)).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +110,11 @@ class ModelPerformance:
                 found[number] = code
         values = sorted(found)
         return np.array(values, np.float64), np.array([found[value] for value in values], np.int64)
+
+    @property
+    def class_values(self) -> tuple[float, ...]:
+        """What the classes are as values of feedback, ascending."""
+        return tuple(self._codes[0].tolist())
 
     def codes(self, values: F64) -> I64:
         """Code of the class of each value F64[n]; `len(classes)` for one that is no class, NO_CODE for NaN."""

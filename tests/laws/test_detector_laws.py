@@ -90,7 +90,8 @@ def test_ranks_of_live_windows_are_uniform_even_where_everything_ties(law: str) 
 
 
 @pytest.mark.parametrize(
-    ("law", "size"), [("normal", 20), ("lognormal", 20), ("poisson", 20), ("holes", 20), ("categories", 20), ("ar", 50)]
+    ("law", "size"),
+    [("normal", 20), ("lognormal", 20), ("poisson", 20), ("holes", 20), ("categories", 20), ("rare", 20), ("ar", 50)],
 )
 def test_each_layer_crosses_no_more_often_than_the_budget_allows(law: str, size: int) -> None:
     """A = 1000 events, 12 streams of 30,000: at most 360 crossings of either layer are expected; alarms are fewer.
