@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from detectors.compiled import compiled
 from detectors.normal import ppf
 from detectors.sequential.categories import count_score, decode_bets, plug_in_shares
-from detectors.sequential.rank_layer import bet, bet_adaptively, kept, rank_bin
+from detectors.sequential.rank_layer import bet, bet_adaptively, boost, kept, rank_bin
 from detectors.sequential.scores import nominal_ranks, window_statistics
 from detectors.sequential.tube import LAWS, core_edges, grow, plug_in, tube_bets
 from detectors.sequential.uniforms import uniform
@@ -120,15 +120,18 @@ def rank_layer(
                 present[l] += SEEN_CARRY * float(seen_high[j, l])
         if j < value_statistics:
             start, stop = bet_start[j], bet_start[j + 1]
-            share = (1.0 - adaptive_share) / (stop - start)
-            total = bet(k, weight, present, bets[:, start:stop], share, evidence[start:stop], scratch)
-            share = adaptive_share / len(decay)
-            total += bet_adaptively(k, weight, present, recent[j], decay, share, adaptive[j])
+            share, each = (1.0 - adaptive_share) / (stop - start), adaptive_share / len(decay)
+            own, laid = evidence[start:stop], bets[:, start:stop]
+            raised = boost(weight, present, laid, share, own, recent[j], each, adaptive[j], thresholds[j])
+            total = bet(k, raised, present, laid, share, own, scratch)
+            total += bet_adaptively(k, raised, present, recent[j], decay, each, adaptive[j])
         else:
             i = j - value_statistics
             count = share_bets.shape[2]
             decode_bets(share_bets[i], decoded)
-            total = bet(k, weight, present, decoded, 1.0 / count, share_evidence[i], scratch)
+            own, none = share_evidence[i], adaptive[:0].reshape(0)
+            raised = boost(weight, present, decoded, 1.0 / count, own, recent[:0].reshape((0, bins)), 0.0, none, thresholds[j])
+            total = bet(k, raised, present, decoded, 1.0 / count, own, scratch)
         if seen[j, k] == last:
             seen[j, k] = 0
             seen_high[j, k] += one

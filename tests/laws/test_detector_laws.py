@@ -17,9 +17,12 @@ from detectors.sequential.categories import RANK_BETS, bet_codes, decode_bets, s
 from detectors.sequential.default import state_from_sections, state_to_sections, update
 from detectors.sequential.rank_layer import (
     ADAPTIVE_DECAY,
+    BOOST_REACH,
     LOCATION_SHIFTS,
+    SHIFTS,
     bet,
     bet_adaptively,
+    boost,
     kept_ranks,
     rank_counts,
     shift_bets,
@@ -59,6 +62,40 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
                 k, 1.0, present, recent[one].copy(), ADAPTIVE_DECAY[one], 1.0, evidence
             )
     np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 2**32 - 1), st.booleans())
+def test_raised_evidence_is_worth_no_more_than_it_was_and_near_a_threshold_no_less(
+    reference_windows: int, seed: int, adaptive: bool
+) -> None:
+    """E[min(evidence after, threshold) | past] <= evidence before + weight, summed over the rank bins; equal where a bin passes it."""
+    g = np.random.default_rng(seed)
+    rank = kept_ranks(reference_windows)
+    present = rank_counts(rank, reference_windows) + g.integers(0, 50, len(rank) + 1)
+    probability = present / present.sum()
+    bets = shift_bets(rank, reference_windows, SHIFTS[int(g.integers(len(SHIFTS)))])
+    count = bets.shape[1]
+    memory = g.exponential(3.0, (2 * adaptive, len(present))).astype(np.float32)
+    fixed, other = g.exponential(1.0, count).astype(np.float32), g.exponential(1.0, 2 * adaptive).astype(np.float32)
+    weight, share, each = float(g.exponential(0.3)), 0.92 / count, 0.04
+    before = share * float((fixed.astype(float) + weight).sum()) + each * float((other.astype(float) + weight).sum())
+    threshold = before * float(10.0 ** g.uniform(-0.5, 3.5))
+    plain = 0.0
+    for boosted in (False, True):
+        staked = (fixed.copy(), other.copy())
+        raised = boost(weight, present, bets, share, staked[0], memory, each, staked[1], threshold) if boosted else weight
+        mean = 0.0
+        for k in range(len(present)):
+            left = tuple(part.copy() for part in staked)
+            total = bet(k, raised, present, bets, share, left[0], np.empty(64))
+            total += bet_adaptively(k, raised, present, memory.copy(), ADAPTIVE_DECAY, each, left[1]) if adaptive else 0.0
+            mean += probability[k] * min(total, threshold)
+        assert mean <= before * (1.0 + 1e-12)
+        if boosted and before * BOOST_REACH > threshold * 1.001 and before < threshold * 0.999:
+            assert mean >= plain
+            assert mean >= before * (1.0 - 3e-7)
+        plain = mean
 
 
 @pytest.mark.parametrize("law", LAWS)

@@ -68,6 +68,7 @@ class Twin:
         self.seen = np.zeros((self.statistics, len(self.alpha)))
         self.recent = np.zeros((len(self.bets), 2, len(self.alpha)))
         self.recent_total = np.zeros((len(self.bets), 2))
+        self.boosts = 0
         self._tube(rest)
 
     def _tube(self, rest: np.ndarray) -> None:
@@ -140,25 +141,37 @@ class Twin:
         present = self.alpha + self.seen[j]
         p = present / present.sum()
         fixed = self.bets[j] if j < len(self.bets) else self.share_bets[j - len(self.bets)]
-        growth = [h[k] / (p @ h) for h in fixed]
+        factors = [h / (p @ h) for h in fixed]
         share = [1 / len(fixed)] * len(fixed)
         if j < len(self.bets):
             share = [0.92 / len(fixed)] * len(fixed) + [0.04, 0.04]
             for i, decay in enumerate((0.9, 0.98)):
-                growth.append(
-                    (self.recent[j, i, k] + 30 * p[k]) / (self.recent_total[j, i] + 30) / p[k]
-                )  # fmt: skip
+                factors.append((self.recent[j, i] + 30 * p) / (self.recent_total[j, i] + 30) / p)
                 self.recent[j, i] *= decay
                 self.recent[j, i, k] += 1
                 self.recent_total[j, i] = self.recent_total[j, i] * decay + 1
-        self.evidence[j] = (self.evidence[j] + weight) * np.array(growth)
-        self.seen[j, k] += 1
         s = self.prepared.settings
+        staked = self.evidence[j] + weight
+        threshold = s.budget_ms * s.cells / self.v[j]
+        raised = self._boost(np.dot(share, staked), p, np.array(factors).T @ (share * staked), threshold)
+        self.evidence[j] = raised * staked * np.array(factors)[:, k]
+        self.seen[j, k] += 1
         ratio = float(np.dot(share, self.evidence[j])) * self.v[j] / (s.budget_ms * s.cells)
         self.crossed = ratio >= 1
         if self.crossed:
             self.evidence[j][:] = 0
         return ratio
+
+    def _boost(self, before: float, p: np.ndarray, after: np.ndarray, threshold: float) -> float:
+        """The factor that makes E[min(b after, threshold)] = before, by halving; 1 far from the threshold."""
+        if not threshold / 1024 <= before < threshold or after.max() <= threshold:
+            return 1.0
+        self.boosts += 1
+        low, high = 1.0, threshold / after.min()
+        for _ in range(200):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if p @ np.minimum(middle * after, threshold) <= before else (low, middle)
+        return low
 
     def _tube_step(self, core: np.ndarray, shares: np.ndarray, total: int, weight: float) -> tuple[float, bool]:
         exponents = [float(core @ log_h) for log_h in self.laws]
@@ -201,3 +214,4 @@ def test_the_kernel_is_its_twin(law: str) -> None:
         assert (verdict.rank_crossed, verdict.tube_crossed) == (rank_crossed, tube_crossed)
         crossings += rank_crossed + tube_crossed
     assert crossings > 3
+    assert twin.boosts > 3
