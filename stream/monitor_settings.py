@@ -19,7 +19,7 @@ from stream.windows import Lengths
 
 DAY_MS = 86_400_000
 HASH_LENGTH = 32  # hex digits of every id that the monitor makes: 128 bits
-ALGORITHM = 2  # part of the detection hash: raised when equal settings would decide differently
+ALGORITHM = 3  # part of the detection hash: raised when equal settings would decide differently
 
 SHADOW = "shadow"
 SPLIT = "split"

@@ -25,6 +25,8 @@ Source [2] Fischer and Ramdas 2024, "Improving the (approximate) sequential prob
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,11 +41,14 @@ _LOWER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 
 # Ranks 1 and m stand for "record": a window beyond every one of the reference has a bin of its own.
 RANK_PROBABILITIES = (0.0, *_LOWER, 0.5, *(1.0 - p for p in reversed(_LOWER)), 1.0)
 
-# Shifts of the normal scores of the ranks that the bets expect, per statistic (location, scale, tails, shape).
-LOCATION_SHIFTS = (0.25, -0.25, 0.5, -0.5, 0.9, -0.9, 1.5, -1.5, 2.5, -2.5, 4.0, -4.0)
-SCALE_SHIFTS = (0.3, -0.3, 0.7, -0.7, 1.4, -1.4, 2.5, -2.5)
-ONE_SIDED_SHIFTS = (0.3, 0.6, 1.1, 1.9, 3.0)  # a tail that thins or a law that fits better is no news
-SHIFTS = (LOCATION_SHIFTS, SCALE_SHIFTS, ONE_SIDED_SHIFTS, ONE_SIDED_SHIFTS, ONE_SIDED_SHIFTS)
+# Bets per statistic (location, scale, tails, shape): the shift of the ranks' normal scores that is expected, and in which share
+# of the windows. A few windows that show a change, and the others not, are what rare events give that are far out.
+LOCATION_BETS = tuple((s, 1.0) for size in (0.25, 0.5, 0.9, 1.5, 2.5, 4.0) for s in (size, -size))
+SCALE_BETS = (*((s, 1.0) for s in (0.3, -0.3, 0.7, -0.7, 1.4, -1.4, 2.5)), (2.5, 0.3))
+# A tail that thins or a law that fits better is no news.
+TAIL_BETS = ((0.6, 1.0), (1.2, 1.0), (3.0, 0.1), (2.5, 0.3), (3.5, 0.3))
+SHAPE_BETS = tuple((s, 1.0) for s in (0.3, 0.6, 1.1, 1.9, 3.0))
+BETS = (LOCATION_BETS, SCALE_BETS, TAIL_BETS, TAIL_BETS, SHAPE_BETS)
 
 ADAPTIVE_SHARE = 0.08
 ADAPTIVE_DECAY = np.array([0.9, 0.98])  # memories of 10 and 50 windows
@@ -75,11 +80,15 @@ def rank_counts(rank: I64, windows: int) -> F64:
     return np.diff(np.concatenate([[0], rank, [windows + 1]])).astype(np.float64)
 
 
-def shift_bets(rank: I64, windows: int, shifts: tuple[float, ...]) -> F64:
-    """H F64[r + 1, len(shifts)]: mass of N(s, 1) on the normal scores of each rank bin over its null mass."""
+def shift_bets(rank: I64, windows: int, bets: Sequence[tuple[float, float]]) -> F64:
+    """H F64[r + 1, len(bets)] of bets (s, share): mass of share N(s, 1) + (1 - share) N(0, 1) on the normal scores of each rank
+    bin, over its null mass.
+    """
     probit = ppf_all(rank / (windows + 1.0))
     null = rank_counts(rank, windows) / (windows + 1.0)
-    columns = [np.diff(np.concatenate([[0.0], cdf_all(probit - s), [1.0]])) / null for s in shifts]
+    columns = [
+        1.0 - share + share * np.diff(np.concatenate([[0.0], cdf_all(probit - s), [1.0]])) / null for s, share in bets
+    ]
     return np.ascontiguousarray(np.column_stack(columns))
 
 

@@ -21,7 +21,7 @@ from detectors.reference import ReferenceProfile, WindowRule
 from detectors.reference_build import build_reference
 from detectors.reference_windows import bins_of, count_windows, windows_in_time
 from detectors.sequential.default import DetectionSettings, DetectorState, prepare, start, update
-from detectors.sequential.rank_layer import ADAPTIVE_SHARE, SHIFTS
+from detectors.sequential.rank_layer import ADAPTIVE_SHARE, BETS
 from detectors.sequential.strata import Season
 from detectors.verdict import Level, Verdict
 from load_tests.detection.streams import EVENT_MS, Rows
@@ -179,7 +179,7 @@ class Factors:
     """
 
     def __init__(self) -> None:
-        self.starts = np.cumsum([0, *(len(s) for s in SHIFTS)])
+        self.starts = np.cumsum([0, *(len(bets) for bets in BETS)])
         self.held = 0.0  # weight of windows that were only collected
         self.evidence: F64 | None = None
         self.before: list[F64] = []

@@ -17,9 +17,8 @@ from detectors.sequential.categories import RANK_BETS, bet_codes, decode_bets, s
 from detectors.sequential.default import state_from_sections, state_to_sections, update
 from detectors.sequential.rank_layer import (
     ADAPTIVE_DECAY,
+    BETS,
     BOOST_REACH,
-    LOCATION_SHIFTS,
-    SHIFTS,
     bet,
     bet_adaptively,
     boost,
@@ -43,7 +42,7 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
     p, events = 10 ** g.uniform(-6, -0.01), int(g.integers(1, 5000))
     coded = np.empty((len(present), RANK_BETS))
     decode_bets(bet_codes(share_rank_bets(p, events, rank, reference_windows)), coded)
-    for bets in (shift_bets(rank, reference_windows, LOCATION_SHIFTS), coded):
+    for bets in (*(shift_bets(rank, reference_windows, kind) for kind in BETS), coded):
         mean, kept = np.zeros(bets.shape[1]), np.zeros(bets.shape[1])
         for k in range(len(present)):
             for i in range(bets.shape[1]):
@@ -74,7 +73,7 @@ def test_raised_evidence_is_worth_no_more_than_it_was_and_near_a_threshold_no_le
     rank = kept_ranks(reference_windows)
     present = rank_counts(rank, reference_windows) + g.integers(0, 50, len(rank) + 1)
     probability = present / present.sum()
-    bets = shift_bets(rank, reference_windows, SHIFTS[int(g.integers(len(SHIFTS)))])
+    bets = shift_bets(rank, reference_windows, BETS[int(g.integers(len(BETS)))])
     count = bets.shape[1]
     memory = g.exponential(3.0, (2 * adaptive, len(present))).astype(np.float32)
     fixed, other = g.exponential(1.0, count).astype(np.float32), g.exponential(1.0, 2 * adaptive).astype(np.float32)

@@ -17,7 +17,7 @@ from detectors.binning import Kind
 from detectors.reference import fold
 from detectors.sequential.categories import BET_VALUES, TUBE_SHIFTS, project_shares, share_tube_bets
 from detectors.sequential.default_tables import Prepared
-from detectors.sequential.rank_layer import SHIFTS
+from detectors.sequential.rank_layer import BETS
 from detectors.sequential.taut_string import taut_string
 from detectors.sequential.tube import LAW_WEIGHTS, laws
 from detectors.sequential.uniforms import uniform, window_seed
@@ -56,10 +56,9 @@ class Twin:
                 )
                 scores.append(np.log(1 + 0.02 * (t / p - 1)))
             self.scores, self.f = np.array(scores), f
-            for shifts in SHIFTS:
-                self.bets.append(
-                    [np.diff(np.concatenate([[0], norm.cdf(rank_probit - s), [1]])) / self.null for s in shifts]
-                )
+            for bets in BETS:
+                masses = [(x, np.diff(np.concatenate([[0], norm.cdf(rank_probit - s), [1]]))) for s, x in bets]
+                self.bets.append([((1 - x) * self.null + x * mass) / self.null for x, mass in masses])
         self.share_p = (first[-2:] + 0.5) / (first.sum() + 1) if self.numeric else (first + 0.5) / (first + 0.5).sum()
         self.share_bets = np.moveaxis(BET_VALUES[prepared.rank[5]], 2, 1)
         self.statistics = len(self.bets) + len(self.share_p)
