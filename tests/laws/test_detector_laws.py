@@ -120,7 +120,8 @@ def test_ranks_of_live_windows_are_uniform_even_where_everything_ties(law: str) 
     ("law", "size"), [("normal", 20), ("lognormal", 20), ("poisson", 20), ("holes", 20), ("categories", 20), ("ar", 50)]
 )
 def test_each_layer_crosses_no_more_often_than_the_budget_allows(law: str, size: int) -> None:
-    """A = 1000 events, 12 streams of 30,000: at most 360 crossings of either layer are expected; alarms are fewer.
+    """A = 1000 events, 12 streams of 30,000: at most 360 crossings of either layer are expected; alarms are fewer. The ranks spend
+    nearly all of it, so what is counted may be beyond by chance.
 
     Autocorrelated events are no law of the tube (it conditions on the past): there the ranks of long windows keep the bound.
     """
@@ -134,7 +135,7 @@ def test_each_layer_crosses_no_more_often_than_the_budget_allows(law: str, size:
         tube += sum(v.tube_crossed for v in verdicts)
         alarms += sum(v.level is Level.ALARM for v in verdicts)
     bound = streams * events / 1000.0
-    assert rank < bound
+    assert rank < bound + 2.0 * bound**0.5
     assert tube < bound or law == "ar"
     assert alarms <= min(rank, tube)
     assert rank > 0.01 * bound  # a bound that is never approached would hide a dead layer
