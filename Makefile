@@ -2,6 +2,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := .locks
+# Side by side; those with a broker one after the other. With ARGS all go one after the other.
+PURE_TESTS := tests/unit tests/laws tests/oracle tests/simulation
 PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name; done))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The package itself: its dependencies are in the lock already, its build backend too, so nothing unhashed is fetched.
@@ -17,7 +19,8 @@ demo: $(VENV)/.runtime  ## a real Kafka, a simulated model with a scripted drift
 	@$(BIN)/driftline demo $(or $(ARGS),--duration 90)
 
 test: lint  ## everything that must hold before a commit lands: lint, types, all tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),$(PURE_TESTS) -n auto --maxprocesses 4 --dist loadfile)
+	@$(if $(ARGS),,$(BIN)/python -m pytest tests/integration)
 
 faults: $(VENV)/.dev  ## whole processes and brokers made to fail, one fault at a time
 	@$(BIN)/python -m pytest tests/faults $(ARGS)

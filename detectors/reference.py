@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from detectors.binning import Binning, Kind
 from detectors.reference_digest import digest
 from detectors.reference_kept import KeptWindows, kept_from, kept_sections
+from detectors.reference_performance import ReferencePerformance, performance_content, performance_from
 from detectors.reference_rows import ReferenceRows, rows_content, rows_from
 from detectors.reference_strata import Put, Strata, slim_strata, strata_of, strata_sections
 
@@ -31,6 +32,7 @@ VERSION = 1
 VERSION_STRATA = 2  # where a target has strata
 VERSION_KEPT = 3  # where windows are kept
 VERSION_ROWS = 4  # where rows are
+VERSION_PERFORMANCE = 5  # where metrics of labelled rows are
 COVERS_CONTENT = "content"
 COVERS_BINNINGS = "binnings"
 
@@ -168,6 +170,7 @@ class ReferenceProfile:
     notes: tuple[str, ...] = ()
     covers: str = COVERS_CONTENT
     row_sample: ReferenceRows | None = None  # for multivariate detectors
+    performance: ReferencePerformance | None = None  # of its labelled rows
 
     @property
     def complete(self) -> bool:
@@ -289,8 +292,9 @@ def binnings_id(model: str, targets: Sequence[TargetReference]) -> str:
 def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     strata = strata_sections([target.strata for target in profile.targets])
     rows, row_sections = rows_content(profile.row_sample)
+    told, told_sections = performance_content(profile.performance)
     header = {
-        "version": VERSION_ROWS if rows else VERSION_STRATA if strata else VERSION,
+        "version": VERSION_PERFORMANCE if told else VERSION_ROWS if rows else VERSION_STRATA if strata else VERSION,
         "model": profile.model,
         "covers": profile.covers,
         "rows": profile.rows,
@@ -299,7 +303,8 @@ def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArr
         "windows": asdict(profile.windows),
         "targets": [_target_header(t) for t in profile.targets],
     }
-    return header | rows, _sections(profile.targets, _RAGGED + _PROFILE_RAGGED) | strata | row_sections
+    sections = _sections(profile.targets, _RAGGED + _PROFILE_RAGGED) | strata | row_sections | told_sections
+    return header | rows | told, sections
 
 
 def with_id(profile: ReferenceProfile) -> ReferenceProfile:
@@ -321,10 +326,9 @@ def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, ND
 
 def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> ReferenceProfile:
     """Inverse of `to_sections`. Raises UnknownReferenceVersion, CorruptReference."""
-    if header.get("version") not in {VERSION, VERSION_STRATA, VERSION_KEPT, VERSION_ROWS}:
-        raise UnknownReferenceVersion(
-            f"reference format {header.get('version')!r}; this program reads up to {VERSION_ROWS}"
-        )
+    if header.get("version") not in range(VERSION, VERSION_PERFORMANCE + 1):
+        read = f"reference format {header.get('version')!r}"
+        raise UnknownReferenceVersion(f"{read}; this program reads up to {VERSION_PERFORMANCE}")
     bare = {key: value for key, value in header.items() if key not in {"id", "content"}}
     if digest(bare, sections) != header.get("content"):
         raise CorruptReference("the content does not match the hash it carries")
@@ -347,6 +351,7 @@ def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]
         notes=tuple(header["notes"]),
         covers=header["covers"],
         row_sample=rows_from(header, sections),
+        performance=performance_from(header, sections),
     )
     if with_id(profile).id != profile.id:
         raise CorruptReference(f"the content does not give the id {profile.id}")

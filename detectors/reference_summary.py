@@ -9,19 +9,12 @@ from numpy.typing import NDArray
 
 from detectors.binning import Binning, Kind
 from detectors.column_values import INVALID, MISSING, VALID, Column
+from detectors.reference_digest import rounded
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 QUANTILES = {"p01": 0.01, "p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-DIGITS = 10
-
-
-def rounded(x: float) -> float:
-    """`x` to 10 significant digits; beyond float64 the largest float64, so that it can be written as JSON."""
-    if not math.isfinite(x):
-        return math.copysign(float(np.finfo(np.float64).max), x)
-    return float(f"{x:.{DIGITS}g}")
 
 
 def column_summary(column: Column) -> tuple[dict[str, float], tuple[float, float]]:

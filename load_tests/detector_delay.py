@@ -30,7 +30,7 @@ from detectors.sequential.default import DetectionSettings, prepare, start, upda
 from detectors.verdict import Level
 from load_tests.detection import measure as streams
 from load_tests.detection.contenders import delay as delay_of
-from load_tests.detection.contenders import judge, live_windows, reference_of
+from load_tests.detection.contenders import judge, live_judged, reference_of
 from load_tests.detection.streams import CASES, EVENT_MS, SIX
 
 F64 = NDArray[np.float64]
@@ -125,7 +125,7 @@ def delays_auto(name: str, rep: int, seed: int, settings: Sequence[DetectionSett
     case = next(case for case in CASES if case.name == name)
     first, live = streams.changed(case, streams.FULL, seed, rep)
     profile = reference_of(first)
-    cut = live_windows(profile, live)
+    cut = live_judged(profile, live)
     runs = [judge(profile, cut, one, after=streams.QUIET_EVENTS) for one in settings]
     return [delay_of(np.array(run.alarms, np.int64), streams.QUIET_EVENTS) for run in runs]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detectors.performance import METRICS, Task
-from stream.config import Config, Window
+from stream.config import Config, Model, Window
 from stream.config_detectors import ROWS
-from stream.config_topics import ClickMapping, ConversionMapping, LabelMapping, MappingSettings
+from stream.config_topics import ClickMapping, ConversionMapping, LabelMapping, MappingSettings, Performance
 from stream.decode_feedback import VALUE, feedback_layout
 from stream.mapping import PREDICTION, Layout, Mapping, MappingError
 from stream.performance_plan import KINDS, PROXY_TOPICS
@@ -101,9 +101,26 @@ def _performance(config: Config) -> Iterator[Finding]:
                 f"{binary[0]} is of two classes, there are {len(own.classes)}",
                 "expected: two classes",
             )
+        yield from _disparity(model, own, path)
     for role in sorted(set(topics) - asked):
         read = f"no model asks for anything of {role.value}"
         yield "DL-C020", ("topics", role.value), read, "expected: models.NAME.performance, or no such topic"
+
+
+def _disparity(model: Model, own: Performance, path: tuple[str, ...]) -> Iterator[Finding]:
+    """Reference groups are followed values of segment keys, and labels are of two classes."""
+    for key, value in own.disparity.items():
+        where = (*path, "disparity", key)
+        if key not in model.segments:
+            known = ", ".join(sorted(model.segments)) or "none"
+            yield "DL-C020", where, f"{key} is no segment key of the model", f"expected: one of segments: {known}"
+        elif value not in model.segments[key]:
+            expected = f"expected: one of {', '.join(model.segments[key])}"
+            yield "DL-C020", where, f"{value} is no value of {key} that is followed", expected
+    classes = own.metrics and METRICS[own.metrics[0]].task is not Task.REGRESSION
+    if own.disparity and not (classes and len(own.classes) == 2):
+        read = "rates of groups need labels of two classes"
+        yield "DL-C020", (*path, "disparity"), read, "expected: metrics of two classes, or no disparity"
 
 
 def _windows(config: Config) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from detectors.performance.disparity import LEAST_EVENTS
 from detectors.performance.layout import CLASSES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
@@ -205,6 +206,15 @@ class Performance(Section):
     )
     positive: ClassName | None = Field(
         default=None, description="the class that scores are of, where there are two; default the last one"
+    )
+    disparity: dict[Name, ClassName] = Field(
+        default={}, description="segment key and the value that is its reference group: the others are compared with it"
+    )
+    champion: ClassName | None = Field(
+        default=None, description="version that the others are compared with; without it the one that serves"
+    )
+    least_events: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        default=LEAST_EVENTS, description="rows that both sides of a comparison must have in a window"
     )
 
     @model_validator(mode="after")

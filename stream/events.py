@@ -179,8 +179,14 @@ class PerformanceCounts(Closed):
     used: int
 
 
-class PerformanceData(PerformanceEstimate):
-    """One metric of one window, version, segment and horizon."""
+class ReferenceEstimate(PerformanceEstimate):
+    """The same metric of the reference's labelled rows, where it has some; shown beside, not tested against."""
+
+    reference_id: str
+
+
+class PerformanceAbout(Closed):
+    """One window, version, segment and horizon."""
 
     model: str
     version: str
@@ -189,10 +195,17 @@ class PerformanceData(PerformanceEstimate):
     feedback: str = Field(description="the topic's role: clicks, conversions or labels")
     horizon_ms: int
     window: WindowSpan
-    counts: PerformanceCounts
+    serving: str = Field(description="the version that serves: with most predictions, until another has twice as many")
+    promoted_from: str | None = Field(default=None, description="the version that served before, in the first window")
     final: bool
     revision: int = Field(description="of the value: one with a higher number replaces it")
     incomplete: bool = Field(description="something that belongs to the window was lost before it was counted")
+
+
+class PerformanceData(PerformanceEstimate, PerformanceAbout):
+    """One metric."""
+
+    counts: PerformanceCounts
     quantile: float | None = Field(default=None, description="of quantile_loss")
     matrix: list[list[int]] | None = Field(
         default=None, description="of confusion_matrix: rows are labels, columns predictions"
@@ -200,21 +213,86 @@ class PerformanceData(PerformanceEstimate):
     classes: list[str] | None = Field(default=None, description="in the order of the matrix")
     expected: PerformanceEstimate | None = Field(default=None, description="what the scores let expect")
     observed_over_expected: PerformanceEstimate | None = None
+    test: ReferenceEstimate | None = None
+    live_over_test: PerformanceEstimate | None = Field(default=None, description="value over test value")
 
 
-class PerformanceEvent(BaseModel):
+class Side(PerformanceEstimate):
+    """One of the two that are compared."""
+
+    used: int | None = Field(default=None, description="rows that the value is made of")
+    predictions: int | None = None
+    observed: int | None = None
+
+
+class Contrast(Closed):
+    """A rate of a group, of its reference group, their difference (group - reference) and ratio (group / reference)."""
+
+    group: Side
+    reference: Side
+    difference: PerformanceEstimate
+    ratio: PerformanceEstimate
+
+
+class ReferenceContrast(Contrast):
+    """The same of the reference's labelled rows."""
+
+    reference_id: str
+
+
+class DisparityData(Contrast, PerformanceAbout):
+    """How a segment fares against the reference group of its key; `metric`: selection_rate, recall, …"""
+
+    reference_segment: str
+    test: ReferenceContrast | None = None
+
+
+class ComparisonData(PerformanceAbout):
+    """A version (challenger) against the champion; difference = challenger - champion."""
+
+    champion_version: str
+    samples: Literal["independent"]
+    challenger: Side
+    champion: Side
+    difference: PerformanceEstimate
+
+
+class PerformanceRecord(BaseModel):
     """One record of the performance topic: CloudEvents 1.0, structured JSON, key = model. `time` is the window's end."""
 
-    model_config = ConfigDict(extra="allow", title="driftline performance")
-
     specversion: Literal["1.0"] = "1.0"
-    type: Literal["driftline.performance.v1"]
     source: Annotated[str, Field(pattern=r"^driftline/.+")]
     id: Annotated[str, Field(min_length=1)]
     time: Rfc3339
     subject: Annotated[str, Field(pattern=r"^[a-z0-9_]+/.+")]
     datacontenttype: Literal["application/json"] = "application/json"
+
+
+class PerformanceEvent(PerformanceRecord):
+    """A metric of one window."""
+
+    model_config = ConfigDict(extra="allow", title="driftline performance")
+
+    type: Literal["driftline.performance.v1"]
     data: PerformanceData
+
+
+class DisparityEvent(PerformanceRecord):
+    """A segment against the reference group of its key, in one window."""
+
+    model_config = ConfigDict(extra="allow", title="driftline disparity")
+
+    type: Literal["driftline.disparity.v1"]
+    data: DisparityData
+
+
+class ComparisonEvent(PerformanceRecord):
+    """A version against the champion, in one window."""
+
+    model_config = ConfigDict(extra="allow", title="driftline comparison")
+
+    type: Literal["driftline.comparison.v1"]
+    data: ComparisonData
 
 
 class DeadLetterHeaders(BaseModel):
@@ -264,6 +342,8 @@ WIRE_MODELS: dict[str, type[BaseModel]] = {
     "prediction": PredictionEvent,
     "alert": AlertEvent,
     "performance": PerformanceEvent,
+    "disparity": DisparityEvent,
+    "comparison": ComparisonEvent,
     "dead-letter-headers": DeadLetterHeaders,
 }
 

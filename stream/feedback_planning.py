@@ -35,6 +35,7 @@ ROWS_MAX = (
 WAITING_MAX = (
     1_000_000  # events of one topic of feedback that may wait in one partition; from half of it on it is held back
 )
+SAID = {"disparity", "champion", "least_events"}  # of what was counted; collectors do not depend on it
 
 
 def performance_of(config: Config, model: str, columns: Mapping[str, int] | None = None) -> ModelPerformance | None:
@@ -53,6 +54,9 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
             segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
             for key, values in settings.segments.items()
         ),
+        disparity=tuple(sorted(own.disparity.items())),
+        champion=own.champion,
+        least_events=own.least_events,
     )
 
 
@@ -128,7 +132,7 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
     return {
         "topics": {role.value: topic.model_dump(mode="json") for role, topic in config.topics.feedback().items()},
         "models": {
-            name: model.performance.model_dump(mode="json")
+            name: model.performance.model_dump(mode="json", exclude=SAID)
             for name, model in config.models.items()
             if model.performance is not None
         },

@@ -74,6 +74,7 @@ class ModelMonitor(ModelState):
         self.emit = emit
         self.profiles = profiles
         self.holes_in = holes_in
+        self.performance.profile = lambda: self._profile(self.reference)
         self._lenses: dict[tuple[str, tuple[str, ...]], Lens] = {}
         self._prepared: dict[tuple[str, str, Promise], default.Prepared] = {}
         self._limits: dict[str, ReferenceLimits] = {}

@@ -70,7 +70,12 @@ class PerformancePane:
     @property
     def kept(self) -> str:
         """Names what the sums are of: panes are added only with their like."""
-        return self.sums.layout.identity + "".join(f"\0{name}" for name in self.classes)
+        return kept_name(self.sums.layout, self.classes)
+
+
+def kept_name(layout: Layout, classes: tuple[str, ...]) -> str:
+    """Equal names: sums of one meaning."""
+    return layout.identity + "".join(f"\0{name}" for name in classes)
 
 
 def series_name(stream: str, horizon_ms: int) -> str:

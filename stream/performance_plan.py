@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 
 from detectors.performance import METRICS, Layout, Part, Task
+from detectors.performance.disparity import LEAST_EVENTS
 from stream.columns import F64, I64, U64
 from stream.join import JoinPlan
 from stream.join_feedback import FeedbackKind
@@ -63,13 +64,21 @@ class StreamPerformance:
 
 @dataclass(frozen=True)
 class ModelPerformance:
-    """`classes`: texts, their place is their code; none: labels are numbers. `segments`: as the collector follows them."""
+    """`classes`: texts, their place is their code; none: labels are numbers. `segments`: as the collector follows them.
+
+    disparity      (key, value of the reference group), ascending
+    champion       version that the others are compared with; None: the one that serves
+    least_events   rows that both sides of a comparison must have
+    """
 
     model: str
     classes: tuple[str, ...]
     positive: int
     streams: tuple[StreamPerformance, ...]
     segments: tuple[SegmentPlan, ...] = ()
+    disparity: tuple[tuple[str, str], ...] = ()
+    champion: str | None = None
+    least_events: int = LEAST_EVENTS
 
     @cached_property
     def _codes(self) -> tuple[F64, I64]:

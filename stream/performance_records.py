@@ -23,7 +23,9 @@ from detectors.performance import (
     confusion_matrix,
     kept,
     measure,
+    ratio,
 )
+from detectors.reference_performance import ReferencePerformance
 from stream.join_feedback import FeedbackKind
 from stream.monitor_settings import digest
 from stream.stage import Output
@@ -49,7 +51,10 @@ EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("exp
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane."""
+    """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane.
+
+    serving   version that serves in this window; `promoted_from`: the one before it, where that is news
+    """
 
     model: str
     version: str
@@ -64,6 +69,21 @@ class Measured:
     whole: bool
     classes: tuple[str, ...]
     sums: PerformanceSums
+    serving: str = ""
+    promoted_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceTest:
+    """What the reference that is in force says of performance: of its labelled rows, test data as a rule."""
+
+    reference: str
+    performance: ReferencePerformance
+
+    def estimate(self, measured: Measured, metric: str, segment: str) -> Estimate | None:
+        """None where there is none, or it would be of something else than what was measured."""
+        same = measured.kind == FeedbackKind.LABEL.value and self.performance.kept == measured.kept
+        return self.performance.estimate(segment, metric) if same else None
 
 
 def possible(kind: str, layout: Layout) -> tuple[str, ...]:
@@ -73,32 +93,43 @@ def possible(kind: str, layout: Layout) -> tuple[str, ...]:
     return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
 
 
-def performance_outputs(measured: Measured, asked: Sequence[str]) -> Iterator[Output]:
+def wanted(kind: str, layout: Layout, asked: Sequence[str]) -> tuple[str, ...]:
+    """Those of `possible` that were asked for; none asked = all."""
+    return tuple(name for name in possible(kind, layout) if not asked or name in asked)
+
+
+def performance_outputs(
+    measured: Measured, asked: Sequence[str], test: ReferenceTest | None = None
+) -> Iterator[Output]:
     """Every metric that was asked for and can be said, in the order of METRICS; none asked = all."""
     layout = measured.sums.layout
     if Part.CONFUSION in layout.parts:
         yield _output(measured, CONFUSION_MATRIX, {"matrix": confusion_matrix(measured.sums).tolist()})
-    for name in possible(measured.kind, layout):
-        if asked and name not in asked:
-            continue
+    for name in wanted(measured.kind, layout, asked):
         if name == QUANTILE_LOSS:
             for quantile in layout.quantiles:
-                said = _estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
+                said = estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
                 yield _output(measured, name, {**said, "quantile": quantile})
         else:
-            yield _output(measured, name, _said(name, measured.sums))
+            yield _output(measured, name, _said(name, measured, test))
 
 
-def _said(name: str, sums: PerformanceSums) -> dict[str, Any]:
-    """The metric, and where scores let expect something, what."""
-    said = _estimated(measure(name, sums))
+def _said(name: str, measured: Measured, test: ReferenceTest | None) -> dict[str, Any]:
+    """The metric, where scores let expect something, what, and where the reference has labels, the metric there."""
+    sums = measured.sums
+    live = measure(name, sums)
+    said = estimated(live)
     for field, other in zip(("expected", "observed_over_expected"), EXPECTED.get(name, ()), strict=False):
         if METRICS[other].needs in sums.layout.parts:
-            said[field] = _estimated(measure(other, sums))
+            said[field] = estimated(measure(other, sums))
+    then = test.estimate(measured, name, measured.segment) if test is not None else None
+    if test is not None and then is not None:
+        said["test"] = estimated(then) | {"reference_id": test.reference}
+        said["live_over_test"] = estimated(ratio(live, then))
     return said
 
 
-def _estimated(found: Estimate) -> dict[str, Any]:
+def estimated(found: Estimate) -> dict[str, Any]:
     """Value and interval; `undefined` says why one or both are null."""
     said: dict[str, Any] = {
         "value": found.value,
@@ -112,10 +143,19 @@ def _estimated(found: Estimate) -> dict[str, Any]:
 
 
 def _output(measured: Measured, metric: str, said: dict[str, Any]) -> Output:
-    window, used = measured.window, said.pop("used", measured.observed)
+    counts = {"predictions": measured.rows, "observed": measured.observed}
+    counts["used"] = said.pop("used", measured.observed)
+    data = {"counts": counts, "incomplete": not measured.whole, **said}
+    if measured.classes:
+        data["classes"] = list(measured.classes)
+    return event_output(TYPE, measured, metric, (str(said.get("quantile", "")),), data)
+
+
+def event_output(kind: str, measured: Measured, metric: str, more: Sequence[str], said: dict[str, Any]) -> Output:
+    """One record about `measured`; `more`: what it is about besides, part of its id."""
+    window = measured.window
     about = (measured.model, measured.version, measured.segment, measured.stream, measured.horizon_ms, measured.kept)
-    quantile = said.get("quantile", "")
-    ident = digest(TYPE, *about, metric, str(quantile), window.start_ms, window.end_ms, REVISION)
+    ident = digest(kind, *about, metric, *more, window.start_ms, window.end_ms, REVISION)
     data = {
         "model": measured.model,
         "version": measured.version,
@@ -124,17 +164,16 @@ def _output(measured: Measured, metric: str, said: dict[str, Any]) -> Output:
         "feedback": measured.stream,
         "horizon_ms": measured.horizon_ms,
         "window": window_body(Window(window.start_ms, window.end_ms, window.events, sufficient=True)),
-        "counts": {"predictions": measured.rows, "observed": measured.observed, "used": used},
-        "incomplete": not measured.whole,
+        "serving": measured.serving,
         "final": True,
         "revision": REVISION,
         **said,
     }
-    if measured.classes:
-        data["classes"] = list(measured.classes)
+    if measured.promoted_from:
+        data["promoted_from"] = measured.promoted_from
     event = {
         "specversion": "1.0",
-        "type": TYPE,
+        "type": kind,
         "source": f"driftline/{quote(measured.model, safe='')}",
         "id": ident,
         "time": instant(window.end_ms),

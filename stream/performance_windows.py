@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from detectors.reference import ReferenceProfile
 from stream import container
 from stream.limits import limit
 from stream.panes import EDGE_MIN
+from stream.performance_contrasts import contrast_outputs, serving_version
 from stream.performance_merging import Counted, Groups, Horizon, PerformanceGroup
 from stream.performance_panes import cuts_section, layout_from, layout_header, sums_from, sums_sections
 from stream.performance_plan import ModelPerformance
-from stream.performance_records import Measured, performance_outputs
+from stream.performance_records import Measured, ReferenceTest, performance_outputs
 from stream.plan import ALL
 from stream.stage import Output
 from stream.window_log import Closed, WindowLog
@@ -41,17 +43,27 @@ Lost = Callable[[Horizon, int, int], bool]
 
 @dataclass(slots=True)
 class At:
-    """Where one series is: `window`: number of the first window that was not given out; `groups`: what it has of it so far."""
+    """Where one series is: `window`: number of the first window that was not given out; `groups`: what it has of it so far;
+    `serving`: version that served in the last window, "" = none yet.
+    """
 
     window: int = 0
     groups: Groups = field(default_factory=dict)
+    serving: str = ""
 
 
 class PerformanceWindows:
-    """State of one model. `plan` None or without streams: the model has no feedback, nothing is kept."""
+    """State of one model. `plan` None or without streams: the model has no feedback, nothing is kept.
+
+    `profile`: gives the reference that is in force when records are written.
+    """
+
+    profile: Callable[[], ReferenceProfile | None]
 
     def __init__(self, model: str, plan: ModelPerformance | None) -> None:
         self.model = model
+        self.plan = plan
+        self.profile = lambda: None
         self.metrics = {stream.stream: stream.metrics for stream in plan.streams} if plan is not None else {}
         wanted = horizons_of(plan)
         self.series = {each: At() for each in wanted}
@@ -118,13 +130,35 @@ class PerformanceWindows:
         whole = not window.lost and not lost(series, window.start_ms, window.end_ms)
         if series.horizon_ms and _rows(groups) != window.events:
             whole = False
+        before, serving = self._serve(self.series[series], groups)
+        found = []
         for group in sorted(groups, key=lambda group: (group.version, group.segment != ALL, group.segment, group.kept)):
             counted = groups[group]
-            measured = Measured(
+            found.append(Measured(
                 self.model, group.version, group.segment, series.stream, series.horizon_ms, group.kept, window, counted.kind,
-                counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums,
-            )  # fmt: skip
-            yield from performance_outputs(measured, self.metrics[series.stream])
+                counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums, serving,
+                before if before != serving else "",
+            ))  # fmt: skip
+        asked, test = self.metrics[series.stream], self._test()
+        for measured in found:
+            yield from performance_outputs(measured, asked, test)
+        if self.plan is not None:
+            yield from contrast_outputs(found, self.plan, asked, test)
+
+    def _serve(self, at: At, groups: Groups) -> tuple[str, str]:
+        """(version that served in the window before, in this one)."""
+        now: dict[str, int] = {}
+        for group, counted in groups.items():
+            if group.segment == ALL:
+                now[group.version] = now.get(group.version, 0) + counted.rows
+        before, at.serving = at.serving, serving_version(at.serving, now)
+        return before, at.serving
+
+    def _test(self) -> ReferenceTest | None:
+        profile = self.profile()
+        if profile is None or profile.performance is None:
+            return None
+        return ReferenceTest(profile.id, profile.performance)
 
     # ---- snapshot ---------------------------------------------------------------------------------------------------
 
@@ -137,7 +171,7 @@ class PerformanceWindows:
             "log": [self.log.first, self.log.count],
             "origin_ms": self.origin_ms,
             "dropped": [self.windows_dropped, self.rows_dropped],
-            "series": [[*series, at.window] for series, at in self.series.items()],
+            "series": [[*series, at.window, at.serving] for series, at in self.series.items()],
         }
         blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
         for number, part in enumerate(self._filling()):
@@ -173,10 +207,11 @@ class PerformanceWindows:
         self.log.load(f"{prefix}/windows", first, count, blobs)
         self.origin_ms = header["origin_ms"]
         self.windows_dropped, self.rows_dropped = header["dropped"]
-        stored = {Horizon(stream, horizon_ms): window for stream, horizon_ms, window in header["series"]}
+        stored = {Horizon(stream, horizon_ms): state for stream, horizon_ms, *state in header["series"]}
         self.changed = stored.keys() != self.series.keys()
         for series, at in self.series.items():
-            at.window = stored.get(series, self.log.first)
+            at.window, *served = stored.get(series, [self.log.first])
+            at.serving = served[0] if served else ""  # the first version did not say it
         for name, data in blobs.items():
             if name.startswith(f"{prefix}/groups/"):
                 for series, group, counted in _decoded(data):

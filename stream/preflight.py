@@ -26,6 +26,7 @@ from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
 from stream.plan import Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
+from stream.reference_performance import measured_rows
 from stream.rights import Use
 from stream.row_series import is_row_series, rows_sampled
 from stream.sizing import Estimate, Hours, estimate, with_categories
@@ -47,10 +48,14 @@ class Preflight:
 
 def rows_of(config: Config, model: str) -> ReferenceRows:
     """The rows of the model's reference file. Raises TableError, also where the file is not there."""
+    return reference_rows(config, model, read_table(_file_of(config, model)))
+
+
+def _file_of(config: Config, model: str) -> Path:
     file = config.models[model].reference.file
     if file is None:
         raise TableError(f"models.{model}: its reference is learnt from the stream, not from a file")
-    return reference_rows(config, model, read_table(file))
+    return file
 
 
 def build_from_file(config: Config, model: str) -> ReferenceProfile:
@@ -62,9 +67,11 @@ def build_from_file_with_windows(
     config: Config, model: str
 ) -> tuple[ReferenceProfile, tuple[NDArray[np.int64], ...], NDArray[np.int64] | None]:
     """`build_from_file`, and the counts of each target's windows in time order, and their starts in ms."""
-    rows = rows_of(config, model)
-    file = config.models[model].reference.file
-    assert file is not None
+    file = _file_of(config, model)
+    table = read_table(file)
+    rows = reference_rows(config, model, table)
+    measured, why_not = measured_rows(config, model, table)
+    del table  # half of the memory
     profile, windows, start_ms = build_with_windows(
         model,
         rows.columns,
@@ -79,6 +86,9 @@ def build_from_file_with_windows(
     if any(is_row_series(detector.read()) for detector in config.models[model].detectors):
         sample = sampled_rows(rows.columns, rows.roles, rows.kinds, Role.FEATURE)
         profile = with_id(replace(profile, row_sample=sample))
+    if measured is not None or why_not:
+        notes = (*profile.notes, why_not) if why_not else profile.notes
+        profile = with_id(replace(profile, performance=measured, notes=notes))
     return profile, windows, start_ms
 
 

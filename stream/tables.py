@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,15 +76,8 @@ def reference_rows(config: Config, model: str, table: pa.Table) -> ReferenceRows
         name = getattr(named, key)
         if name is not None and name not in known:
             raise TableError(f"models.{model}.reference.{key}: there is no column {name}.  {unknown_name(name, known)}")
-    scores = list(config.topics.predictions.mapping.scores)
     time_column = named.time or ("timestamp" if "timestamp" in known else None)
-    outputs = {name: (Role.SCORE, name) for name in scores if name in known}
-    prediction = named.prediction or (PREDICTION if PREDICTION in known else None)
-    if prediction is not None:
-        outputs[prediction] = (Role.PREDICTION, PREDICTION)
-    if named.score is not None and scores:
-        outputs.pop(scores[0], None)
-        outputs[named.score] = (Role.SCORE, scores[0])
+    outputs = output_columns(config, named, known)
     skipped = {time_column, named.label, *ENVELOPE, *named.ignore, *map(_segment_column, settings.segments)}
     rows = ReferenceRows({}, {}, {}, {}, _time_ms(table, time_column), table.num_rows)
     for column in known:
@@ -96,7 +89,7 @@ def reference_rows(config: Config, model: str, table: pa.Table) -> ReferenceRows
             continue
         if target in rows.columns:
             raise TableError(f"models.{model}: a feature and the {role.value} are both called {target}; rename one")
-        rows.columns[target] = _values(table.column(column), column)
+        rows.columns[target] = column_values(table, column)
         rows.roles[target] = role.value
         if own is not None and own.kind is not None:
             rows.kinds[target] = own.kind
@@ -108,8 +101,26 @@ def reference_rows(config: Config, model: str, table: pa.Table) -> ReferenceRows
     return rows
 
 
+def output_columns(config: Config, named: Reference, known: Sequence[str]) -> dict[str, tuple[Role, str]]:
+    """Column -> role and target name, of the prediction and the scores that a file with the columns `known` has."""
+    scores = list(config.topics.predictions.mapping.scores)
+    outputs = {name: (Role.SCORE, name) for name in scores if name in known}
+    prediction = named.prediction or (PREDICTION if PREDICTION in known else None)
+    if prediction is not None:
+        outputs[prediction] = (Role.PREDICTION, PREDICTION)
+    if named.score is not None and scores:
+        outputs.pop(scores[0], None)
+        outputs[named.score] = (Role.SCORE, scores[0])
+    return outputs
+
+
 def _segment_column(key: str) -> str:
     return f"{NESTED[1]}.{key}"
+
+
+def segment_column(key: str, known: Sequence[str]) -> str | None:
+    """The column that has the values of a segment key: "segments.KEY", else KEY."""
+    return next((column for column in (_segment_column(key), key) if column in known), None)
 
 
 def _add_shares(settings: Model, table: pa.Table, rows: ReferenceRows) -> None:
@@ -118,22 +129,26 @@ def _add_shares(settings: Model, table: pa.Table, rows: ReferenceRows) -> None:
     """
     for key in settings.segments:
         name, own = share_name(key), settings.targets.get(share_name(key))
-        columns = [column for column in (_segment_column(key), key) if column in table.column_names]
-        if not columns or columns[0] in rows.columns or (own is not None and not own.watch):
+        column = segment_column(key, table.column_names)
+        if column is None or column in rows.columns or (own is not None and not own.watch):
             continue
         if name in rows.columns:
             raise TableError(
                 f"a feature is called {name}, which is the name of the shares of the segment {key}; rename one"
             )
-        rows.columns[name] = _values(table.column(columns[0]), columns[0])
+        rows.columns[name] = column_values(table, column)
         rows.roles[name], rows.kinds[name] = Role.SHARE.value, "categorical"
 
 
-def _values(column: pa.ChunkedArray, name: str) -> NDArray[Any]:
-    """One column as numpy: numbers as float64 with NaN for null, bool as bool or object, text as object with None."""
+def column_values(table: pa.Table, name: str) -> NDArray[Any]:
+    """One column as numpy: numbers as float64 with NaN for null, bool as bool or object, text as object with None.
+
+    Raises TableError.
+    """
     import pyarrow as pa
     from pyarrow import types
 
+    column = table.column(name)
     kind = column.type
     if types.is_dictionary(kind):
         column = column.cast(kind.value_type)

@@ -12,7 +12,7 @@ import orjson
 
 from detectors.performance import Layout, PerformanceSums
 from detectors.reference import WindowRule
-from stream.events import PerformanceEvent
+from stream.events import ComparisonEvent, DisparityEvent, PerformanceEvent
 from stream.join_feedback import FeedbackKind
 from stream.monitor import ModelSettings, Monitor, MonitorSettings, PaneRecord
 from stream.panes import EDGE_END, INPUTS, Announcement, Marker
@@ -33,6 +33,7 @@ STREAMS = {
     ),
     PRICE: (StreamPerformance("labels", FeedbackKind.LABEL, (30,), ("mae", "mean_signed_error"), NUMBERS),),
 }
+DISPARITY, LEAST = (("country", "DE"),), 5
 SERIES = sorted({(each.stream, h) for streams in STREAMS.values() for each in streams for h in each.horizons_ms})
 
 
@@ -73,7 +74,7 @@ def rows(seed):
                 model = FRAUD if r.random() < 0.8 else PRICE
                 score = r.random()
                 found.append(Row(
-                    partition, model, edge + r.randrange(RESOLUTION), r.choice("112"), r.choice(("DE", "FR")), score,
+                    partition, model, edge + r.randrange(RESOLUTION), r.choice("112" if edge < END // 2 else "122"), r.choice(("DE", "FR")), score,
                     float(score > 0.5) if model == FRAUD else r.gauss(100, 10), delay(0.6), delay(0.3), r.gauss(20, 5), delay(0.9),
                     float(r.random() < score) if model == FRAUD else r.gauss(100, 10),
                 ))  # fmt: skip
@@ -209,7 +210,9 @@ def settings(streams=None, window=WINDOW):
         model: ModelSettings(
             model,
             window=window,
-            performance=ModelPerformance(model, CLASSES, 1, chosen[model]) if chosen.get(model) else None,
+            performance=ModelPerformance(model, CLASSES, 1, chosen[model], disparity=DISPARITY, least_events=LEAST)
+            if chosen.get(model)
+            else None,
         )
         for model in STREAMS
     }
@@ -220,14 +223,21 @@ def stage_of(streams=None, sources=SOURCES):
     return Monitor(0, sources=sources, settings=settings(streams), profiles={}, app_version="1")
 
 
-def performance(outputs):
-    """All records, each of which has the shape that the wire contract promises, and the key and kind of a CloudEvent."""
-    found = [output for output in outputs if output.topic == "performance"]
-    for output in found:
-        event = PerformanceEvent.model_validate_json(output.value)
+WIRE = {"performance": PerformanceEvent, "disparity": DisparityEvent, "comparison": ComparisonEvent}
+
+
+def performance(outputs, kind="performance"):
+    """Records of one kind; all have the shape that the wire contract promises, and the key and kind of a CloudEvent."""
+    found = []
+    for output in (output for output in outputs if output.topic == "performance"):
+        body = orjson.loads(output.value)
+        own = body["type"].split(".")[1]
+        event = WIRE[own].model_validate_json(output.value)
         assert output.key == event.data.model.encode()
         assert output.headers == (("content-type", b"application/cloudevents+json"),)
-    return [orjson.loads(output.value) for output in found]
+        if own == kind:
+            found.append(body)
+    return found
 
 
 def by_series(outputs):

@@ -7,6 +7,7 @@ Source     Newcombe 1998 for differences of rates, logarithms for ratios (detect
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from detectors.performance import measure
@@ -24,6 +25,7 @@ DISPARITIES = {
     "calibration": ("calibration_gap", "observed_over_expected"),
 }
 """Name -> the metric whose difference and the one whose ratio is taken."""
+SIDES = ("group", "reference group")
 LEAST_EVENTS = (
     30  # in either denominator: below it the intervals say little, and a small group would be in the news every window
 )
@@ -48,24 +50,38 @@ def disparity(
     least_events: int = LEAST_EVENTS,
 ) -> Disparity:
     """Raises BadSettings for a name that is not in DISPARITIES, and as `measure`."""
+    return disparity_of(
+        name,
+        lambda metric: measure(metric, group, settings),
+        lambda metric: measure(metric, reference, settings),
+        least_events,
+    )
+
+
+def disparity_of(
+    name: str, group: Callable[[str], Estimate], reference: Callable[[str], Estimate], least_events: int = LEAST_EVENTS
+) -> Disparity:
+    """`disparity` of estimates that were made before: `group` and `reference` give those of a metric.
+
+    Raises BadSettings for a name that is not in DISPARITIES.
+    """
     if name not in DISPARITIES:
         raise BadSettings(f"{name!r} is no disparity; known: {', '.join(DISPARITIES)}")
-    (a, over_a), (b, over_b) = (
-        [measure(metric, sums, settings) for metric in DISPARITIES[name]] for sums in (group, reference)
-    )
-    few, few_over = _few(a, b, least_events), _few(over_a, over_b, least_events)
-    return Disparity(
-        name,
-        a,
-        b,
-        undefined(few, settings.confidence) if few else difference(a, b),
-        undefined(few_over, settings.confidence) if few_over else ratio(over_a, over_b),
-    )
+    (a, over_a), (b, over_b) = ([side(metric) for metric in DISPARITIES[name]] for side in (group, reference))
+    few = _few(over_a, over_b, least_events, SIDES)
+    over = undefined(few, over_a.confidence, min(over_a.events, over_b.events)) if few else ratio(over_a, over_b)
+    return Disparity(name, a, b, contrast(a, b, least_events), over)
 
 
-def _few(a: Estimate, b: Estimate, least_events: int) -> str:
+def contrast(a: Estimate, b: Estimate, least_events: int = LEAST_EVENTS, sides: tuple[str, str] = SIDES) -> Estimate:
+    """A - b of different rows; undefined, with the reason, where one is or has fewer than `least_events`."""
+    few = _few(a, b, least_events, sides)
+    return undefined(few, a.confidence, min(a.events, b.events)) if few else difference(a, b)
+
+
+def _few(a: Estimate, b: Estimate, least_events: int, sides: tuple[str, str]) -> str:
     """Why two estimates are not compared; empty if they are."""
-    for side, x in (("group", a), ("reference group", b)):
+    for side, x in zip(sides, (a, b), strict=True):
         if not x.defined:
             return f"{side}: {x.reason}"
         if x.events < least_events:

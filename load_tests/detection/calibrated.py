@@ -13,6 +13,8 @@ independent runs with references of their own, none of which any other figure is
 [3] Frittoli, Carrera, Boracchi 2022, IEEE TNNLS.
 """
 
+# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
 from __future__ import annotations
 
 import math
@@ -20,12 +22,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from river import drift
 
-from load_tests.detection.contenders import SETTINGS, Contender
+from detectors.compiled import compiled
+from load_tests.detection.contenders import SETTINGS, Contender, River
 from load_tests.detection.streams import BY_NAME, Rows
 
 F64 = NDArray[np.float64]
@@ -38,23 +40,25 @@ DELTAS = (0.006, 0.02, 0.06, 0.2)  # of ADWIN; between them its rate is log-line
 ADWIN_RUNS = (
     25  # of the clean ones: some 7 us an event; with each delta it sees them whole, not until its first alarm only
 )
-compiled: Callable[[Any], Any] = numba.njit(cache=True, nogil=True)
 
 
 @compiled
-def page_hinkley(z: F64, slack: float, first: int, out: F64) -> None:
-    """Statistic of every event from `first` on, started there."""
+def page_hinkley(z: F64, slack: float, first: int, threshold: float, out: F64) -> int:
+    """Statistic of every event from `first` on, started there, up to the first above `threshold`: that event, or -1."""
     up, down, lowest, highest = 0.0, 0.0, 0.0, 0.0
     for i in range(first, len(z)):
         up += z[i] - slack
         down += z[i] + slack
         lowest, highest = min(lowest, up), max(highest, down)
         out[i] = max(up - lowest, highest - down)
+        if out[i] > threshold:
+            return i
+    return -1
 
 
 @compiled
-def sliding_ks(u: F64, window: int, first: int, out: F64) -> None:
-    """Statistic of every event from `first` on; u: the reference's distribution function at the values; 0 until the window is full."""
+def sliding_ks(u: F64, window: int, first: int, threshold: float, out: F64) -> int:
+    """As page_hinkley; u: the reference's distribution function at the values; 0 until the window is full."""
     ordered = np.empty(window)
     for i in range(first, len(u)):
         n = i - first
@@ -73,11 +77,14 @@ def sliding_ks(u: F64, window: int, first: int, out: F64) -> None:
             for k in range(window):
                 largest = max(largest, (k + 1) / window - ordered[k], ordered[k] - k / window)
         out[i] = largest
+        if largest > threshold:
+            return i
+    return -1
 
 
 @compiled
-def qt_ewma(part: I64, parts: int, weight: float, first: int, out: F64) -> None:
-    """Statistic of every event from `first` on. Shares decay together: kept as share / scale, so that an event costs O(1)."""
+def qt_ewma(part: I64, parts: int, weight: float, first: int, threshold: float, out: F64) -> int:
+    """As page_hinkley. Shares decay together: kept as share / scale, so that an event costs O(1)."""
     share = np.full(parts, 1.0 / parts)
     scale, squares = 1.0, 1.0 / parts
     for i in range(first, len(part)):
@@ -90,18 +97,13 @@ def qt_ewma(part: I64, parts: int, weight: float, first: int, out: F64) -> None:
             share *= scale
             scale = 1.0
         out[i] = parts * squares - 1.0
-
-
-@compiled
-def first_above(statistic: F64, threshold: float, first: int) -> int:
-    for i in range(first, len(statistic)):
-        if statistic[i] > threshold:
+        if out[i] > threshold:
             return i
     return -1
 
 
 class Rival(Protocol):
-    """A detector with one threshold. `statistics(live, first, out)` fills out F64[n] from event `first` on, started there."""
+    """A detector with one threshold. `statistics` fills out F64[n] from event `first` on, started there, until one is above it."""
 
     name: str
 
@@ -111,8 +113,8 @@ class Rival(Protocol):
     def prepare(self, live: F64) -> NDArray[Any]:
         """What every start needs of the live values."""
 
-    def statistics(self, prepared: NDArray[Any], first: int, out: F64) -> None:
-        """From `first` on."""
+    def statistics(self, prepared: NDArray[Any], first: int, out: F64, threshold: float = math.inf) -> int:
+        """The first event from `first` on that is above `threshold`, -1 = none."""
 
 
 class PageHinkley:
@@ -125,8 +127,8 @@ class PageHinkley:
     def prepare(self, live: F64) -> NDArray[Any]:
         return (live - self.mean) / self.std
 
-    def statistics(self, prepared: NDArray[Any], first: int, out: F64) -> None:
-        page_hinkley(prepared, self.slack, first, out)
+    def statistics(self, prepared: NDArray[Any], first: int, out: F64, threshold: float = math.inf) -> int:
+        return page_hinkley(prepared, self.slack, first, threshold, out)
 
 
 class SlidingKS:
@@ -139,8 +141,8 @@ class SlidingKS:
     def prepare(self, live: F64) -> NDArray[Any]:
         return np.searchsorted(self.ordered, live, side="right") / len(self.ordered)
 
-    def statistics(self, prepared: NDArray[Any], first: int, out: F64) -> None:
-        sliding_ks(prepared, self.window, first, out)
+    def statistics(self, prepared: NDArray[Any], first: int, out: F64, threshold: float = math.inf) -> int:
+        return sliding_ks(prepared, self.window, first, threshold, out)
 
 
 class QTEWMA:
@@ -153,8 +155,8 @@ class QTEWMA:
     def prepare(self, live: F64) -> NDArray[Any]:
         return np.searchsorted(self.cuts, live).astype(np.int64)
 
-    def statistics(self, prepared: NDArray[Any], first: int, out: F64) -> None:
-        qt_ewma(prepared, self.parts, self.weight, first, out)
+    def statistics(self, prepared: NDArray[Any], first: int, out: F64, threshold: float = math.inf) -> int:
+        return qt_ewma(prepared, self.parts, self.weight, first, threshold, out)
 
 
 RIVALS: tuple[Callable[[], Rival], ...] = (
@@ -185,8 +187,7 @@ class Calibrated:
         prepared = self.rival.prepare(values[place])
         statistic, found, first = np.zeros(len(place)), [], 0
         while first < len(place):
-            self.rival.statistics(prepared, first, statistic)
-            at = first_above(statistic, self.threshold, first)
+            at = self.rival.statistics(prepared, first, statistic, self.threshold)
             if at < 0:
                 break
             found.append(int(place[at]))
@@ -196,29 +197,8 @@ class Calibrated:
         return np.array(found, np.int64)
 
 
-class Adwin:
-    """river's ADWIN with a delta. It starts afresh by itself: what is before a change leaves its window."""
-
-    name = f"{CALIBRATED} {ADWIN}"
-    numeric_only = True
-
-    def __init__(self, delta: float) -> None:
-        self.delta = delta
-
-    def fit(self, reference: Rows) -> None:
-        """Nothing: it compares the stream with its own past."""
-
-    def alarms(self, live: Rows, after: int | None = None) -> I64:
-        detector, found = drift.ADWIN(self.delta), []
-        for i, value in enumerate(live.value.tolist()):
-            if math.isnan(value):
-                continue
-            detector.update(value)
-            if detector.drift_detected:
-                found.append(i)
-                if after is not None and i >= after:
-                    break
-        return np.array(found, np.int64)
+def adwin(delta: float) -> River:
+    return River(f"{CALIBRATED} {ADWIN}", partial(drift.ADWIN, delta))
 
 
 # ---- calibration --------------------------------------------------------------------------------------------------------
@@ -243,7 +223,7 @@ def clean_task(reference: int, seed: int, number: int, events: int = CLEAN_EVENT
         rival.statistics(rival.prepare(np.asarray(live.value)), 0, statistic)
         found[rival.name] = records(statistic)
     if number < ADWIN_RUNS:
-        found[ADWIN] = [len(Adwin(delta).alarms(live)) for delta in DELTAS]
+        found[ADWIN] = [len(adwin(delta).alarms(live)) for delta in DELTAS]
     return found
 
 
@@ -283,4 +263,4 @@ def calibrated(found: Mapping[str, float]) -> list[Contender]:
     """The rivals with these thresholds; none without any."""
     rivals = [make() for make in RIVALS] if found else []
     made: list[Contender] = [Calibrated(rival, found[rival.name]) for rival in rivals]
-    return [*made, Adwin(found[ADWIN])] if found else made
+    return [*made, adwin(found[ADWIN])] if found else made

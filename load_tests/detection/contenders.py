@@ -1,8 +1,8 @@
 """The detectors under test, behind one small interface: learn from reference rows, then say at which live events they alarm.
 
-Ours goes the product's way: rows -> build_reference -> the window list's rule -> prepare, start, update. What is left out is
-transport: panes, markers, snapshots. An alarm belongs to the last event of its window (the product says it when the watermark
-passes). Nothing is set per stream: window, tolerance, budget and cells come from the setting alone.
+Ours goes the product's way: rows -> build_reference -> the window list's rule -> prepare, start, and the compiled step of every
+window (passes.py). What is left out is transport: panes, markers, snapshots. An alarm belongs to the last event of its window (the
+product says it when the watermark passes). Nothing is set per stream: window, tolerance, budget and cells come from the setting alone.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from river import drift
 
+from detectors.binning import Binning
 from detectors.column_values import read_column
 from detectors.reference import ReferenceProfile, WindowRule
 from detectors.reference_build import build_reference
-from detectors.reference_windows import bins_of, count_windows, windows_in_time
-from detectors.sequential.default import DetectionSettings, DetectorState, prepare, start, update
+from detectors.reference_windows import bins_of, count_windows, window_ends, windows_in_time
+from detectors.sequential import default_kernel as kernel
+from detectors.sequential.default import DetectionSettings, Prepared, prepare, start
 from detectors.sequential.rank_layer import ADAPTIVE_SHARE, BETS
 from detectors.sequential.strata import Season
-from detectors.verdict import Level, Verdict
+from load_tests.detection.passes import Judged, Pass, Steps, Windows, judged
 from load_tests.detection.streams import EVENT_MS, Rows
 
 F64 = NDArray[np.float64]
@@ -32,6 +35,7 @@ I64 = NDArray[np.int64]
 TARGET, ROLE = "x", "feature"
 RESOLUTION_MS = 60_000
 PLAIN_EVENTS = 50
+UNTIL_FOUND = 512  # windows at a time where the first alarm is waited for
 
 
 class Contender(Protocol):
@@ -66,20 +70,6 @@ CELLS = (1, 20, 200)
 # ---- ours ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Windows:
-    """Windows of live rows by the rule of the reference: counts I64[w, b + 2], start and last event of each, I64[w]."""
-
-    counts: I64
-    start_ms: I64
-    last: I64
-
-    def until(self, event: int) -> Windows:
-        """Those that ended before this event."""
-        kept = int(np.searchsorted(self.last, event))
-        return Windows(self.counts[:kept], self.start_ms[:kept], self.last[:kept])
-
-
 def live_windows(profile: ReferenceProfile, live: Rows) -> Windows:
     """Cut as the collector and the monitor do."""
     info = profile.windows
@@ -90,9 +80,25 @@ def live_windows(profile: ReferenceProfile, live: Rows) -> Windows:
     first = inside[np.searchsorted(of_row[inside], numbers)]
     last = inside[np.searchsorted(of_row[inside], numbers, side="right") - 1]
     binning = profile.targets[0].binning
-    bins = bins_of(binning, read_column(TARGET, live.value, ROLE))
+    bins = live_bins(binning, live.value)
     counts = count_windows(bins, binning.bins + 2, of_row, count)
-    return Windows(counts, live.time_ms[first] // info.resolution_ms * info.resolution_ms, last)
+    starts = live.time_ms[first] // info.resolution_ms * info.resolution_ms
+    ends = window_ends(live.time_ms, of_row, count, info.every_ms, info.resolution_ms)
+    return Windows(counts, starts, ends, last)
+
+
+def live_bins(binning: Binning, values: NDArray[Any]) -> I64:
+    """Bin of every live value; texts are read once each, as a collector's table of texts does."""
+    if values.dtype != object:
+        return bins_of(binning, read_column(TARGET, values, ROLE, binning.kind))
+    codes, distinct = pd.factorize(values, use_na_sentinel=False)
+    found: I64 = bins_of(binning, read_column(TARGET, distinct, ROLE, binning.kind))[codes]
+    return found
+
+
+def live_judged(profile: ReferenceProfile, live: Rows) -> Judged:
+    """What of the live rows is judged as one."""
+    return judged(profile, live_windows(profile, live))
 
 
 def reference_of(rows: Rows, *, plain: bool = False) -> ReferenceProfile:
@@ -104,49 +110,42 @@ def reference_of(rows: Rows, *, plain: bool = False) -> ReferenceProfile:
 
 @dataclass(slots=True)
 class Run:
-    """What one pass of our detector over live windows gave: events of alarms and of each layer's own crossings."""
+    """What one pass of our detector over live windows gave: events of alarms and of each layer's own crossings.
+
+    factor   asked for: the steps of the one-step factor
+    """
 
     alarms: list[int]
     rank_crossings: list[int]
     tube_crossings: list[int]
+    factor: Factor | None = None
 
 
 def judge(
     profile: ReferenceProfile,
-    windows: Windows,
+    windows: Judged,
     settings: DetectionSettings,
     *,
     after: int | None = None,
-    each: Callable[[DetectorState, Verdict, float], None] | None = None,
+    factor: bool = False,
 ) -> Run:
-    """Every window through `update`, one too small carried into the next. `each` sees the state, the verdict and the weight."""
+    """Every window in turn. `after`: until the first alarm at or after that event.
+    `factor`: its steps, too, of a pass without `after`.
+    """
     prepared = prepare(profile.targets[0], settings, profile.id)
-    state = start(prepared)
-    run = Run([], [], [])
-    carried, weight = np.zeros(windows.counts.shape[1], np.int64), 0.0
-    starts = windows.start_ms.tolist()
-    previous = 2 * starts[0] - starts[1] if len(starts) > 1 else 0  # the first window weighs what the second does
-    began: int | None = None
-    for counts, start_ms, last in zip(windows.counts, starts, windows.last.tolist(), strict=True):
-        weight += start_ms - previous
-        previous = start_ms
-        began = start_ms if began is None else began
-        carried += counts
-        if carried.sum() < max(1, profile.windows.size_min):
-            continue
-        verdict = update(prepared, state, carried.copy(), float(weight), began)
-        if each is not None:
-            each(state, verdict, weight)
-        carried[:] = 0
-        weight, began = 0.0, None
-        if verdict.rank_crossed:
-            run.rank_crossings.append(last)
-        if verdict.tube_crossed:
-            run.tube_crossings.append(last)
-        if verdict.level is Level.ALARM:
-            run.alarms.append(last)
-            if after is not None and last >= after:
-                break
+    detector, run = Pass(prepared), Run([], [], [])
+    size = max(len(windows), 1) if after is None else UNTIL_FOUND
+    for first in range(0, max(len(windows), 1), size):
+        steps = detector.take(windows.cut(first, first + size), floats=factor)
+        run.alarms += steps.events(kernel.FIRES)
+        run.rank_crossings += steps.events(kernel.RANK_CROSSED)
+        run.tube_crossings += steps.events(kernel.TUBE_CROSSED)
+        if factor:
+            run.factor = factors(prepared, steps)
+        late = [] if after is None else [event for event in run.alarms if event >= after]
+        if late:
+            run.alarms = run.alarms[: len(run.alarms) - len(late) + 1]
+            break
     return run
 
 
@@ -168,46 +167,46 @@ class Ours:
 
     def alarms(self, live: Rows, after: int | None = None) -> I64:
         assert self.profile is not None, "fit comes first"
-        run = judge(self.profile, live_windows(self.profile, live), self.settings, after=after)
+        run = judge(self.profile, live_judged(self.profile, live), self.settings, after=after)
         return np.array(run.alarms, np.int64)
 
 
-class Factors:
-    """Follows the one-step factor of each statistic's mixture, L = evidence after / (evidence before + weight), from the state.
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """The one-step factor of each statistic's mixture, L = evidence after / (evidence before + weight), of all steps.
 
     Its mean is 1 whatever the past, if windows are exchangeable: this is what the bound T / A rests on for any A.
+    `before`: evidence before / weight, F64[k]; factor F64[k]; set_back: steps at which a statistic crossed, and no factor can be seen.
     """
 
-    def __init__(self) -> None:
-        self.starts = np.cumsum([0, *(len(bets) for bets in BETS)])
-        self.held = 0.0  # weight of windows that were only collected
-        self.evidence: F64 | None = None
-        self.before: list[F64] = []
-        self.factor: list[F64] = []
-        self.unknown = 0  # steps at which a statistic crossed and was set back: no factor can be seen
+    before: F64
+    factor: F64
+    set_back: int
 
-    def __call__(self, state: DetectorState, verdict: Verdict, weight: float) -> None:
-        self.held += weight
-        if not verdict.judged:
-            return
-        evidence = self._mixtures(state)
-        before = np.zeros_like(evidence) if self.evidence is None else self.evidence
-        seen = evidence > 0.0
-        self.unknown += int((~seen).sum())
-        self.before.append((before / self.held)[seen])
-        self.factor.append((evidence / (before + self.held))[seen])
-        self.evidence, self.held = evidence, 0.0
 
-    def _mixtures(self, state: DetectorState) -> F64:
-        """Weighted evidence of each statistic: of the values, then of the shares."""
-        fixed = state.real("evidence").astype(np.float64)
-        shares: F64 = state.real("share_evidence").astype(np.float64).mean(axis=1)
-        if not len(fixed):
-            return shares
-        adaptive = state.real("adaptive").astype(np.float64).mean(axis=1)
-        sums = np.add.reduceat(fixed, self.starts[:-1]) / np.diff(self.starts)
-        mixtures: F64 = np.concatenate([(1.0 - ADAPTIVE_SHARE) * sums + ADAPTIVE_SHARE * adaptive, shares])
-        return mixtures
+def factors(prepared: Prepared, steps: Steps) -> Factor:
+    """From the state's floats after every window, of a pass from the start."""
+    places = start(prepared)
+    places.flat[0][:] = np.arange(len(places.flat[0]))  # exact in float32: a state has some hundreds
+    floats = steps.floats.astype(np.float64)
+
+    def mean(name: str) -> F64:
+        """Of the bets of each statistic, F64[n, statistics]."""
+        at = places.real(name).astype(np.int64)
+        found: F64 = floats[:, at].mean(axis=2)
+        return found
+
+    mixtures = mean("share_evidence")
+    fixed = places.real("evidence").astype(np.int64)
+    if len(fixed):
+        starts = np.cumsum([0, *(len(bets) for bets in BETS)])
+        sums = np.add.reduceat(floats[:, fixed], starts[:-1], axis=1) / np.diff(starts)
+        values = (1.0 - ADAPTIVE_SHARE) * sums + ADAPTIVE_SHARE * mean("adaptive")
+        mixtures = np.concatenate([values, mixtures], axis=1)
+    weight = steps.weight[:, None]
+    before = np.concatenate([np.zeros_like(mixtures[:1]), mixtures[:-1]])
+    seen = mixtures > 0.0
+    return Factor((before / weight)[seen], (mixtures / (before + weight))[seen], int((~seen).sum()))
 
 
 # ---- others -------------------------------------------------------------------------------------------------------------
@@ -227,14 +226,14 @@ class AlwaysFires:
 
 
 class River:
-    """A detector of river with its defaults. It never sees the reference: it has none. Missing values are left out, as
-    one NaN would silence it.
+    """A detector of river. It never sees the reference: it has none. Missing values are left out, as one NaN would silence it.
+    It starts afresh by itself after an alarm.
     """
 
     numeric_only = True
 
     def __init__(self, name: str, make: Callable[[], Any]) -> None:
-        self.name, self.make = f"river {name}", make
+        self.name, self.make = name, make
 
     def fit(self, reference: Rows) -> None:
         """Nothing: these detectors compare the stream with its own past."""
@@ -259,9 +258,9 @@ KSWIN_SEED = 1  # without one it takes the machine's randomness
 def river_defaults() -> list[Contender]:
     """Those that take numbers as they come; ddm, eddm, hddm and fhddm take errors. KSWIN needs some .2-.5 ms an event."""
     return [
-        River("ADWIN", drift.ADWIN),
-        River("Page-Hinkley", drift.PageHinkley),
-        River("KSWIN", lambda: drift.KSWIN(seed=KSWIN_SEED)),
+        River("river ADWIN", drift.ADWIN),
+        River("river Page-Hinkley", drift.PageHinkley),
+        River("river KSWIN", lambda: drift.KSWIN(seed=KSWIN_SEED)),
     ]
 
 

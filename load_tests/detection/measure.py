@@ -6,6 +6,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ from load_tests.detection.contenders import (
     SETTINGS,
     AlwaysFires,
     Contender,
-    Factors,
     Ours,
+    River,
     Run,
     Setting,
     delay,
     judge,
-    live_windows,
+    live_judged,
     reference_of,
     river_defaults,
 )
@@ -44,7 +45,8 @@ class Size:
 
     live         events of a pair; with d cells `longer` times as many for the small budget. d = 200 needs 671 A of a feature's
                  time for an upper limit of 1.1 T / A to be possible at all, three times as much to survive some alarms
-    slow_events  events of a pair, and `slow_pairs` pairs at most, for KSWIN
+    slow_pairs   pairs at most for river's detectors, calibrated or not: some 7 us an event, and their defaults show themselves
+    kswin_events events of a pair for KSWIN, .2 to .5 ms each; before a change `kswin_quiet` and `kswin_delays` seeds: it knows of 100
     clean_runs   of `clean_events` events each, to calibrate rivals on
     """
 
@@ -53,8 +55,9 @@ class Size:
     reference: int
     delays: int
     slow_pairs: int
-    slow_events: int
-    slow_delays: int
+    kswin_events: int
+    kswin_delays: int
+    kswin_quiet: int = 1_000
     clean_runs: int = CLEAN_RUNS
     clean_events: int = CLEAN_EVENTS
     longer: tuple[tuple[int, int], ...] = ((1, 1), (20, 1), (200, 10))
@@ -75,7 +78,7 @@ class Size:
         return max(self.events(cells, stream) for cells in CELLS)
 
 
-FULL = Size(200, 100_000, REFERENCE_ROWS, 64, 10, 20_000, 16)
+FULL = Size(200, 100_000, REFERENCE_ROWS, 64, 20, 3_000, 16)
 QUICK = Size(2, 100_000, 100_000, 2, 1, 1_000, 1, clean_runs=4, longer=((1, 1), (20, 1), (200, 1)))
 
 
@@ -84,6 +87,7 @@ def generator(seed: int, name: str, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode()), number])
 
 
+@lru_cache(maxsize=1)  # a task draws it for us and for the others
 def pair(stream: Stream, size: Size, seed: int, number: int, live: int) -> tuple[Rows, Rows]:
     """Reference and live rows, one piece of the stream."""
     first = size.reference_rows(stream)
@@ -97,6 +101,11 @@ def inside(stream: Stream, live: Rows, tolerance: float) -> Rows:
 
 
 def is_slow(contender: Contender) -> bool:
+    """An interpreted loop over events."""
+    return isinstance(contender, River)
+
+
+def is_kswin(contender: Contender) -> bool:
     return contender.name.endswith("KSWIN")
 
 
@@ -115,7 +124,7 @@ def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, 
     out: dict[str, dict[str, Any]] = {}
     profile = reference_of(reference)
     small, large = SETTINGS
-    windows = live_windows(profile, inside(stream, live, small.tolerance))
+    windows = live_judged(profile, inside(stream, live, small.tolerance))
     for cells in CELLS if number < size.pairs else CELLS[-1:]:
         events = size.events(cells, stream)
         out |= _counts(
@@ -124,18 +133,21 @@ def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, 
     if number >= size.pairs:
         return out
     events = size.events(1, stream)
-    follow = Factors()
-    windows = live_windows(profile, inside(stream, live, large.tolerance)).until(events)
-    out |= _counts(Ours(large).name, large, 1, events, judge(profile, windows, large.settings(1), each=follow))
+    if stream.inside:
+        windows = live_judged(profile, inside(stream, live.cut(0, 2 * events), large.tolerance))
+    windows = windows.until(events)
+    run = judge(profile, windows, large.settings(1), factor=True)
+    assert run.factor is not None
+    out |= _counts(Ours(large).name, large, 1, events, run)
     out["factor"] = {
-        "before": np.concatenate(follow.before).astype(np.float32),
-        "factor": np.concatenate(follow.factor).astype(np.float32),
-        "set_back": follow.unknown,
+        "before": run.factor.before.astype(np.float32),
+        "factor": run.factor.factor.astype(np.float32),
+        "set_back": run.factor.set_back,
         "every_ms": profile.windows.every_ms,
     }
     if stream.windows != EXCHANGEABLE and not stream.inside:
         profile = reference_of(reference, plain=True)
-        windows = live_windows(profile, live).until(events)
+        windows = live_judged(profile, live.cut(0, 2 * events)).until(events)
         for setting in SETTINGS:
             name = Ours(setting, plain=True).name
             out |= _counts(name, setting, 1, events, judge(profile, windows, setting.settings(1, auto=False)))
@@ -165,11 +177,9 @@ def other_alarms(
     for contender in contenders:
         if contender.numeric_only and not stream.numeric:
             continue
-        some = live
-        if is_slow(contender):
-            if number >= size.slow_pairs:
-                continue
-            some = live.cut(0, min(size.slow_events, len(live)))
+        if is_slow(contender) and number >= size.slow_pairs:
+            continue
+        some = live.cut(0, min(size.kswin_events, len(live))) if is_kswin(contender) else live
         contender.fit(reference)
         count = len(contender.alarms(some))
         out[contender.name] = {"count": count, "events": len(some), "budget": SETTINGS[0].budget, "cells": 1}
@@ -196,7 +206,7 @@ def delays(
     out: dict[str, float] = {}
     if ours:
         profile = reference_of(reference)
-        windows = live_windows(profile, live)
+        windows = live_judged(profile, live)
         for setting in SETTINGS:
             for cells in CELLS:
                 run = judge(profile, windows, setting.settings(cells), after=QUIET_EVENTS)
@@ -204,10 +214,14 @@ def delays(
     for contender in contenders:
         if contender.numeric_only and not stream.numeric:
             continue
-        if is_slow(contender) and number >= size.slow_delays:
-            continue
+        skipped = 0
+        if is_kswin(contender):
+            if number >= size.kswin_delays:
+                continue
+            skipped = max(QUIET_EVENTS - size.kswin_quiet, 0)
         contender.fit(reference)
-        out[contender.name] = delay(contender.alarms(live, QUIET_EVENTS), QUIET_EVENTS)
+        change = QUIET_EVENTS - skipped
+        out[contender.name] = delay(contender.alarms(live.cut(skipped, len(live)), change), change)
     return out
 
 

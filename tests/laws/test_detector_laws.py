@@ -47,7 +47,9 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
         for k in range(len(present)):
             for i in range(bets.shape[1]):
                 evidence = np.zeros(1, np.float32)
-                mean[i] += probability[k] * bet(k, 1.0, present, bets[:, i : i + 1], 1.0, evidence, np.empty(64))
+                mean[i] += probability[k] * bet(
+                    k, 1.0, present, present.sum(), bets[:, i : i + 1], 1.0, evidence, np.empty(64)
+                )
                 kept[i] += probability[k] * evidence[0]
         np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
         assert (kept <= mean).all()  # float32, rounded down
@@ -58,7 +60,14 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
         for i in range(len(ADAPTIVE_DECAY)):
             one, evidence = slice(i, i + 1), np.zeros(1, np.float32)
             mean[i] += probability[k] * bet_adaptively(
-                k, 1.0, present, recent[one].copy(), ADAPTIVE_DECAY[one], 1.0, evidence
+                k,
+                1.0,
+                probability[k],
+                recent[one].copy(),
+                recent[one].sum(axis=1, dtype=np.float64),
+                ADAPTIVE_DECAY[one],
+                1.0,
+                evidence,
             )
     np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
 
@@ -87,8 +96,10 @@ def test_raised_evidence_is_worth_no_more_than_it_was_and_near_a_threshold_no_le
         mean = 0.0
         for k in range(len(present)):
             left = tuple(part.copy() for part in staked)
-            total = bet(k, raised, present, bets, share, left[0], np.empty(64))
-            total += bet_adaptively(k, raised, present, memory.copy(), ADAPTIVE_DECAY, each, left[1]) if adaptive else 0.0
+            total = bet(k, raised, present, present.sum(), bets, share, left[0], np.empty(64))
+            if adaptive:
+                null, kept_sums = probability[k], memory.sum(axis=1, dtype=np.float64)
+                total += bet_adaptively(k, raised, null, memory.copy(), kept_sums, ADAPTIVE_DECAY, each, left[1])
             mean += probability[k] * min(total, threshold)
         assert mean <= before * (1.0 + 1e-12)
         if boosted and before * BOOST_REACH > threshold * 1.001 and before < threshold * 0.999:

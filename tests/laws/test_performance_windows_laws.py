@@ -171,7 +171,7 @@ def test_input_windows_do_not_wait_for_feedback(seed):
     silent = [r for r in world.log_of(seed) if not (isinstance(r.body, Marker) and r.body.stream != "inputs")]
     stage.apply("panes", silent)
     assert kit.windows(stage.outbox) == kit.windows(uninterrupted(seed)[0])
-    assert world.performance(stage.outbox) == []
+    assert not [output for output in stage.outbox if output.topic == "performance"]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -193,11 +193,12 @@ def test_nothing_is_written_before_all_partitions_have_passed(seed):
 
 
 def test_ids_tell_records_apart_and_stay():
-    events = [event for seed in SEEDS for event in world.performance(uninterrupted(seed)[0])]
+    kinds = ("performance", "disparity", "comparison")
+    events = [event for seed in SEEDS for kind in kinds for event in world.performance(uninterrupted(seed)[0], kind)]
     about = {}
     for event in events:
         data = event["data"]
         what = tuple(data[name] for name in ("model", "version", "segment", "metric", "feedback", "horizon_ms"))
-        key = (*what, data.get("quantile"), data["window"]["start_ms"], data["window"]["end_ms"])
+        key = (event["type"], *what, data.get("quantile"), data["window"]["start_ms"], data["window"]["end_ms"])
         assert about.setdefault(event["id"], key) == key
     assert len(set(about.values())) == len(about)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import join_oracle as oracle
 from join_oracle import END, Event, Prediction, Tick
-from real_kit import MODELS, PLANS, STEADY, VALUES, RealKit
+from real_kit import MODELS, PLANS, SETTINGS, STEADY, VALUES, RealKit
 from recount import LOWEST, Recount, distinct_outputs
 
 from detectors.performance import Layout, Part
@@ -47,11 +47,20 @@ LAYOUTS = {"clicks": Layout(proxies=True), "labels": Layout(classes=2, scores=Tr
 
 def performance(model: str, horizons: tuple[int, ...], segments: Any) -> ModelPerformance:
     streams = tuple(StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name]) for each in STREAMS)
-    return ModelPerformance(model, ("0", "1"), 1, streams, segments)
+    disparity = tuple((each.key, each.values[0]) for each in segments)
+    return ModelPerformance(model, ("0", "1"), 1, streams, segments, disparity, least_events=2)
 
 
 MODELS_JOINED = {0: performance("m", HORIZONS, PLANS[0].segments), 1: performance("k", HORIZONS[:1], ())}
 JOIN = FeedbackPlan(JoinPlan(1_000, STREAMS, 60_000, 1 << 20, 1 << 20, chunk_rows=CHUNK_ROWS), MODELS_JOINED, 2, 3)
+
+SETTINGS_JOINED = replace(
+    SETTINGS,
+    models={
+        name: replace(own, performance=next((each for each in MODELS_JOINED.values() if each.model == name), None))
+        for name, own in SETTINGS.models.items()
+    },
+)
 
 
 def predicted(ident: int) -> int:
@@ -67,6 +76,7 @@ class FeedbackKit(RealKit):
 
     feedback = ("clicks", "labels")
     feedback_lateness_ms = LATENESS_MS
+    settings = SETTINGS_JOINED
 
     def collector(self, partition: int) -> Collector:
         plan = CollectorPlan((PLANS[0], STEADY), self.resolution_ms, self.lateness_ms, self.skew_ms, feedback=JOIN)
@@ -137,8 +147,36 @@ class FeedbackKit(RealKit):
         wrong = super().compare_windows(world, result)
         for partition in range(self.partitions):
             wrong += self.compare_feedback(world, result, partition)
-        _, twice = distinct_outputs(world, "performance")
-        return wrong + twice
+        records, twice = distinct_outputs(world, "performance")
+        return wrong + twice + self.compare_records(world, [json.loads(body) for body in records.values()])
+
+    def compare_records(self, world: Any, events: list[Any]) -> list[str]:
+        """Of every window what its panes add up to, once; and that groups and versions were compared."""
+        kept, said, windows = self.kept_performance(world), {}, {}
+        for event in events:
+            data = event["data"]
+            window = data["window"]["start_ms"], data["window"]["end_ms"]
+            world.counts[event["type"].split(".")[1]] += 1
+            world.counts["promotions"] += "promoted_from" in data
+            if data["metric"] in {"ctr", "confusion_matrix"} and event["type"] == "driftline.performance.v1":
+                key = (data["model"], data["version"], data["segment"], data["feedback"], data["horizon_ms"], window[0])
+                counts = data["counts"]
+                said[key] = counts["predictions"], counts["observed"], data.get("matrix")
+                windows[data["model"], window[0]] = window
+        due: dict[Any, Any] = {}
+        for (_, model, version, segment, stream, horizon, edge), (rows, observed, matrix, _) in kept.items():
+            for start, end in (span for (name, _), span in windows.items() if name == model):
+                if start <= edge < end:
+                    key = (model, version, segment, stream, horizon, start)
+                    a, b, cells = due.get(key, (0, 0, [[0, 0], [0, 0]]))
+                    if stream == "clicks":
+                        due[key] = a + rows, b + observed, None
+                    else:
+                        due[key] = a + rows, b + observed, (np.array(cells) + np.array(matrix)).tolist()
+        wrong = [f"performance {key}: {said.get(key)}, its panes {due.get(key)}" for key in said.keys() | due.keys()
+                 if said.get(key) != due.get(key)]  # fmt: skip
+        world.counts["performance windows"] += len(due)
+        return sorted(wrong)
 
     def compare_feedback(self, world: Any, result: Recount, partition: int) -> list[str]:
         """Panes of performance of one source partition, dead letters and counters against the oracle."""

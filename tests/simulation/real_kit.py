@@ -79,6 +79,8 @@ SETTINGS = MonitorSettings(
 class RealKit(BaseKit):
     """Events are (time, record time, id, model or -1, version, value or None, country), None = tombstone, or "reject"."""
 
+    settings = SETTINGS
+
     def collector(self, partition: int) -> Collector:
         plan = CollectorPlan((PLANS[0], STEADY), self.resolution_ms, self.lateness_ms, self.skew_ms)
         collector = Collector(
@@ -89,7 +91,7 @@ class RealKit(BaseKit):
         return collector
 
     def monitor(self, partition: int) -> Monitor:
-        monitor = Monitor(partition, sources=self.partitions, settings=SETTINGS, profiles={}, app_version="1")
+        monitor = Monitor(partition, sources=self.partitions, settings=self.settings, profiles={}, app_version="1")
         if not self.rules.deduplicate:
             monitor.merger = CarelessMerger(self.partitions)
         return monitor

@@ -35,3 +35,6 @@ def test_the_seeds_have_seen_everything() -> None:
         assert seen[what] > 0, (what, seen)
     assert seen["feedback ticks"] > SEEDS
     assert seen["performance panes"] > 100 * SEEDS
+    for what in ("performance windows", "disparity", "comparison"):
+        assert seen[what] > 10 * SEEDS, (what, seen)
+    assert seen["promotions"] > 0

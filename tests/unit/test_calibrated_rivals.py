@@ -97,7 +97,7 @@ def test_adwin_is_rivers(g: np.random.Generator) -> None:
         if detector.drift_detected:
             expected.append(i)
     assert expected
-    assert rivals.Adwin(0.02).alarms(Rows(np.arange(2000), live)).tolist() == expected
+    assert rivals.adwin(0.02).alarms(Rows(np.arange(2000), live)).tolist() == expected
 
 
 def test_thresholds_by_hand_and_at_the_rate_that_is_asked_for(g: np.random.Generator) -> None:
@@ -197,7 +197,7 @@ def test_the_command_prints_and_checks_the_ratio(
 class Inline:
     """Runs tasks where they are submitted."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, initializer: Any) -> None:
         pass
 
     def __enter__(self) -> Self:

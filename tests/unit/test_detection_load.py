@@ -12,11 +12,9 @@ from load_tests.detection import figures, measure, report
 from load_tests.detection.contenders import (
     SETTINGS,
     AlwaysFires,
-    Factors,
     Ours,
     River,
     delay,
-    judge,
     live_windows,
     reference_of,
 )
@@ -32,7 +30,7 @@ from load_tests.detection.streams import (
 )
 
 SMALL = measure.Size(
-    pairs=2, live=4_000, reference=20_000, delays=2, slow_pairs=0, slow_events=0, slow_delays=0, clean_runs=2,
+    pairs=2, live=4_000, reference=20_000, delays=2, slow_pairs=2, kswin_events=100, kswin_delays=0, clean_runs=2,
     clean_events=2_000, longer=((1, 1), (20, 1), (200, 2)),
 )  # fmt: skip
 
@@ -252,28 +250,6 @@ def test_windows_end_with_their_last_event():
     assert np.all(np.diff(windows.start_ms) > 0)
 
 
-def test_factors_are_those_that_the_evidence_grew_by():
-    reference, live = measure.pair(BY_NAME["normal"], SMALL, 1, 0, 4_000)
-    profile = reference_of(reference)
-    windows = live_windows(profile, live)
-    follow = Factors()
-    weights = []
-    largest = []
-
-    def each(state, verdict, weight):
-        follow(state, verdict, weight)
-        weights.append(weight)
-        largest.append(verdict.rank_log10)
-
-    judge(profile, windows, SETTINGS[1].settings(1), each=each)
-    assert follow.unknown == 0
-    before, factor = np.array(follow.before), np.array(follow.factor)
-    after = (before * np.array(weights)[:, None] + np.array(weights)[:, None]) * factor
-    np.testing.assert_allclose(after[:-1], before[1:] * np.array(weights)[1:, None], rtol=1e-5)
-    shares = np.array([0.85 * v for v in (0.35, 0.22, 0.14, 0.14, 0.15)] + [0.10, 0.05])
-    np.testing.assert_allclose(np.log10((after * shares).max(axis=1)), largest, atol=1e-4)
-
-
 def test_factor_figures_see_evidence_that_grows_by_itself():
     g = np.random.default_rng(0)
     before = [g.random(5_000) for _ in range(20)]
@@ -376,7 +352,7 @@ def test_the_command_gives_json_and_a_table(monkeypatch, capsys):
 class Inline:
     """Runs tasks where they are submitted."""
 
-    def __init__(self, jobs):
+    def __init__(self, jobs, initializer):
         pass
 
     def __enter__(self):

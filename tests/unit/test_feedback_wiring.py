@@ -37,6 +37,8 @@ def config(**changes: Any) -> Config:
     model: dict[str, Any] = {"reference": {"first": 5000}, "targets": {"amount": {"kind": "numeric"}}}
     if performance is not None:
         model["performance"] = performance
+    if "segments" in changes:
+        model["segments"] = changes.pop("segments")
     return config_from(
         {"kafka": {"bootstrap_servers": "unused:9092"}, "models": {"fraud": model}}
         | {"topics": {name: topic for name, topic in topics.items() if topic is not None}, **changes}
@@ -176,6 +178,27 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no positive": ({"performance": PERFORMANCE | {"positive": "2"}}, "2 is none of the classes"),
     "one topic twice": ({"topics": {"clicks": "predictions"}}, "predictions is the predictions topic"),
+    "no segment key": ({"performance": PERFORMANCE | {"disparity": {"country": "DE"}}}, "country is no segment key"),
+    "no value that is followed": (
+        {"performance": PERFORMANCE | {"disparity": {"country": "IT"}}, "segments": {"country": ["DE", "FR"]}},
+        "IT is no value of country",
+    ),
+    "disparity of numbers": (
+        {
+            "performance": PERFORMANCE | {"metrics": ["mae"], "disparity": {"country": "DE"}},
+            "segments": {"country": ["DE", "FR"]},
+        },
+        "rates of groups need labels of two classes",
+    ),
+    "disparity without labels": (
+        {
+            "performance": {"horizons": ["2m"], "proxies": ["ctr"], "disparity": {"country": "DE"}},
+            "topics": {"labels": None},
+            "segments": {"country": ["DE", "FR"]},
+        },
+        "rates of groups need labels of two classes",
+    ),
+    "no rows at all": ({"performance": PERFORMANCE | {"least_events": 0}}, "least_events"),
     "unknown metric": ({"performance": PERFORMANCE | {"metrics": ["rmsprop"]}}, "rmsprop"),
     "empty range": ({"topics": {"labels": LABELS | {"range": [1, 0]}}}, "is empty"),
 }

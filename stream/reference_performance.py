@@ -1,0 +1,98 @@
+"""Test metrics: what a reference file's labelled rows say of performance, of all rows and of each segment.
+
+They are measured as the live ones are, by the same sums, classes and bins, so that the two can stand side by side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.binning import category_hash
+from detectors.column_values import VALID, read_column
+from detectors.performance import Part, PerformanceSums
+from detectors.reference_performance import ReferencePerformance, reference_performance
+from stream.columns import F64, I64
+from stream.config import Config
+from stream.feedback_planning import performance_of, score_of
+from stream.mapping import PREDICTION
+from stream.pane_state import segment_name
+from stream.performance_panes import kept_name
+from stream.performance_plan import ModelPerformance, StreamPerformance, text_value
+from stream.performance_records import QUANTILE_LOSS, possible
+from stream.plan import ALL, Role, SegmentPlan
+from stream.tables import column_values, output_columns, segment_column
+from stream.topics import TopicRole
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def measured_rows(config: Config, model: str, table: pa.Table) -> tuple[ReferencePerformance | None, str]:
+    """Metrics of the table's labelled rows, or why there are none, for people; ("", None) where nobody asks for them.
+
+    Raises TableError for a column that cannot be read. Cost: a second per 3M rows and segment key.
+    """
+    plan, named = performance_of(config, model), config.models[model].reference
+    stream = next((each for each in plan.streams if each.stream == TopicRole.LABELS.value), None) if plan else None
+    if plan is None or stream is None or named.label is None:
+        return None, ""
+    column_of = {target: name for name, (_, target) in output_columns(config, named, table.column_names).items()}
+    if PREDICTION not in column_of:
+        return None, "no test metrics: the file has no column of predictions (reference.prediction)"
+    label, predicted = (values_of_file(column_values(table, name)) for name in (named.label, column_of[PREDICTION]))
+    scored = column_of.get(score_of(config))
+    score = np.full(len(label), np.nan) if scored is None else values_of_file(column_values(table, scored))
+    segments = {ALL: _sums(plan, stream, predicted, score, label)}
+    for segment in plan.segments:
+        column = segment_column(segment.key, table.column_names)
+        if column is None:
+            continue
+        place = _places(segment, column_values(table, column))
+        for at, value in enumerate((*segment.values, None)):
+            rows = place == at
+            if rows.any():
+                name = segment_name(segment.key, value)
+                segments[name] = _sums(plan, stream, predicted[rows], score[rows], label[rows])
+    metrics = [name for name in possible(stream.kind.value, stream.layout) if name != QUANTILE_LOSS]
+    classes = plan.classes if stream.layout.classes else ()
+    return reference_performance(kept_name(stream.layout, classes), metrics, segments), ""
+
+
+def values_of_file(values: NDArray[Any]) -> F64:
+    """A column as decoding would have its cells: numbers, bools as 1 and 0, texts as text_value; NaN where there is none."""
+    if values.dtype != object:
+        return values.astype(np.float64)
+    known = {each: _value(each) for each in set(values.tolist())}
+    return np.array([known[each] for each in values.tolist()], np.float64)
+
+
+def _value(value: Any) -> float:
+    if value is None:
+        return np.nan
+    if isinstance(value, str):
+        return float(text_value(np.array([category_hash(value)], np.uint64))[0])
+    return float(value)
+
+
+def _places(segment: SegmentPlan, values: NDArray[Any]) -> I64:
+    """Place of each row's value among the segment's, their number for any other."""
+    column = read_column(segment.key, values, Role.SHARE.value, "categorical")
+    place = np.full(len(values), len(segment.values), np.int64)
+    for at, wanted in enumerate(segment.value_hash):
+        place[(column.hash == wanted) & (column.state == VALID)] = at
+    return place
+
+
+def _sums(plan: ModelPerformance, stream: StreamPerformance, predicted: F64, score: F64, label: F64) -> PerformanceSums:
+    sums = PerformanceSums(stream.layout)
+    if not stream.layout.classes:
+        sums.add_errors(predicted, label)
+        return sums
+    codes = plan.codes(label)
+    sums.add_classes(plan.codes(predicted), codes)
+    if Part.SCORES in stream.layout.parts:
+        sums.add_scores(score, codes)
+    return sums
