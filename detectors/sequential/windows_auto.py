@@ -7,9 +7,9 @@ target has them), the variance ratio [1]
 
 must have an upper 95 % limit of at most 1.2 for blocks of 2 windows, and at most 1.5 for longer blocks up to a cycle (a
 day). "Not significant" would reward short references; a limit asks for evidence. And what a long reference shows is not
-passed over: of 2 windows the ratio itself must be at most 1.03, or what chance gives the worst of some series (the ranks spend
-nearly all of the budget, so that lag 1 of .03 is seen in the alarms). A target that is slower than the others takes several
-list windows as one.
+passed over where a longer window mends it: of 2 windows the ratio itself should be at most 1.03, or what chance gives the worst
+of some series (the ranks spend nearly all of the budget, so that a lag 1 of .06 makes four false alarms of three). A target that is
+slower than the others takes several list windows as one.
 
 Cost: one pass over the rows per length and target.    Source [1] Lo and MacKinlay 1988, Review of Financial Studies 1.
 """
@@ -37,7 +37,7 @@ LENGTHS_MS = tuple(
 GROUPS = (1, 2, 3, 4, 6, 8, 12)  # list windows that a slow target may take as one
 PAIR_LIMIT, CYCLE_LIMIT = 1.2, 1.5
 CYCLE_MS = DAY_MS
-PAIR_SEEN, SIGMAS_SEEN = 1.03, 2.5  # the ratio itself: at most 1.03, or so many standard errors above 1
+PAIR_SEEN, SIGMAS_SEEN = 1.03, 2.5  # the ratio itself should be at most 1.03, or so many standard errors above 1
 SIGMAS_95 = 1.645
 BLOCKS_MIN = 100  # blocks that a ratio is taken from: fewer, and chance alone passes 1.5
 WINDOWS_MIN = 100  # of a length that is tried at all: fewer cannot pass 1.2
@@ -47,10 +47,13 @@ SHARES_TESTED = 5  # most frequent categories of a categorical target: the limit
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The worst of a target's series: upper limit over its allowed value; at most 1 = independent enough."""
+    """The worst of a target's series: upper limit over its allowed value; at most 1 = independent enough. `pair`: the ratio of
+    blocks of 2; seen: over what is passed over; at most 1 = no dependence is seen.
+    """
 
     excess: float
     pair: float
+    seen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +124,11 @@ def block_ratios(statistics: F64, ties: F64, length_ms: int, stratum: I64 | None
 def dependence(statistics: F64, ties: F64, length_ms: int, stratum: I64 | None = None) -> Ratio:
     """Whether windows of one target, statistics F64[m, s], follow each other as if independent."""
     if len(statistics) < WINDOWS_MIN:
-        return Ratio(math.inf, math.nan)
+        return Ratio(math.inf, math.nan, math.inf)
     blocks = block_ratios(statistics, ties, length_ms, stratum)
     pair = blocks[0]
     seen = pair.ratio / max(PAIR_SEEN, 1.0 + SIGMAS_SEEN * pair.error)
-    return Ratio(max(seen, *(block.upper / block.allowed for block in blocks)), pair.ratio)
+    return Ratio(max(block.upper / block.allowed for block in blocks), pair.ratio, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +143,14 @@ class Choice:
 def choose_window(
     lengths_ms: Sequence[int], judge: Callable[[int], tuple[int, Sequence[Ratio]]], windows_min: int = WINDOWS_MIN
 ) -> Choice:
-    """Shortest of the ascending lengths at which all but SLOW_SHARE_MAX of the targets hold.
+    """Shortest of the ascending lengths at which all but SLOW_SHARE_MAX of the targets hold, and show no dependence; where they
+    show some at each, the longest at which they hold.
 
     `judge(length)` gives the number of windows and one Ratio a target. Where none holds: the length at which most targets do,
     the shorter of two; lengths with fewer than `windows_min` windows are only taken when there is no other.
     """
     tried: list[tuple[int, int, float]] = []
+    within = None
     for length in lengths_ms:
         count, ratios = judge(length)
         share = float(np.mean([r.excess <= 1.0 for r in ratios])) if ratios else 1.0
@@ -153,7 +158,11 @@ def choose_window(
         if count < windows_min:
             break
         if share >= 1.0 - SLOW_SHARE_MAX:
-            return Choice(length, True, tuple(tried))
+            within = length
+            if not ratios or np.mean([max(r.excess, r.seen) <= 1.0 for r in ratios]) >= 1.0 - SLOW_SHARE_MAX:
+                return Choice(length, True, tuple(tried))
+    if within is not None:
+        return Choice(within, True, tuple(tried))
     enough = [entry for entry in tried if entry[1] >= windows_min] or tried[:1]
     best = max(enough, key=lambda entry: (entry[2], -entry[0]))
     return Choice(best[0], False, tuple(tried))
