@@ -37,11 +37,12 @@ LENGTHS_MS = tuple(
 GROUPS = (1, 2, 3, 4, 6, 8, 12)  # list windows that a slow target may take as one
 PAIR_LIMIT, CYCLE_LIMIT = 1.2, 1.5
 CYCLE_MS = DAY_MS
-PAIR_SEEN, SIGMAS_SEEN = 1.03, 2.5  # the ratio itself should be at most 1.03, or so many standard errors above 1
+PAIR_SEEN, SIGMAS_SEEN = 1.03, 3.0  # the ratio itself should be at most 1.03, or so many standard errors above 1
 SIGMAS_95 = 1.645
 BLOCKS_MIN = 100  # blocks that a ratio is taken from: fewer, and chance alone passes 1.5
 WINDOWS_MIN = 100  # of a length that is tried at all: fewer cannot pass 1.2
 SLOW_SHARE_MAX = 0.2  # of the targets may be slower than the list; they take several windows as one
+SEEN_SHARE_MAX = 0.5  # of the targets may show some dependence within the limit: among many, chance makes some
 SHARES_TESTED = 5  # most frequent categories of a categorical target: the limit is meant for one series, not for thirty
 
 
@@ -143,8 +144,8 @@ class Choice:
 def choose_window(
     lengths_ms: Sequence[int], judge: Callable[[int], tuple[int, Sequence[Ratio]]], windows_min: int = WINDOWS_MIN
 ) -> Choice:
-    """Shortest of the ascending lengths at which all but SLOW_SHARE_MAX of the targets hold, and show no dependence; where they
-    show some at each, the longest at which they hold.
+    """Shortest of the ascending lengths at which all but SLOW_SHARE_MAX of the targets hold, and at most half show some
+    dependence; where more do at each, the longest at which they hold.
 
     `judge(length)` gives the number of windows and one Ratio a target. Where none holds: the length at which most targets do,
     the shorter of two; lengths with fewer than `windows_min` windows are only taken when there is no other.
@@ -159,7 +160,7 @@ def choose_window(
             break
         if share >= 1.0 - SLOW_SHARE_MAX:
             within = length
-            if not ratios or np.mean([max(r.excess, r.seen) <= 1.0 for r in ratios]) >= 1.0 - SLOW_SHARE_MAX:
+            if not ratios or np.mean([r.seen > 1.0 for r in ratios]) <= SEEN_SHARE_MAX:
                 return Choice(length, True, tuple(tried))
     if within is not None:
         return Choice(within, True, tuple(tried))
