@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.compiled import compiled
+from detectors.compiled import compiled, inlined
 from detectors.normal import ppf
 from detectors.sequential.categories import count_score, decode_bets, plug_in_shares
 from detectors.sequential.chance import beyond, surprise_of
@@ -341,7 +341,7 @@ def room_of(core: int, statistics: int, ranks: int, each: int, bets: int) -> int
     return 2 * statistics + max(rank_room(ranks, each), tube_room(core, bets))
 
 
-@compiled
+@inlined
 def decide(
     counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, work: F64, core: I64, room: F64,
     score: F64, score_mean: F64, share_p: F64,

@@ -8,9 +8,12 @@
 One default configuration with two named settings of budget and tolerance; nothing is set per stream. Figures do not depend on
 the machine or on --jobs: pair n of a stream has the same rows in every run of a seed. With --out every stream and change is kept
 as soon as it is finished, and a run of the same code, seed and size takes it over: after a stop, or from parts made with --stream
-and --case. River's detectors, interpreted loops, see 20 pairs a stream; KSWIN 3,000 events of each. An event is one row; a delay counts the
-first changed event as 1 and ends with the last event of the alarming window. For d cells one feature is watched with the
-threshold of d, and its alarms are counted d times: the expectation of d equal features, however they depend on each other.
+and --case. River's detectors, interpreted loops, see 20 pairs a stream; KSWIN 3,000 events of each, and of a change 16 seeds and
+5,000 events.
+
+An event is one row; a delay counts the first changed event as 1 and ends with the last event of the alarming window. For d cells
+one feature is watched with the threshold of d, and its alarms are counted d times: the expectation of d equal features, however
+they depend on each other.
 Exit code 1 when a condition fails for which enough was measured.
 """
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -230,6 +231,17 @@ def test_delay_counts_from_the_changed_event():
     assert found["fires at"] == 42.0
     assert delay(np.array([change]), change) == 1.0
     assert math.isnan(delay(np.array([change - 1]), change))
+
+
+def test_kswin_sees_the_end_of_what_is_quiet_and_the_start_of_what_is_not():
+    kswin = FiresAt(5, SMALL.kswin_quiet + 41)
+    kswin.name = "fires KSWIN"
+    lengths = []
+    kswin.alarms = lambda live, after=None: lengths.append((len(live), after)) or kswin.events
+    size = replace(SMALL, kswin_delays=1)
+    found = [measure.delays(CASES[0], [kswin], size, 1, number) for number in range(2)]
+    assert found == [{"fires KSWIN": 42.0}, {}]
+    assert lengths == [(size.kswin_quiet + size.kswin_changed, size.kswin_quiet)]
 
 
 def test_ours_is_quiet_and_then_finds_a_clear_shift_within_its_window():
