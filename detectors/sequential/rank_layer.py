@@ -54,7 +54,9 @@ BETS = (LOCATION_BETS, SCALE_BETS, TAIL_BETS, TAIL_BETS, SHAPE_BETS)
 ADAPTIVE_SHARE = 0.08
 ADAPTIVE_DECAY = np.array([0.9, 0.98])  # memories of 10 and 50 windows
 ADAPTIVE_PRIOR = 30.0  # windows' worth of the null in an adaptive bet
-BOOST_REACH = 1024.0  # a statistic's evidence below the threshold over this is not raised: one window seldom brings so much
+BOOST_REACH = (
+    1024.0  # a statistic's evidence below the threshold over this is not raised: one window seldom brings so much
+)
 BOOST_SHORT = 1.0 - 1e-9  # times the factor: the rounding of its sums never raises it above the exact one
 EVIDENCE_MAX = 1e250  # evidence of one window saturates here: far above any threshold, far below overflow
 KEPT_MAX = 1e37  # and what is kept of it here: above any threshold, too, and what reaches a threshold starts again at 0
@@ -185,7 +187,9 @@ def boost_factor(
         for l in range(bins):
             grown[l] += stake * (recent[i, l] * total / present[l] + ADAPTIVE_PRIOR)
     factor = 1.0
-    for _ in range(bins):  # Newton from below on a concave function of straight pieces: never beyond the root, and soon there
+    for _ in range(
+        bins
+    ):  # Newton from below on a concave function of straight pieces: never beyond the root, and soon there
         capped, free = 0.0, 0.0
         for l in range(bins):
             if factor * grown[l] >= threshold:
@@ -216,9 +220,7 @@ def boost(
         before += adaptive_share * (adaptive[i] + weight)
     if before * BOOST_REACH < threshold or before >= threshold:
         return weight
-    factor = boost_factor(
-        weight, present, bets, share, evidence, recent, adaptive_share, adaptive, before, threshold
-    )
+    factor = boost_factor(weight, present, bets, share, evidence, recent, adaptive_share, adaptive, before, threshold)
     if factor > 1.0:
         for i in range(len(evidence)):
             evidence[i] = kept(evidence[i] * factor)

@@ -92,7 +92,9 @@ def test_raised_evidence_is_worth_no_more_than_it_was_and_near_a_threshold_no_le
     plain = 0.0
     for boosted in (False, True):
         staked = (fixed.copy(), other.copy())
-        raised = boost(weight, present, bets, share, staked[0], memory, each, staked[1], threshold) if boosted else weight
+        raised = (
+            boost(weight, present, bets, share, staked[0], memory, each, staked[1], threshold) if boosted else weight
+        )
         mean = 0.0
         for k in range(len(present)):
             left = tuple(part.copy() for part in staked)
