@@ -10,6 +10,7 @@ from detectors.performance.disparity import LEAST_EVENTS
 from detectors.performance.layout import CLASSES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
+from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
 from stream.quantities import Duration, refusal
@@ -114,6 +115,24 @@ class LabelMapping(ClickMapping):
         description='path of when it became known; "$record": when it was written. Not when the outcome happened',
     )
     value: Name = Field(default="label", description="path of the label; null retracts what was said before")
+    model: Name | None = Field(
+        default=None,
+        description="where labels bring the prediction that they are of, so that it need not wait for them: path of the model's name,"
+        " or a constant. They are counted when they become known",
+    )
+    version: Name | None = Field(default=None, description="path of the model's version, or a constant, of such labels")
+    prediction: Name | None = Field(
+        default=None, description="path of the decision, of such labels; needed where `model` is"
+    )
+    score: Name | None = Field(default=None, description="path of the score, of such labels")
+
+    @model_validator(mode="after")
+    def _brings_whole(self) -> Self:
+        if self.model is None and (self.version, self.prediction, self.score) != (None, None, None):
+            raise refusal("DL-C020", "labels that bring their prediction, and no path of its model", "model")
+        if self.model is not None and self.prediction is None:
+            raise refusal("DL-C020", "labels that bring their model and no prediction", "prediction")
+        return self
 
 
 class FeedbackTopic(Section):
@@ -189,6 +208,21 @@ class Topics(Section):
             TopicRole.LABELS: self.labels,
         }
         return {role: topic for role, topic in found.items() if topic is not None}
+
+
+class Feedback(Section):
+    """How much may wait in one partition of the predictions topic."""
+
+    waiting_predictions_max: Annotated[int, Field(ge=2 * CHUNK_ROWS, le=1_000_000_000)] = Field(
+        default=4_000_000,
+        description="predictions that wait for feedback, some 60 to 90 bytes each; beyond it the oldest go, which is counted, and their"
+        " windows say `incomplete`",
+    )
+    waiting_events_max: Annotated[int, Field(ge=10_000, le=1_000_000_000)] = Field(
+        default=1_000_000,
+        description="events of one topic of feedback that wait for `lateness` to pass or for the predictions, some 50 bytes each; ahead"
+        " of the predictions the topic is not read on from half of it, what is beyond it is dropped and counted",
+    )
 
 
 class Performance(Section):
