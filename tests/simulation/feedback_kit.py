@@ -31,9 +31,12 @@ from stream.decode_feedback import FeedbackColumns
 from stream.join import JoinPlan
 from stream.join_feedback import CARRIED, Feedback, FeedbackKind, FeedbackStream
 from stream.join_groups import NO_GROUP, Group
+from stream.monitor import MissingReference
+from stream.performance_detection import Chosen, PerformanceDetection, PerformanceLimit, PerformanceWatcher
 from stream.performance_plan import FeedbackPlan, ModelPerformance, StreamPerformance
 from stream.plan import CollectorPlan
 from stream.stage import Output
+from stream.watchers import Watcher
 
 HORIZONS = (2_000, 5_000)
 LOW, HIGH = 0.0, 1.0
@@ -46,6 +49,12 @@ STREAMS = tuple(
         ("labels", FeedbackKind.LABEL, LOW, HIGH, True, (0.0, 1.0)),
     )
 )
+DETECTION = PerformanceDetection(
+    learning=5,
+    least_rows=5,
+    limits=(PerformanceLimit(Chosen("ctr"), None, 0.1), PerformanceLimit(Chosen("accuracy"), 0.9, None)),
+    watchers=(PerformanceWatcher(Chosen("accuracy"), Watcher("hddm_w", "accuracy", (), (("drift_confidence", 0.2),))),),
+)
 LAYOUTS = {"clicks": Layout(proxies=True), "labels": Layout(classes=2, scores=True)}
 
 
@@ -54,7 +63,7 @@ def performance(model: str, horizons: tuple[int, ...], segments: Any) -> ModelPe
         StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name], each.carries) for each in STREAMS
     )
     disparity = tuple((each.key, each.values[0]) for each in segments)
-    return ModelPerformance(model, ("0", "1"), 1, streams, segments, disparity, least_events=2)
+    return ModelPerformance(model, ("0", "1"), 1, streams, segments, disparity, least_events=2, detection=DETECTION)
 
 
 MODELS_JOINED = {0: performance("m", HORIZONS, PLANS[0].segments), 1: performance("k", HORIZONS[:1], ())}
@@ -63,7 +72,12 @@ JOIN = FeedbackPlan(JoinPlan(1_000, STREAMS, 60_000, 1 << 20, 1 << 20, chunk_row
 SETTINGS_JOINED = replace(
     SETTINGS,
     models={
-        name: replace(own, performance=next((each for each in MODELS_JOINED.values() if each.model == name), None))
+        name: replace(
+            own,
+            budget_ms=1,
+            resolve_after=2,
+            performance=next((each for each in MODELS_JOINED.values() if each.model == name), None),
+        )
         for name, own in SETTINGS.models.items()
     },
 )
@@ -166,7 +180,32 @@ class FeedbackKit(RealKit):
         for partition in range(self.partitions):
             wrong += self.compare_feedback(world, result, partition)
         records, twice = distinct_outputs(world, "performance")
+        wrong += self.compare_alerts(world)
         return wrong + twice + self.compare_records(world, [json.loads(body) for body in records.values()])
+
+    def compare_alerts(self, world: Any) -> list[str]:
+        """Byte by byte what a monitor writes that reads the panes once, without a fault."""
+        found, wrong = distinct_outputs(world, "alerts")
+        due: dict[bytes, bytes | None] = {}
+        for partition in range(self.monitors):
+            log, monitor = world.log("panes", partition), self.monitor(partition)
+            records = [world.pane_record(partition, place) for place in range(log.end)]
+            while monitor.position < log.end:
+                try:
+                    monitor.apply("panes", records)
+                except MissingReference as waits:
+                    self.provide(monitor, waits)
+            due |= {self.output_id(each): each.value for each in monitor.outbox if each.topic == "alerts"}
+        for value in found.values():
+            data = json.loads(value)["data"]
+            if data["kind"] == "performance":
+                world.counts["performance alerts"] += 1
+                world.counts["promised alerts"] += not data["evidence"]["promise"].startswith("none")
+                world.counts["alerts of errors"] += "online" in data["evidence"]
+        ids = sorted(set(found) | set(due))
+        return wrong + [
+            f"alert {i!r}: {found.get(i)!r}, without faults {due.get(i)!r}" for i in ids if found.get(i) != due.get(i)
+        ]
 
     def compare_records(self, world: Any, events: list[Any]) -> list[str]:
         """Of every window what its panes add up to, once; and that groups and versions were compared. A pane counts in the first

@@ -38,4 +38,6 @@ def test_the_seeds_have_seen_everything() -> None:
     assert seen["performance panes"] > 100 * SEEDS
     for what in ("performance windows", "disparity", "comparison"):
         assert seen[what] > 10 * SEEDS, (what, seen)
+    for what in ("performance alerts", "promised alerts", "alerts of errors"):
+        assert seen[what] > SEEDS, (what, seen)
     assert seen["promotions"] > 0
