@@ -169,7 +169,7 @@ class FeedbackKit(RealKit):
         return dict(output.headers)["dlq.topic"].decode()
 
     def output_id(self, output: Output) -> bytes:
-        if output.topic == "performance":
+        if output.topic in {"performance", "alerts"}:
             return str(json.loads(output.value or b"")["id"]).encode()
         return super().output_id(output)
 

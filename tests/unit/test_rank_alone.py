@@ -111,7 +111,7 @@ def test_windows_above_the_largest_learnt_one_are_thinned():
     assert found == [0, 0]
 
 
-@pytest.mark.parametrize("stop", [3, 30, 99, 100, 150])
+@pytest.mark.parametrize("stop", [3, 30, 99, 100, 150, 190])
 @pytest.mark.parametrize("kind", [shares, means], ids=["share", "mean"])
 def test_a_restored_one_goes_on_bit_for_bit(stop, kind):
     numbers = kind(np.random.default_rng(7), 150) + kind(np.random.default_rng(8), 60, 0.13)
