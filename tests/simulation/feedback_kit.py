@@ -53,7 +53,11 @@ DETECTION = PerformanceDetection(
     learning=5,
     least_rows=5,
     limits=(PerformanceLimit(Chosen("ctr"), None, 0.1), PerformanceLimit(Chosen("accuracy"), 0.9, None)),
-    watchers=(PerformanceWatcher(Chosen("accuracy"), Watcher("hddm_w", "accuracy", (), (("drift_confidence", 0.2),))),),
+    watchers=(
+        PerformanceWatcher(
+            Chosen("accuracy"), Watcher("ddm", "accuracy", (), (("drift_threshold", 0.5), ("warm_start", 2)))
+        ),
+    ),
 )
 LAYOUTS = {"clicks": Layout(proxies=True), "labels": Layout(classes=2, scores=True)}
 

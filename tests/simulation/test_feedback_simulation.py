@@ -38,6 +38,7 @@ def test_the_seeds_have_seen_everything() -> None:
     assert seen["performance panes"] > 100 * SEEDS
     for what in ("performance windows", "disparity", "comparison"):
         assert seen[what] > 10 * SEEDS, (what, seen)
-    for what in ("performance alerts", "promised alerts", "alerts of errors"):
-        assert seen[what] > SEEDS, (what, seen)
+    assert seen["performance alerts"] > SEEDS
+    for what in ("promised alerts", "alerts of errors"):
+        assert seen[what] > SEEDS / 8, (what, seen)
     assert seen["promotions"] > 0
