@@ -3,9 +3,9 @@
     python -m load_tests.interval_coverage --windows 1000 --seed 0
 
 Every metric of a binary classifier, of three classes, of a regression, of clicks and of a series; disparities of two groups;
-differences of two models on the same requests, and of two versions on requests of their own. The truth is the metric of a window of two million rows. With 1,000 windows the
-coverage of a true 95 % interval has a standard error of .7 points; what is promised is 93 to 97 %. Metrics whose entry says that
-their interval is too high or too wide are shown beside, in brackets. 1,000 windows take a minute.
+differences of two models on the same requests, and of two versions on requests of their own. The truth is the metric of a window
+of two million rows. With 1,000 windows the coverage of a true 95 % interval has a standard error of .7 points; what is promised is
+93 to 97 %. Metrics whose entry says that their interval is too high or too wide are shown beside, in brackets. 1,000 windows take a minute.
 """
 
 from __future__ import annotations

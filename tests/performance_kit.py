@@ -74,7 +74,8 @@ def rows(seed):
                 model = FRAUD if r.random() < 0.8 else PRICE
                 score = r.random()
                 found.append(Row(
-                    partition, model, edge + r.randrange(RESOLUTION), r.choice("112" if edge < END // 2 else "122"), r.choice(("DE", "FR")), score,
+                    partition, model, edge + r.randrange(RESOLUTION), r.choice("112" if edge < END // 2 else "122"),
+                    r.choice(("DE", "FR")), score,
                     float(score > 0.5) if model == FRAUD else r.gauss(100, 10), delay(0.6), delay(0.3), r.gauss(20, 5), delay(0.9),
                     float(r.random() < score) if model == FRAUD else r.gauss(100, 10),
                 ))  # fmt: skip
