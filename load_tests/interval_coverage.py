@@ -114,11 +114,11 @@ def groups(g: Generator, n: int) -> Named:
 
 
 def versions(g: Generator, n: int) -> Named:
-    """Two versions, each on predictions of its own, the newer one on a fifth of them."""
+    """Two versions, each on predictions of its own: half of a window."""
     for source, a, b in (
-        (BINARY, binary_sums(g, n // 5, -0.7), binary_sums(g, n - n // 5)),
-        (NUMBERS, error_sums(g, n // 5, 0.1), error_sums(g, n - n // 5, 0.3)),
-        (CLICKS, click_sums(g, n // 5, 1.3), click_sums(g, n - n // 5, 1.1)),
+        (BINARY, binary_sums(g, n // 2, -0.7), binary_sums(g, n - n // 2)),
+        (NUMBERS, error_sums(g, n // 2, 0.1), error_sums(g, n - n // 2, 0.3)),
+        (CLICKS, click_sums(g, n // 2, 1.3), click_sums(g, n - n // 2, 1.1)),
     ):
         for name in kept(source):
             if name not in {"business_value", "quantile_loss"}:
