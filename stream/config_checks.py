@@ -8,8 +8,8 @@ from detectors.performance import METRICS, Task
 from stream.config import Config, Model, Window
 from stream.config_detectors import ROWS
 from stream.config_topics import ClickMapping, ConversionMapping, LabelMapping, MappingSettings, Performance
-from stream.decode_feedback import VALUE, feedback_layout
-from stream.mapping import PREDICTION, Layout, Mapping, MappingError
+from stream.decode_feedback import VALUE, FeedbackPaths, feedback_layout
+from stream.mapping import CONSTANT, PREDICTION, Layout, Mapping, MappingError
 from stream.performance_plan import KINDS, PROXY_TOPICS
 from stream.topics import INPUTS, TopicRole, topic_name
 
@@ -55,17 +55,25 @@ def _mapping(config: Config) -> Iterator[Finding]:
 
     for role, topic in config.topics.feedback().items():
         try:
-            feedback_layout(KINDS[role], *feedback_paths(topic.mapping))
+            feedback_layout(KINDS[role], feedback_paths(topic.mapping))
         except MappingError as error:
             yield (
                 "DL-C026", ("topics", role.value, "mapping"), str(error), "expected: dotted paths without empty keys"
             )  # fmt: skip
 
 
-def feedback_paths(mapping: ClickMapping | ConversionMapping | LabelMapping) -> tuple[str, str, str, str]:
-    """prediction_id, timestamp, its unit, value (of clicks one that nobody reads)."""
-    value = mapping.value if isinstance(mapping, ConversionMapping | LabelMapping) else VALUE
-    return mapping.prediction_id, mapping.timestamp, mapping.timestamp_unit, value
+def feedback_paths(mapping: ClickMapping | ConversionMapping | LabelMapping) -> FeedbackPaths:
+    """Where things stand in the events of one topic; the value of clicks is read by nobody."""
+    return FeedbackPaths(**{"value": VALUE} | mapping.model_dump())
+
+
+def _constant_model(config: Config) -> Iterator[Finding]:
+    """A model that all labels are of is one that is configured."""
+    labels = config.topics.labels
+    source = None if labels is None else labels.mapping.model
+    if source is not None and source.startswith(CONSTANT) and source.removeprefix(CONSTANT) not in config.models:
+        path = ("topics", "labels", "mapping", "model")
+        yield "DL-C020", path, f"{source}: no such model", f"expected: a path, or one of {', '.join(config.models)}"
 
 
 def _performance(config: Config) -> Iterator[Finding]:
@@ -102,6 +110,7 @@ def _performance(config: Config) -> Iterator[Finding]:
                 "expected: two classes",
             )
         yield from _disparity(model, own, path)
+    yield from _constant_model(config)
     for role in sorted(set(topics) - asked):
         read = f"no model asks for anything of {role.value}"
         yield "DL-C020", ("topics", role.value), read, "expected: models.NAME.performance, or no such topic"

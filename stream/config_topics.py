@@ -114,6 +114,24 @@ class LabelMapping(ClickMapping):
         description='path of when it became known; "$record": when it was written. Not when the outcome happened',
     )
     value: Name = Field(default="label", description="path of the label; null retracts what was said before")
+    model: Name | None = Field(
+        default=None,
+        description="where labels bring the prediction that they are of, so that it need not wait for them: path of the model's name,"
+        " or a constant. They are counted when they become known",
+    )
+    version: Name | None = Field(default=None, description="path of the model's version, or a constant, of such labels")
+    prediction: Name | None = Field(
+        default=None, description="path of the decision, of such labels; needed where `model` is"
+    )
+    score: Name | None = Field(default=None, description="path of the score, of such labels")
+
+    @model_validator(mode="after")
+    def _brings_whole(self) -> Self:
+        if self.model is None and (self.version, self.prediction, self.score) != (None, None, None):
+            raise refusal("DL-C020", "labels that bring their prediction, and no path of its model", "model")
+        if self.model is not None and self.prediction is None:
+            raise refusal("DL-C020", "labels that bring their model and no prediction", "prediction")
+        return self
 
 
 class FeedbackTopic(Section):

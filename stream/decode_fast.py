@@ -39,6 +39,7 @@ class FastTier:
         if layout.model.constant is not None:
             name = layout.model.constant
             settings[fields.MODEL_CONSTANT] = layout.models.index(name) if name in layout.models else -1
+        settings[fields.MODEL_OPTIONAL] = layout.mapping.model_optional
         settings[fields.VERSION_CONSTANT] = layout.version.constant is not None
         settings[fields.RECORD_TIME] = not layout.timestamp.keys
         settings[fields.UNIT_EXPONENT] = UNIT_EXPONENT.get(layout.mapping.timestamp_unit, fields.NO_UNIT)

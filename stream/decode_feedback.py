@@ -3,10 +3,15 @@
 A feedback event has an id, a time, and for conversions and labels a value: a number; of a label also a bool (1 or 0) or a
 text, which becomes a number by performance_plan.text_value. `null` as the value retracts what was said before of this id, and
 so does a record without a value at all (a tombstone), whose key is the id and whose time is the record's.
+
+Where the mapping says where they stand, a label may bring its model, version, prediction and score with it: one does that has a
+value, a model that is configured, and a prediction. A click or a conversion cannot: those that bring theirs do not tell how
+many predictions had none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,16 +21,33 @@ import xxhash
 from numpy.typing import NDArray
 
 from stream.accounting import reject_of
-from stream.columns import F64, I32, I64, U64, Columns, Records, Reject, Tag
+from stream.columns import F64, I32, I64, U32, U64, Columns, Records, Reject, Tag
 from stream.decode import decode
 from stream.join_feedback import Feedback, FeedbackKind
-from stream.join_groups import NO_GROUP
+from stream.join_groups import NO_GROUP, Group
 from stream.limits import ID_BYTES_MAX
-from stream.mapping import CONSTANT, PREDICTION, Keys, Layout, Mapping, pointer
+from stream.mapping import CONSTANT, OUTCOME, PREDICTION, Keys, Layout, Mapping, pointer
 from stream.performance_plan import text_value
 from stream.strict_json import parse
 
 VALUE = "value"
+SCORE = "score"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackPaths:
+    """Where things stand in the events of one topic, as in a Mapping. `value` is not looked at of clicks; from `model` on None =
+    events do not bring it.
+    """
+
+    prediction_id: str
+    timestamp: str
+    timestamp_unit: str
+    value: str
+    model: str | None = None
+    version: str | None = None
+    prediction: str | None = None
+    score: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +76,39 @@ class FeedbackColumns:
         return self.feedback.record_time_ms
 
 
-def feedback_layout(kind: FeedbackKind, prediction_id: str, timestamp: str, timestamp_unit: str, value: str) -> Layout:
-    """How events of one topic are read; `value` is not looked at of clicks. Raises MappingError."""
-    number = kind is FeedbackKind.CONVERSION
+def feedback_layout(kind: FeedbackKind, where: FeedbackPaths, models: Sequence[str] = ()) -> Layout:
+    """How events of one topic are read; the value is the first column. Raises MappingError."""
+    brings = where.model is not None and kind is FeedbackKind.LABEL
+    scores = {VALUE: where.value} if kind is FeedbackKind.CONVERSION else {}
+    if brings and where.score is not None:
+        scores = {SCORE: where.score}
     mapping = Mapping(
-        prediction_id=prediction_id,
-        model=CONSTANT,
-        version=CONSTANT,
-        timestamp=timestamp,
-        timestamp_unit=timestamp_unit,
-        prediction=PREDICTION if number or kind is FeedbackKind.CLICK else value,
-        scores={VALUE: value} if number else {},
+        prediction_id=where.prediction_id,
+        model=(where.model if brings else None) or CONSTANT,
+        version=(where.version if brings else None) or CONSTANT,
+        timestamp=where.timestamp,
+        timestamp_unit=where.timestamp_unit,
+        prediction=where.prediction or PREDICTION,
+        scores=scores,
+        outcome=where.value if kind is FeedbackKind.LABEL else "",
+        model_optional=True,
     )
-    paths = [] if kind is FeedbackKind.CLICK else [VALUE if number else PREDICTION]
-    return Layout.compile(mapping, (), paths)
+    paths = {FeedbackKind.CLICK: [], FeedbackKind.CONVERSION: [VALUE], FeedbackKind.LABEL: [OUTCOME]}[kind]
+    more = [PREDICTION, *scores] if brings else []
+    return Layout.compile(mapping, models if brings else (), [*paths, *more])
 
 
 def decode_feedback(records: Records, layout: Layout) -> FeedbackColumns:
     """Records to columns. About .5 us an event, 5 us a retraction, more a refused one."""
     columns = decode(records, layout)
     rows = len(columns)
+    group, predicted, score, groups = _brought(columns, layout)
     value, retracts, absent = np.ones(rows), np.zeros(rows, bool), np.zeros(rows, bool)
     if layout.paths:
         value, missing = _values(columns)
         absent[missing] = [not _said(records, int(columns.offset[row]), layout.keys[0]) for row in missing.tolist()]
         retracts[missing] = ~absent[missing]
+        group[missing] = NO_GROUP
     kept = np.flatnonzero(~absent)
     rejects = list(columns.rejects)
     for row in np.flatnonzero(absent).tolist():
@@ -86,24 +116,41 @@ def decode_feedback(records: Records, layout: Layout) -> FeedbackColumns:
         rejects.append(reject_of(records, where, int(columns.record_time_ms[row])))
     found: list[NDArray[Any]] = [
         columns.offset[kept], columns.event_time_ms[kept], columns.record_time_ms[kept], columns.id_high[kept],
-        columns.id_low[kept], value[kept], retracts[kept],
+        columns.id_low[kept], value[kept], retracts[kept], group[kept], predicted[kept], score[kept],
     ]  # fmt: skip
     if len(columns.tombstone_offset):
         found = _with_tombstones(records, columns.tombstone_offset, found, rejects)
-    offset, time, recorded, high, low, value, retracts = found
-    n = len(offset)
-    feedback = Feedback(
-        time, recorded, high, low, value, retracts, np.full(n, NO_GROUP, np.uint32), np.full(n, np.nan), np.full((n, 1), np.nan)
-    )  # fmt: skip
+    feedback = Feedback(*found[1:-1], found[-1].reshape(-1, 1), groups)
     rejects.sort(key=lambda reject: reject.offset)
-    return FeedbackColumns(columns.next_offset, offset, np.zeros(n, np.int32), feedback, tuple(rejects), records)
+    row = np.zeros(len(feedback), np.int32)
+    return FeedbackColumns(columns.next_offset, found[0], row, feedback, tuple(rejects), records)
+
+
+def _brought(columns: Columns, layout: Layout) -> tuple[U32, F64, F64, tuple[Group, ...]]:
+    """Group, prediction and score that each row brings with it, and the groups; a row that has a model and a prediction brings."""
+    rows = len(columns)
+    group, predicted, score = np.full(rows, NO_GROUP, np.uint32), np.full(rows, np.nan), np.full(rows, np.nan)
+    if PREDICTION not in layout.paths:
+        return group, predicted, score, ()
+    predicted = _numbers(columns, layout.paths.index(PREDICTION))
+    if SCORE in layout.paths:
+        score = _numbers(columns, layout.paths.index(SCORE))
+    brings = np.flatnonzero((columns.model >= 0) & (columns.tag[:, layout.paths.index(PREDICTION)] != Tag.MISSING))
+    versions, version = np.unique(columns.version[brings], return_inverse=True)
+    pairs, place = np.unique(columns.model[brings].astype(np.int64) * len(versions) + version, return_inverse=True)
+    group[brings] = place
+    names = [columns.version_names.get(each, "") for each in versions.tolist()]
+    groups = tuple(Group(layout.models[pair // len(names)], names[pair % len(names)]) for pair in pairs.tolist())
+    return group, predicted, score, groups
 
 
 def _values(columns: Columns) -> tuple[F64, I64]:
     """The value of each row, and the rows that have none."""
-    cell: U64 = np.ascontiguousarray(columns.cell[:, 0])
-    tag = columns.tag[:, 0]
-    return values_of(cell, tag), np.flatnonzero(tag == Tag.MISSING)
+    return _numbers(columns, 0), np.flatnonzero(columns.tag[:, 0] == Tag.MISSING)
+
+
+def _numbers(columns: Columns, column: int) -> F64:
+    return values_of(np.ascontiguousarray(columns.cell[:, column]), columns.tag[:, column])
 
 
 def values_of(cell: U64, tag: NDArray[np.uint8]) -> F64:
@@ -154,7 +201,8 @@ def _with_tombstones(
     times = np.array(recorded_, np.int64)
     more: list[NDArray[Any]] = [
         np.array(offset_, np.int64), times, times, np.array(high, np.uint64), np.array(low, np.uint32),
-        np.full(len(rows), np.nan), np.ones(len(rows), bool),
+        np.full(len(rows), np.nan), np.ones(len(rows), bool), np.full(len(rows), NO_GROUP, np.uint32),
+        np.full(len(rows), np.nan), np.full(len(rows), np.nan),
     ]  # fmt: skip
     order = np.argsort(np.concatenate([found[0], more[0]]), kind="stable")
     return [np.concatenate(pair)[order] for pair in zip(found, more, strict=True)]

@@ -93,7 +93,7 @@ def envelope(fields: Sequence[Any], layout: Layout, record_time_ms: int) -> tupl
     """
     id_value, model_value, version_value, time_value = fields
     id_text = _id_text(id_value, layout.prediction_id.keys)
-    model_name = _name(model_value, layout.model, required=True)
+    model_name = _name(model_value, layout.model, required=not layout.mapping.model_optional)
     model = layout.models.index(model_name) if model_name in layout.models else -1
     if model < 0 and layout.mapping.unknown_models == "dlq":
         raise RefusedError("unknown_model", "the configuration names no such model", pointer(layout.model.keys))

@@ -11,11 +11,11 @@ from xxhash import xxh3_64_intdigest
 from detectors.performance import Layout
 from stream.config import Config
 from stream.config_checks import feedback_paths
-from stream.config_topics import ClicksTopic, Performance
+from stream.config_topics import ClicksTopic, LabelsTopic, Performance
 from stream.decode_feedback import feedback_layout
 from stream.join import JoinPlan
 from stream.join_feedback import FeedbackStream
-from stream.mapping import PREDICTION, SEGMENTS
+from stream.mapping import CONSTANT, PREDICTION, SEGMENTS
 from stream.mapping import Layout as EventLayout
 from stream.performance_plan import (
     KINDS,
@@ -49,7 +49,7 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         model=model,
         classes=own.classes,
         positive=_positive(own),
-        streams=tuple(_stream(own, role) for role in KINDS if _asked(own, role)),
+        streams=tuple(_stream(own, role, carries=_carries(config, role, model)) for role in KINDS if _asked(own, role)),
         segments=tuple(
             segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
             for key, values in settings.segments.items()
@@ -71,12 +71,19 @@ def _asked(own: Performance, role: TopicRole) -> tuple[str, ...]:
     )
 
 
-def _stream(own: Performance, role: TopicRole) -> StreamPerformance:
+def _carries(config: Config, role: TopicRole, model: str = "") -> bool:
+    """Whether events of a topic may carry predictions, of this model where one is named."""
+    topic = config.topics.feedback().get(role)
+    source = topic.mapping.model if isinstance(topic, LabelsTopic) else None
+    return source is not None and (not model or source == CONSTANT + model or not source.startswith(CONSTANT))
+
+
+def _stream(own: Performance, role: TopicRole, *, carries: bool) -> StreamPerformance:
     asked = _asked(own, role)
     layout = Layout(proxies=True)
     if role is TopicRole.LABELS:
         layout = label_layout(asked, len(own.classes), _positive(own))
-    return StreamPerformance(role.value, KINDS[role], _horizons(own), asked, layout)
+    return StreamPerformance(role.value, KINDS[role], _horizons(own), asked, layout, carries)
 
 
 def _horizons(own: Performance) -> tuple[int, ...]:
@@ -114,7 +121,10 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
         mine = [each for model in models.values() for each in model.streams if each.stream == role.value]
         horizons = sorted({horizon for each in mine for horizon in each.horizons_ms})
         limits = {} if isinstance(topic, ClicksTopic) else {"low": topic.range[0], "high": topic.range[1]}  # type: ignore[attr-defined]
-        streams.append(FeedbackStream(role.value, KINDS[role], tuple(horizons), topic.lateness.ms, **limits))
+        carries = _carries(config, role)
+        streams.append(
+            FeedbackStream(role.value, KINDS[role], tuple(horizons), topic.lateness.ms, carries=carries, **limits)
+        )
     join = JoinPlan(config.resolution.ms, tuple(streams), config.max_future_skew.ms, ROWS_MAX, WAITING_MAX)
     return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)])
 
@@ -122,7 +132,7 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
 def feedback_layouts(config: Config) -> dict[str, EventLayout]:
     """How the events of each stream are read. Raises MappingError."""
     return {
-        role.value: feedback_layout(KINDS[role], *feedback_paths(topic.mapping))
+        role.value: feedback_layout(KINDS[role], feedback_paths(topic.mapping), list(config.models))
         for role, topic in config.topics.feedback().items()
     }
 
@@ -130,7 +140,10 @@ def feedback_layouts(config: Config) -> dict[str, EventLayout]:
 def feedback_deciding(config: Config) -> dict[str, Any]:
     """Everything that joining depends on, as plain values: part of what collectors must agree on."""
     return {
-        "topics": {role.value: topic.model_dump(mode="json") for role, topic in config.topics.feedback().items()},
+        "topics": {
+            role.value: topic.model_dump(mode="json", exclude_none=True)
+            for role, topic in config.topics.feedback().items()
+        },
         "models": {
             name: model.performance.model_dump(mode="json", exclude=SAID)
             for name, model in config.models.items()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from stream import container
 from stream.columns import F64, I64, U8, U32
-from stream.join_feedback import Carried, Feedback, FeedbackState, FeedbackStream
+from stream.join_feedback import CARRIED, Carried, Feedback, FeedbackState, FeedbackStream
 from stream.join_groups import Group, Groups
 from stream.join_index import CHUNK_ROWS, JoinIndex, Predictions
 from stream.panes import EDGE_END, EDGE_MIN
@@ -34,7 +34,6 @@ VERSION = 1
 VERSIONS = (VERSION,)
 META = "join"
 GROUPS = "join-groups"
-CARRIED = 0  # the horizon of feedback that needs no join: counted in the slice in which it became known
 STREAM_PARTS = ("waiting", "changes", "groups")  # blobs of one stream
 SPAN_CHUNKS = 8  # of predictions given out at once: bounds what closing a long time costs in memory
 
@@ -46,7 +45,7 @@ class JoinPlanError(ValueError):
 @dataclass(frozen=True, slots=True)
 class JoinPlan:
     """`scores`: how many each prediction has. `rows_max`: predictions that may wait, at least two chunks; `waiting_max`: events
-    of one stream that may wait for the watermarks.
+    of one stream that may wait for the watermarks; `versions_max`: of a model in one pane of feedback that needs no join.
     """
 
     resolution_ms: int
@@ -56,6 +55,7 @@ class JoinPlan:
     waiting_max: int
     scores: int = 1
     chunk_rows: int = CHUNK_ROWS
+    versions_max: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,14 @@ class Join:
         self.index = JoinIndex(plan.scores, plan.chunk_rows)
         self.groups = Groups(GROUPS)
         self.streams = {
-            stream.name: FeedbackState(stream, place, plan.scores, plan.waiting_max, plan.chunk_rows)
+            stream.name: FeedbackState(
+                stream,
+                place,
+                plan.scores,
+                waiting_max=plan.waiting_max,
+                versions_max=plan.versions_max,
+                chunk_rows=plan.chunk_rows,
+            )
             for place, stream in enumerate(plan.streams)
         }
         self.evicted = 0
@@ -132,11 +139,6 @@ class Join:
     def group_code(self, group: Group) -> int:
         """Code for Predictions.group; valid for the next `add_predictions` only, as tables forget what is not used."""
         return self.groups.code(group, self.index.log.count // self.plan.chunk_rows)
-
-    def feedback_group_code(self, stream: str, group: Group) -> int:
-        """Code for Feedback.group; valid for the next `add_feedback` of the stream only."""
-        state = self.streams[stream]
-        return state.groups.code(group, state.log.count // self.plan.chunk_rows)
 
     def add_predictions(self, batch: Predictions, watermark_ms: int) -> None:
         """Add accepted predictions (none below the watermark before them) and say how far their topic has come."""
@@ -329,7 +331,7 @@ class Join:
                     f"{name} held {known['kind']}s, the plan says {state.plan.kind.value}s: give it another name"
                 )
             else:
-                state.load(known, blobs, self.index)
+                state.load(known, blobs, self.index, self.plan.resolution_ms)
         gone = {f"join-{part}.{name}" for name in stored.keys() - self.streams.keys() for part in STREAM_PARTS}
         self._forgotten = {name for name in blobs if name.partition("/")[0] in gone}
         self._changed = bool(self._forgotten)

@@ -14,7 +14,9 @@ Rules (join-and-state.md: determinism; contracts.md: time)
    retracts what there is. What changed after a horizon of the prediction had passed with the old outcome is counted `revised`:
    the value of that horizon is what was known within it, and stays.
 5. Events that carry model, version, prediction and score are counted in the slice in which they became known as well, the
-   last of each id there. A retraction does not reach them.
+   last of each id there, whether or not their prediction waits: a series of its own, which does not depend on what waits. A
+   retraction does not reach them. Of each slice and model the first `versions_max` versions in the log are told apart, the
+   others are counted as OTHER.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from numpy.typing import NDArray
 from stream import container
 from stream.column_log import ColumnLog
 from stream.columns import F64, I64, U8, U32, U64
-from stream.join_groups import NO_GROUP, Groups
+from stream.join_groups import NO_GROUP, Group, Groups, Versions, last_of_each
 from stream.join_index import NONE, JoinIndex, narrowed, widened
 from stream.kernels import join_table, timeline
 from stream.kernels.timeline import APPLIED, FUTURE, LATE
@@ -39,6 +41,7 @@ from stream.panes import EDGE_MIN
 
 # What became of an event on arrival, beside those of timeline.
 NEGATIVE, ABSURD, OVERFLOW = range(timeline.STATUSES, timeline.STATUSES + 3)
+CARRIED = 0  # the horizon of feedback that needs no join: counted in the slice in which it became known
 SPAN_EVENTS = 1 << 18  # taken at once, to the end of a slice
 
 
@@ -58,7 +61,7 @@ _CODE = {
 @dataclass(frozen=True, slots=True)
 class FeedbackStream:
     """One topic of feedback. `horizons_ms` ascending, multiples of the resolution; `low`, `high`: the declared range of
-    values, ends included. A negative value outside of it is counted apart.
+    values, ends included. A negative value outside of it is counted apart. `carries`: events may carry their prediction.
     """
 
     name: str
@@ -67,10 +70,16 @@ class FeedbackStream:
     lateness_ms: int
     low: float = -math.inf
     high: float = math.inf
+    carries: bool = False
 
     @property
     def reach_ms(self) -> int:
         return self.horizons_ms[-1]
+
+    @property
+    def series_ms(self) -> tuple[int, ...]:
+        """The horizons of all its series, ascending."""
+        return (CARRIED, *self.horizons_ms) if self.carries else self.horizons_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +88,7 @@ class Feedback:
 
     event_time_ms: when it became known; record_time_ms: Kafka's, both I64[n]; id_high U64[n], id_low U32[n]; value F64[n]:
     a label (a value, or the code of a class) or an amount, not read of clicks; retracts bool[n]: a record without a value.
-    group U32[n]: NO_GROUP, or a code of the stream's `groups` where the event carries predicted F64[n] and score F64[n, k].
+    group U32[n]: NO_GROUP, or a place in `groups` where the event carries predicted F64[n] and score F64[n, k].
     """
 
     event_time_ms: I64
@@ -91,6 +100,7 @@ class Feedback:
     group: U32
     predicted: F64
     score: F64
+    groups: tuple[Group, ...] = ()
 
     def __len__(self) -> int:
         return len(self.event_time_ms)
@@ -133,7 +143,9 @@ class Carried:
 class FeedbackState:
     """`done_ms`: everything before it was taken. `starts_ms`: first edge of each horizon."""
 
-    def __init__(self, plan: FeedbackStream, place: int, scores: int, waiting_max: int, chunk_rows: int) -> None:
+    def __init__(
+        self, plan: FeedbackStream, place: int, scores: int, *, waiting_max: int, versions_max: int, chunk_rows: int
+    ) -> None:
         self.plan = plan
         self.counters = FeedbackCounters()
         self.largest_ms = self.floor_ms = self.done_ms = EDGE_MIN
@@ -149,6 +161,7 @@ class FeedbackState:
         self.groups = Groups(f"join-groups.{plan.name}")
         self._place = place
         self._waiting_max = waiting_max
+        self._versions = Versions(self.groups, versions_max)
         self._span: dict[int, tuple[int, int]] = {}  # chunk -> its first and last event time
 
     @property
@@ -185,17 +198,16 @@ class FeedbackState:
         rows = rows[:room]
         counts = np.bincount(status, minlength=OVERFLOW + 1).tolist()
         self.counters.consumed += len(batch)
-        for name, code in (
-            ("late", LATE),
-            ("future", FUTURE),
-            ("negative", NEGATIVE),
-            ("absurd", ABSURD),
-            ("overflow", OVERFLOW),
-        ):
+        refused = {"late": LATE, "future": FUTURE, "negative": NEGATIVE, "absurd": ABSURD, "overflow": OVERFLOW}
+        for name, code in refused.items():
             setattr(self.counters, name, getattr(self.counters, name) + counts[code])
         if len(rows):
             self.waiting += len(rows)
             arrays = {name: getattr(batch, name)[rows] for name in self.log.columns}
+            slices = batch.event_time_ms[rows] // resolution_ms
+            arrays["group"] = self._versions.codes(
+                batch.groups, batch.group[rows], slices, self.log.count // self.log.chunk_rows
+            )
             if self.plan.kind is FeedbackKind.CLICK:
                 arrays["value"] = np.ones(len(rows))
             self._enter(self.log.append(arrays))
@@ -224,6 +236,7 @@ class FeedbackState:
             first = stop
         self.waiting -= len(numbers)
         self.done_ms = until_ms
+        self._versions.forget(until_ms // resolution_ms)
         names = Carried.__slots__
         none = self.log.gather(np.empty(0, np.int64), *names)
         joined = [[none[k], *(getattr(part, name) for part in parts)] for k, name in enumerate(names)]
@@ -262,7 +275,7 @@ class FeedbackState:
         hit = np.flatnonzero(row >= 0)
         self._change(index, row[hit], time[hit] - at[hit], value[hit], retracts[hit])
         carrying = np.flatnonzero((group != NO_GROUP) & ~retracts)
-        kept = carrying[_last_of_each(slice_end[carrying], high[carrying], low[carrying])]
+        kept = carrying[last_of_each(slice_end[carrying], high[carrying], low[carrying])]
         lost = row < 0
         follows = lost & (after == 1)
         alone = np.zeros(len(row), bool)
@@ -351,7 +364,7 @@ class FeedbackState:
             "counters": asdict(self.counters),
         }
 
-    def load(self, header: Mapping[str, Any], blobs: Mapping[str, bytes], index: JoinIndex) -> None:
+    def load(self, header: Mapping[str, Any], blobs: Mapping[str, bytes], index: JoinIndex, resolution_ms: int) -> None:
         """Fill an empty state; a horizon that is new begins with the first pane that nothing was taken for.
 
         Raises ContainerError.
@@ -366,6 +379,10 @@ class FeedbackState:
             raise container.UnknownSection("join", self.groups.name, "missing")
         self.groups.load(blobs[self.groups.name], tail // self.log.chunk_rows)
         self._enter(self.log.load(blobs, tail, count))
+        for number, columns in self.log.chunks.items():  # every event of a slice waits until all of it is taken
+            waits = columns["event_time_ms"][: self.log.filled(number)] >= self.done_ms
+            times, group = (columns[name][: self.log.filled(number)][waits] for name in ("event_time_ms", "group"))
+            self._versions.know(times // resolution_ms, group)
         for chunk, first, stop in self.changes.load(blobs, *header["changes"]):
             self._link(index, chunk, first, stop)
 
@@ -379,12 +396,3 @@ class FeedbackState:
         columns["previous"][first:stop] = NONE
         held = np.flatnonzero(columns["row"][first:stop] >= index.log.tail) + first
         index.set_newest(self._place, columns["row"][held], held + chunk * self.changes.chunk_rows)
-
-
-def _last_of_each(slice_end: I64, high: U64, low: U32) -> I64:
-    """Places, ascending, of the last event of each id in each slice."""
-    order = np.lexsort((np.arange(len(high)), low, high, slice_end))
-    end, a, b = slice_end[order], high[order], low[order]
-    last = np.ones(len(order), bool)
-    last[:-1] = (end[1:] != end[:-1]) | (a[1:] != a[:-1]) | (b[1:] != b[:-1])
-    return np.sort(order[last])

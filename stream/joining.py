@@ -6,7 +6,8 @@ Rules (join.py and join_feedback.py have those of the join itself)
    Join.closed_ms. What they say is a function of the logs and the decisions, whatever the interleaving; how far a marker
    goes at once is not, so a new owner's marker may lie before its predecessor's: what it sends again is dropped.
 3. A model's series begin with the first edge of which the join has every prediction: `begins`. A model that is new to a state
-   begins with its next unopened pane.
+   begins with its next unopened pane; its series of labels that carry their prediction, with the next slice in which no label
+   has become known: `carries_from`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stream.columns import F64, I64, U8, Reject, Tag
 from stream.decode_feedback import FeedbackColumns, values_of
 from stream.edge_state import EdgeState
 from stream.join import Join, Matured
-from stream.join_feedback import ABSURD, NEGATIVE, FeedbackKind
+from stream.join_feedback import ABSURD, CARRIED, NEGATIVE, FeedbackKind
 from stream.join_groups import Group
 from stream.join_index import Predictions
 from stream.kernels import timeline
@@ -54,6 +55,12 @@ class Joining:
         self.resets = {stream.name: 0 for stream in plan.join.streams}
         self.marked_ms = dict.fromkeys(plan.series, EDGE_MIN)
         self.begins = {model.model: EDGE_MIN for model in plan.models.values()}
+        self.carries_from = {
+            (stream.stream, model.model): EDGE_MIN
+            for model in plan.models.values()
+            for stream in model.streams
+            if stream.carries
+        }
         self._partition = partition
         self._monitors = monitors
         self._letters = letters
@@ -205,14 +212,14 @@ class Joining:
         """Of one pane at one horizon: one for each model, version and segment, in this order."""
         parts: dict[tuple[str, str, int, str], list[I64]] = {}
         for group, rows in matured.parts():
-            if matured.edge_ms < self.begins[group.model]:
+            if matured.edge_ms < self._first_ms(matured, group.model):
                 continue
             for place, segment in enumerate((ALL, *group.segments)):
                 parts.setdefault((group.model, group.version, place, segment), []).append(rows)
         for model, version, place, segment in sorted(parts):
             plan = self._named[model]
             stream = next((each for each in plan.streams if each.stream == matured.stream), None)
-            if stream is None or matured.horizon_ms not in stream.horizons_ms:
+            if stream is None or matured.horizon_ms not in stream.series_ms:
                 continue
             rows = np.concatenate(parts[model, version, place, segment])
             yield PerformancePane(
@@ -231,6 +238,12 @@ class Joining:
                 sums=sums_of(plan, stream, matured, rows),
             )
 
+    def _first_ms(self, matured: Matured, model: str) -> int:
+        """The first edge that is said of a model; of one that is configured no more nothing is."""
+        if matured.horizon_ms == CARRIED:
+            return self.carries_from.get((matured.stream, model), EDGE_END)
+        return self.begins.get(model, EDGE_END)
+
     # -- snapshots
 
     def header(self) -> dict[str, Any]:
@@ -242,6 +255,7 @@ class Joining:
             "resets": self.resets,
             "marked_ms": [[stream, horizon, edge] for (stream, horizon), edge in self.marked_ms.items()],
             "begins": self.begins,
+            "carries_from": [[stream, model, edge] for (stream, model), edge in self.carries_from.items()],
         }
 
     def load(self, header: Mapping[str, Any] | None, blobs: Mapping[str, bytes], next_edge_ms: int) -> None:
@@ -253,12 +267,19 @@ class Joining:
         if header is not None:
             self.join.load(blobs)
         self.begins = {model: known["begins"].get(model, next_edge_ms) for model in self.begins}
+        stored = {(stream, model): edge for stream, model, edge in known.get("carries_from", ())}
+        self.carries_from = {each: stored.get(each, self._unread_ms(each[0])) for each in self.carries_from}
         for name in ("position", "rejects", "gap", "resets"):
             own = getattr(self, name)
             own |= {stream: value for stream, value in known.get(name, {}).items() if stream in own}
         for stream, horizon_ms, edge_ms in known["marked_ms"]:
             if (stream, horizon_ms) in self.marked_ms:
                 self.marked_ms[stream, horizon_ms] = edge_ms
+
+    def _unread_ms(self, stream: str) -> int:
+        """The first edge of which no event was read."""
+        largest_ms, resolution_ms = self.join.streams[stream].largest_ms, self.plan.join.resolution_ms
+        return EDGE_MIN if largest_ms == EDGE_MIN else (largest_ms // resolution_ms + 1) * resolution_ms
 
 
 def sums_of(plan: ModelPerformance, stream: StreamPerformance, matured: Matured, rows: I64) -> PerformanceSums:

@@ -87,26 +87,27 @@ def retry(config: Config, book: Book, *, dry_run: bool) -> Iterator[Outcome]:
 
     Cost: three acknowledged writes for each BATCH of letters.
     """
-    topic = config.topic(TopicRole.PREDICTIONS)
-    partitions = _partitions(config, topic)
+    topics = [config.topic(role) for role in (TopicRole.PREDICTIONS, *config.topics.feedback())]
+    partitions = {topic: _partitions(config, topic) for topic in topics}
     chosen: list[Letter] = []
     for letter in book.letters.values():
         if book.state(letter) == RETRIED:
             yield Outcome(letter, "before", book.marks[letter.id].audit())
-        elif (reason := why_not(letter, topic, partitions)) is not None:
+        elif (reason := why_not(letter, partitions)) is not None:
             yield Outcome(letter, "refused", reason)
         else:
             chosen.append(letter)
     if dry_run:
         for letter in chosen:
-            yield Outcome(letter, "would", f"as attempt {letter.attempt + 1} to {topic}/{letter.facts['partition']}")
+            source, partition = letter.source
+            yield Outcome(letter, "would", f"as attempt {letter.attempt + 1} to {source}/{partition}")
         return
     begun = {letter.id: book.marks[letter.id] for letter in chosen if book.state(letter) == RETRYING}
     published = _published(config, begun.values())
     from stream.snapshots import is_transient, to_be_mended
 
     try:
-        with closing(_Desk(config, topic)) as desk:
+        with closing(_Desk(config)) as desk:
             whole = read_whole(config, chosen)
             while batch := list(islice(whole, BATCH)):
                 yield from desk.retry(batch, published)
@@ -119,11 +120,10 @@ def retry(config: Config, book: Book, *, dry_run: bool) -> Iterator[Outcome]:
 class _Desk:
     """Publishes batches of letters with one producer: the workers' own, because the other client takes no null header."""
 
-    def __init__(self, config: Config, topic: str) -> None:
+    def __init__(self, config: Config) -> None:
         from stream.snapshots import open_producer
 
         self._config = config
-        self._topic = topic
         self._by = f"{getpass.getuser()}@{socket.gethostname()}"
         self._loop = asyncio.new_event_loop()
         try:
@@ -140,11 +140,10 @@ class _Desk:
 
     def retry(self, letters: Sequence[Letter], published: Mapping[str, int]) -> Iterator[Outcome]:
         """Intent, record, mark: each acknowledged before the next. What is in `published` gets only its mark."""
-        ends = self._ends({int(letter.facts["partition"]) for letter in letters})
+        ends = self._ends({letter.source for letter in letters})
         intents = {
             letter.id: Mark(
-                letter.id, RETRYING, self._by, _now(), letter.attempt + 1, self._topic,
-                int(letter.facts["partition"]), ends[int(letter.facts["partition"])],
+                letter.id, RETRYING, self._by, _now(), letter.attempt + 1, *letter.source, ends[letter.source]
             )
             for letter in letters
         }  # fmt: skip
@@ -161,11 +160,11 @@ class _Desk:
         """The record as it came, its time included: it is judged by that as it was the first time."""
         time_ms = letter.facts.get("timestamp", "")
         return {
-            "topic": self._topic,
+            "topic": letter.source[0],
             "key": letter.key,
             "value": letter.value,
             "headers": retry_headers(letter),
-            "partition": int(letter.facts["partition"]),
+            "partition": letter.source[1],
             "timestamp_ms": int(time_ms) if time_ms.isascii() and time_ms.isdigit() else None,
         }
 
@@ -190,27 +189,27 @@ class _Desk:
 
         return self._loop.run_until_complete(asyncio.wait_for(send(), SEND_S))
 
-    def _ends(self, partitions: set[int]) -> dict[int, int]:
+    def _ends(self, places: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
         from kafka import TopicPartition
 
         with closing(_consumer(self._config)) as consumer:
-            ends = consumer.end_offsets([TopicPartition(self._topic, partition) for partition in partitions])
-        return {place.partition: end for place, end in ends.items()}
+            ends = consumer.end_offsets([TopicPartition(*place) for place in places])
+        return {(place.topic, place.partition): end for place, end in ends.items()}
 
 
 def _published(config: Config, begun: Iterable[Mark]) -> dict[str, int]:
     """Of the letters whose retry was begun and not ended: where those are that were published."""
     found: dict[str, int] = {}
-    waiting = sorted(begun, key=lambda mark: (mark.partition, mark.offset))
+    waiting = sorted(begun, key=lambda mark: (mark.topic, mark.partition, mark.offset))
     if not waiting:
         return found
     from kafka import TopicPartition
 
     with closing(_consumer(config)) as consumer:
-        for partition, group in groupby(waiting, key=lambda mark: mark.partition):
+        for place, group in groupby(waiting, key=lambda mark: (mark.topic, mark.partition)):
             marks = list(group)
             names = {mark.letter for mark in marks}
-            at = TopicPartition(marks[0].topic, partition)
+            at = TopicPartition(*place)
             end = consumer.end_offsets([at])[at]
             for record in _stretch(consumer, at, marks[0].offset, end):
                 ident = retried_letter(record.headers)

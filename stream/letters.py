@@ -9,7 +9,7 @@ lasts as long as the letter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -50,6 +50,11 @@ class Letter:
     @property
     def attempt(self) -> int:
         return int(self.facts["attempt"])
+
+    @property
+    def source(self) -> tuple[str, int]:
+        """Topic and partition that the event came from."""
+        return self.facts["topic"], int(self.facts["partition"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +206,8 @@ class Book:
         return sorted(rows.values(), key=lambda row: (-row["letters"], row["reason"], row["topic"], row["partition"]))
 
 
-def why_not(letter: Letter, topic: str, partitions: int) -> str | None:
-    """Why this letter cannot be published to `topic` (of so many partitions) as it came; None = it can."""
+def why_not(letter: Letter, partitions: Mapping[str, int]) -> str | None:
+    """Why this letter cannot be published as it came; None = it can. `partitions`: of each topic that the configuration reads."""
     facts = letter.facts
     if letter.attempt >= RETRIES_MAX:
         return f"attempt {letter.attempt}: refused {RETRIES_MAX} times after a retry, it is not published again"
@@ -212,10 +217,10 @@ def why_not(letter: Letter, topic: str, partitions: int) -> str | None:
         return "its key was cut"
     if "headers_dropped" in facts:
         return f"{facts['headers_dropped']} of its headers were not kept"
-    if facts["topic"] != topic:
-        return f"it came from {facts['topic']}, the configuration reads {topic}"
-    if int(facts["partition"]) >= partitions:
-        return f"{topic} has no partition {facts['partition']}"
+    if facts["topic"] not in partitions:
+        return f"it came from {facts['topic']}, the configuration reads {', '.join(partitions)}"
+    if int(facts["partition"]) >= partitions[facts["topic"]]:
+        return f"{facts['topic']} has no partition {facts['partition']}"
     return None
 
 

@@ -18,6 +18,7 @@ CONSTANT = "="
 FEATURES = "features"
 SEGMENTS = "segments"
 PREDICTION = "prediction"
+OUTCOME = "$outcome"
 
 Keys = tuple[str, ...]
 
@@ -36,6 +37,8 @@ class Mapping:
     features, segments   path of the object that holds them; "" = the event itself
     strict_duplicate_keys   refuse an event in which a key on the way to its id, model, version or time stands twice
     unknown_models       "dlq" refuses events of models that the layout does not name; "count" keeps them, counted
+    outcome              of feedback: what became of a prediction, a scalar; "" = there is none
+    model_optional       of feedback: an event without a model is of none that the layout names
     """
 
     prediction_id: str = "prediction_id"
@@ -49,6 +52,8 @@ class Mapping:
     segments: str = SEGMENTS
     strict_duplicate_keys: bool = False
     unknown_models: str = "count"
+    outcome: str = ""
+    model_optional: bool = False
 
     def __post_init__(self) -> None:
         if self.timestamp_unit not in UNITS:
@@ -56,7 +61,7 @@ class Mapping:
         for name in ("prediction_id", "timestamp"):
             if getattr(self, name).startswith(CONSTANT):
                 raise MappingError(f"{name} cannot be a constant")
-        for name in ("features", "segments", "prediction"):
+        for name in ("features", "segments", "prediction", "outcome"):
             if getattr(self, name).startswith((CONSTANT, "$")):
                 raise MappingError(f"{name} must be a path")
         for name, path in self.scores.items():
@@ -97,11 +102,13 @@ class Source:
 
 
 def cell_keys(mapping: Mapping, path: str) -> Keys:
-    """Keys of a wanted cell. `path` is "features.<name>", "segments.<key>", "prediction" or a score's name; the name
+    """Keys of a wanted cell. `path` is "features.<name>", "segments.<key>", "prediction", OUTCOME or a score's name; the name
     after the first dot is one literal key. Raises MappingError for anything else.
     """
     if path == PREDICTION:
         return split(mapping.prediction)
+    if path == OUTCOME and mapping.outcome:
+        return split(mapping.outcome)
     if path in mapping.scores:
         return split(mapping.scores[path])
     role, dot, name = path.partition(".")
@@ -118,7 +125,7 @@ class Layout:
     """A mapping compiled for the cells that are wanted. Column i of Columns.cell is `paths[i]`.
 
     keys             keys of each column, same order
-    output           per column: True for the prediction and the scores, whose bad values refuse the event
+    output           per column: True for the prediction, the outcome and the scores, whose bad values refuse the event
     score            per column: True for the scores, which are numbers
     coerce           per column: True where a text that is a JSON number counts as that number
     features         keys of the container of features; `features_of[i]`: model i's events must have it
@@ -160,7 +167,7 @@ class Layout:
             models=tuple(models),
             paths=tuple(paths),
             keys=tuple(cell_keys(mapping, path) for path in paths),
-            output=tuple(path == PREDICTION or path in mapping.scores for path in paths),
+            output=tuple(path in {PREDICTION, OUTCOME} or path in mapping.scores for path in paths),
             score=tuple(path in mapping.scores for path in paths),
             coerce=tuple(path in coerce for path in paths),
             prediction_id=Source.of(mapping.prediction_id),

@@ -14,7 +14,7 @@ from detectors.performance import METRICS, Layout, Part, Task
 from detectors.performance.disparity import LEAST_EVENTS
 from stream.columns import F64, I64, U64
 from stream.join import JoinPlan
-from stream.join_feedback import FeedbackKind
+from stream.join_feedback import CARRIED, FeedbackKind
 from stream.plan import SegmentPlan
 from stream.topics import TopicRole
 
@@ -53,13 +53,21 @@ def text_value(hashes: U64) -> F64:
 
 @dataclass(frozen=True, slots=True)
 class StreamPerformance:
-    """One topic of feedback of one model. `layout`: what is kept; `metrics`: names of detectors.performance.METRICS."""
+    """One topic of feedback of one model. `layout`: what is kept; `metrics`: names of detectors.performance.METRICS. `carries`:
+    its events may carry their prediction, which makes one more series, at the horizon join.CARRIED.
+    """
 
     stream: str
     kind: FeedbackKind
     horizons_ms: tuple[int, ...]
     metrics: tuple[str, ...]
     layout: Layout
+    carries: bool = False
+
+    @property
+    def series_ms(self) -> tuple[int, ...]:
+        """The horizons of its series, ascending."""
+        return (CARRIED, *self.horizons_ms) if self.carries else self.horizons_ms
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class FeedbackPlan:
     @property
     def series(self) -> tuple[tuple[str, int], ...]:
         """(stream, horizon) of every marker, in order."""
-        return tuple((stream.name, horizon) for stream in self.join.streams for horizon in stream.horizons_ms)
+        return tuple((stream.name, horizon) for stream in self.join.streams for horizon in stream.series_ms)
 
 
 def label_layout(metrics: Sequence[str], classes: int, positive: int) -> Layout:

@@ -223,7 +223,7 @@ def horizons_of(plan: ModelPerformance | None) -> list[Horizon]:
     """The series of a model, sorted."""
     if plan is None:
         return []
-    return sorted(Horizon(each.stream, horizon_ms) for each in plan.streams for horizon_ms in each.horizons_ms)
+    return sorted(Horizon(each.stream, horizon_ms) for each in plan.streams for horizon_ms in each.series_ms)
 
 
 def _by_group(item: tuple[PerformanceGroup, Counted]) -> PerformanceGroup:

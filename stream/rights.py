@@ -78,7 +78,7 @@ _TOPICS: dict[Use, dict[TopicRole, tuple[Operation, ...]]] = {
     Use.REFERENCE_LIST: {TopicRole.REFERENCES: (R,), TopicRole.CONTROL: (R,)},
     Use.REFERENCE_WRITE: {TopicRole.REFERENCES: (R, W), TopicRole.CONTROL: (R, W)},
     Use.DLQ_READ: {TopicRole.DEAD_LETTERS: (R,)},
-    Use.DLQ_RETRY: {TopicRole.DEAD_LETTERS: (R, W), TopicRole.PREDICTIONS: (R, W)},
+    Use.DLQ_RETRY: dict.fromkeys((TopicRole.DEAD_LETTERS, *INPUTS), (R, W)),
     Use.ALERTS: {TopicRole.ALERTS: (R,)},
 }
 

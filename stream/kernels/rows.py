@@ -19,7 +19,9 @@ from stream.limits import EVENT_BYTES_MAX
 # envelope fields: rows of the tokens, and bits of a node's role
 PREDICTION_ID, MODEL, VERSION, TIMESTAMP, FIELDS = range(5)
 # settings, one int64 each: constants of the mapping
-MODEL_CONSTANT, VERSION_CONSTANT, RECORD_TIME, UNIT_EXPONENT, FEATURES_NODE, ID_NODE, SETTINGS = range(7)
+MODEL_CONSTANT, VERSION_CONSTANT, RECORD_TIME, UNIT_EXPONENT, FEATURES_NODE, ID_NODE, MODEL_OPTIONAL, SETTINGS = range(
+    8
+)
 FROM_EVENT = -2  # MODEL_CONSTANT: the model stands in the event
 ID_SEEN, FEATURES_SEEN = 16, 32  # bits of a state, where the event is WHOLE
 NO_UNIT = 99  # UNIT_EXPONENT: numbers are refused
@@ -182,7 +184,7 @@ def scan_chunk(
         model = settings[MODEL_CONSTANT]
         if model == FROM_EVENT:
             known, name = name_hash(token, MODEL)
-            if not known or name == 0:
+            if not known or (name == 0 and not settings[MODEL_OPTIONAL]):
                 continue
             model = find_model(name, tables.models)
         if model >= 0 and tables.features_of[model] and not state & FEATURES_SEEN:

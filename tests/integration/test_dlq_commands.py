@@ -6,12 +6,19 @@ import asyncio
 import json
 import os
 from collections import Counter
+from contextlib import closing
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from kafka import KafkaConsumer, TopicPartition
 from typer.testing import CliRunner
 
+from stream.admin import create_topics
 from stream.cli import app
+from stream.columns import Reject
+from stream.config import Config
+from stream.config_loader import load
+from stream.deadletter import letter_writer
 from stream.letters import RETRIES_MAX
 from tests.integration.worker_bench import Bench, event
 
@@ -170,6 +177,85 @@ def test_a_retry_that_was_cut_off_is_finished_not_repeated(kafka, prefix, tmp_pa
     assert "2 retried, 0 were before" in done.stdout
     assert f"to {bench.topic}/0/7" in done.stdout
     assert [r.value for r in sorted(bench.read(bench.topic), key=lambda r: r.offset)[7:]] == [b"{", b"{2"]
+
+
+def refused_feedback(servers: str, prefix: str, tmp_path) -> tuple[Config, list[str]]:
+    """Topics with feedback, and a letter of one record of predictions, of two of labels (one a retraction) and of a topic that is
+    configured no more. Returns their ids, too.
+    """
+    path = tmp_path / "monitor.yaml"
+    path.write_text(
+        f"kafka: {{bootstrap_servers: '{servers}'}}\nprefix: {prefix}\n"
+        f"topics: {{predictions: {prefix}in, labels: {prefix}labels}}\n"
+        "models: {m: {reference: {first: 5000}, targets: {x: {kind: numeric}}, "
+        "performance: {horizons: [1h], metrics: [accuracy]}}}\n"
+    )
+    config = load(path).config
+    create_topics(config, with_inputs=2)
+    places = [(f"{prefix}in", 0, b"{"), (f"{prefix}labels", 1, b"["), (f"{prefix}labels", 1, None), ("clicks", 1, b"[")]
+
+    async def run() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=servers)
+        await producer.start()
+        for at, (topic, partition, value) in enumerate(places):
+            write = letter_writer(topic=topic, partition=partition, config_hash="c", app_version="1")
+            letter = write(Reject(at, 0, "bad_id", "", "", b"k%d" % at, value, 1_795_342_503_120 + at))
+            await producer.send_and_wait(
+                f"{prefix}dead-letters", letter.value, key=letter.key, headers=list(letter.headers), partition=partition
+            )
+        await producer.stop()
+
+    asyncio.run(run())
+    return config, [f"{topic}/{partition}/{at}/0" for at, (topic, partition, _) in enumerate(places)]
+
+
+def records_of(config: Config, topic: str) -> list:
+    consumer = KafkaConsumer(bootstrap_servers=config.kafka.bootstrap_servers, auto_offset_reset="earliest")
+    with closing(consumer):
+        places = [TopicPartition(topic, p) for p in range(2)]
+        consumer.assign(places)
+        consumer.seek_to_beginning()
+        found: list = []
+        while any(consumer.position(place) < end for place, end in consumer.end_offsets(places).items()):
+            found += [record for records in consumer.poll(500).values() for record in records]
+    return found
+
+
+def test_letters_of_feedback_go_back_to_their_own_topics(kafka, prefix, tmp_path, cli):
+    config, ids = refused_feedback(kafka.bootstrap_servers, prefix, tmp_path)
+    dry = cli("retry", ids[1], "--dry-run")
+    assert f"as attempt 1 to {prefix}labels/1" in dry.stdout
+    assert records_of(config, f"{prefix}labels") == []
+    done = cli("retry", "--all")
+    assert done.exit_code == 1
+    assert f"came from clicks, the configuration reads {prefix}in, {prefix}labels" in done.stdout
+    assert "3 retried, 0 were before, 1 refused" in done.stdout
+    labels = records_of(config, f"{prefix}labels")
+    wanted = [(1, at, b"k%d" % at, value, 1_795_342_503_120 + at) for at, value in ((1, b"["), (2, None))]
+    assert [(r.partition, int(dict(r.headers)["driftline.dead_letter"].split(b"/")[2]), r.key, r.value, r.timestamp)
+            for r in labels] == wanted  # fmt: skip
+    assert [(r.partition, r.value) for r in records_of(config, f"{prefix}in")] == [(0, b"{")]
+    assert "0 retried, 3 were before, 1 refused" in cli("retry", "--all").stdout
+    assert len(records_of(config, f"{prefix}labels")) == 2
+
+
+def test_a_retry_of_feedback_that_was_cut_off_is_finished_not_repeated(kafka, prefix, tmp_path, cli, monkeypatch):
+    from stream import letter_desk
+
+    config, _ = refused_feedback(kafka.bootstrap_servers, prefix, tmp_path)
+    real = letter_desk._Desk._mark
+
+    def cut(self, wanted, marks):
+        if marks and marks[0].state == "retried":
+            raise KeyboardInterrupt
+        real(self, wanted, marks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(letter_desk._Desk, "_mark", cut)
+        assert cli("retry", "--all").exit_code != 0
+    assert "3 retried, 0 were before" in cli("retry", "--all").stdout
+    assert len(records_of(config, f"{prefix}labels")) == 2
+    assert len(records_of(config, f"{prefix}in")) == 1
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from stream.columns import Columns, Records, Tag
 from stream.decode import Layout, Mapping, decode, decode_strict, records_from_lines
 from stream.kernels.framing import join_records
+from stream.mapping import OUTCOME
 from stream.strict_json import RefusedError, parse
 
 NUMBERS = (
@@ -116,6 +117,11 @@ LAYOUTS = {
         [*PATHS, "features.features", "b"],
     ),
     "empty": Layout.compile(Mapping(), [], []),
+    "feedback": Layout.compile(
+        Mapping(outcome="score", model_optional=True, prediction="features.n", scores={"score": "a.b"}),
+        MODELS,
+        [OUTCOME, "prediction", "score"],
+    ),
 }
 RECORD_TIMES = [-1, 0, 315_532_799_999, 1_763_806_503_120, 7_258_118_400_000]
 

@@ -134,13 +134,13 @@ def ids(rows: list[Any]) -> tuple[Any, Any]:
     return np.array([r.id >> 32 for r in rows], np.uint64), np.array([r.id & 0xFFFFFFFF for r in rows], np.uint32)
 
 
-def feedback_batch(join: Join, stream: str, rows: list[Event]) -> Feedback:
-    codes = [NO_GROUP if e.carries is None else join.feedback_group_code(stream, e.carries[0]) for e in rows]
+def feedback_batch(rows: list[Event]) -> Feedback:
+    codes = [NO_GROUP if e.carries is None else GROUPS.index(e.carries[0]) for e in rows]
     context = [(0.0, 0.0) if e.carries is None else e.carries[1:] for e in rows]
     return Feedback(
         np.array([e.time for e in rows], np.int64), np.array([e.record_time for e in rows], np.int64), *ids(rows),
         np.array([e.value for e in rows]), np.array([e.retracts for e in rows], bool), np.array(codes, np.uint32),
-        np.array([c[0] for c in context]), np.array([[c[1]] for c in context]).reshape(-1, 1),
+        np.array([c[0] for c in context]), np.array([[c[1]] for c in context]).reshape(-1, 1), tuple(GROUPS),
     )  # fmt: skip
 
 
@@ -189,7 +189,7 @@ class Driver:
 
     def feed(self, name: str, batch: list[Any]) -> None:
         if name:
-            self.join.add_feedback(name, feedback_batch(self.join, name, batch))
+            self.join.add_feedback(name, feedback_batch(batch))
             return
         accepted = []  # what a collector would hand over
         for p in batch:

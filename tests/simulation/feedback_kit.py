@@ -1,4 +1,5 @@
-"""The product's stages with feedback: clicks and labels in topics of their own, joined to the predictions of real_kit.
+"""The product's stages with feedback: clicks and labels in topics of their own, joined to the predictions of real_kit. Some of the
+labels bring a prediction with them: of the one they are about, of another model, of an id that nobody has seen.
 
 What the panes of performance must be is join_oracle.py's word, which reads whole logs event by event.
 """
@@ -28,8 +29,8 @@ from stream.collector import Collector
 from stream.columns import Columns, Reject, Tag
 from stream.decode_feedback import FeedbackColumns
 from stream.join import JoinPlan
-from stream.join_feedback import Feedback, FeedbackKind, FeedbackStream
-from stream.join_groups import NO_GROUP
+from stream.join_feedback import CARRIED, Feedback, FeedbackKind, FeedbackStream
+from stream.join_groups import NO_GROUP, Group
 from stream.performance_plan import FeedbackPlan, ModelPerformance, StreamPerformance
 from stream.plan import CollectorPlan
 from stream.stage import Output
@@ -39,14 +40,19 @@ LOW, HIGH = 0.0, 1.0
 LATENESS_MS = 3_000
 CHUNK_ROWS = 32
 STREAMS = tuple(
-    FeedbackStream(name, kind, HORIZONS, LATENESS_MS, *limits)
-    for name, kind, limits in (("clicks", FeedbackKind.CLICK, ()), ("labels", FeedbackKind.LABEL, (LOW, HIGH)))
+    FeedbackStream(name, kind, HORIZONS, LATENESS_MS, low, high, carries)
+    for name, kind, low, high, carries in (
+        ("clicks", FeedbackKind.CLICK, -math.inf, math.inf, False),
+        ("labels", FeedbackKind.LABEL, LOW, HIGH, True),
+    )
 )
 LAYOUTS = {"clicks": Layout(proxies=True), "labels": Layout(classes=2, scores=True)}
 
 
 def performance(model: str, horizons: tuple[int, ...], segments: Any) -> ModelPerformance:
-    streams = tuple(StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name]) for each in STREAMS)
+    streams = tuple(
+        StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name], each.carries) for each in STREAMS
+    )
     disparity = tuple((each.key, each.values[0]) for each in segments)
     return ModelPerformance(model, ("0", "1"), 1, streams, segments, disparity, least_events=2)
 
@@ -71,8 +77,13 @@ def score(ident: int) -> float:
     return (ident * 37 % 101) / 100
 
 
+CARRIED_GROUPS = tuple(Group(model, version) for model in MODELS for version in ("v1", "v2"))
+
+
 class FeedbackKit(RealKit):
-    """Feedback events are (time, record time, id, value: None = retraction), or "reject"."""
+    """Feedback events are (time, record time, id, value: None = retraction, what it brings: group, prediction, score, or None), or
+    "reject".
+    """
 
     feedback = ("clicks", "labels")
     feedback_lateness_ms = LATENESS_MS
@@ -110,20 +121,27 @@ class FeedbackKit(RealKit):
         time = self.draw_time(generator, now_ms)
         if about is not None and generator.random() < 0.7:
             time = about[0] + int(generator.expovariate(1 / 1_500))
+        brings = None
+        if stream == "labels" and generator.random() < 0.25:
+            brings = generator.choice(CARRIED_GROUPS), float(generator.random() < 0.5), generator.randrange(101) / 100
         if generator.random() < 0.08:
-            return time, recorded_ms, ident, None
-        odd = generator.random() < 0.03
-        return time, recorded_ms, ident, generator.choice((-1.0, 7.0)) if odd else float(generator.random() < 0.5)
+            return time, recorded_ms, ident, None, None
+        odd = generator.random() < 0.08
+        value = generator.choice((-1.0, 7.0)) if odd else float(generator.random() < 0.5)
+        return time, recorded_ms, ident, value, brings
 
     def feedback_batch(self, stream: str, log: list[Any], start: int, stop: int) -> FeedbackColumns:
         rows = [(at, log[at]) for at in range(start, stop) if log[at] != "reject"]
         times = np.array([[event[0], event[1]] for _, event in rows], np.int64).reshape(-1, 2)
         values = [event[3] for _, event in rows]
         n = len(rows)
+        brings = [(None, math.nan, math.nan) if event[4] is None else event[4] for _, event in rows]
+        place = [NO_GROUP if group is None else CARRIED_GROUPS.index(group) for group, _, _ in brings]
         feedback = Feedback(
             times[:, 0].copy(), times[:, 1].copy(), np.array([event[2] for _, event in rows], np.uint64), np.zeros(n, np.uint32),
             np.array([math.nan if value is None else value for value in values]), np.array([v is None for v in values], bool),
-            np.full(n, NO_GROUP, np.uint32), np.full(n, np.nan), np.full((n, 1), np.nan),
+            np.array(place, np.uint32), np.array([each[1] for each in brings]),
+            np.array([each[2] for each in brings]).reshape(-1, 1), CARRIED_GROUPS,
         )  # fmt: skip
         rejects = tuple(
             Reject(at, 0, "malformed_json", "", "", None, b"{", 0) for at in range(start, stop) if log[at] == "reject"
@@ -165,14 +183,12 @@ class FeedbackKit(RealKit):
                 windows[data["model"], window[0]] = window
         due: dict[Any, Any] = {}
         for (_, model, version, segment, stream, horizon, edge), (rows, observed, matrix, _) in kept.items():
-            for start, end in (span for (name, _), span in windows.items() if name == model):
-                if start <= edge < end:
-                    key = (model, version, segment, stream, horizon, start)
-                    a, b, cells = due.get(key, (0, 0, [[0, 0], [0, 0]]))
-                    if stream == "clicks":
-                        due[key] = a + rows, b + observed, None
-                    else:
-                        due[key] = a + rows, b + observed, (np.array(cells) + np.array(matrix)).tolist()
+            ends = sorted((end, start) for (name, _), (start, end) in windows.items() if name == model and end > edge)
+            if ends:
+                key = (model, version, segment, stream, horizon, ends[0][1])
+                a, b, cells = due.get(key, (0, 0, [[0, 0], [0, 0]]))
+                summed = None if stream == "clicks" else (np.array(cells) + np.array(matrix)).tolist()
+                due[key] = a + rows, b + observed, summed
         wrong = [f"performance {key}: {said.get(key)}, its panes {due.get(key)}" for key in said.keys() | due.keys()
                  if said.get(key) != due.get(key)]  # fmt: skip
         world.counts["performance windows"] += len(due)
@@ -199,6 +215,7 @@ class FeedbackKit(RealKit):
         got = {key: value for key, value in self.kept_performance(world).items() if key[0] == partition}
         expected = self.expected_panes(partition, said)
         world.counts["performance panes"] += len(expected)
+        world.counts["carried panes"] += sum(key[5] == CARRIED for key in expected)
         wrong = [
             f"performance {key}: {got.get(key)}, recounted {expected.get(key)}"
             for key in sorted(set(got) | set(expected))
@@ -215,10 +232,10 @@ class FeedbackKit(RealKit):
             due = rejected + counts["future"] + counts["negative"] + counts["absurd"]
             if len(letters) != due:
                 wrong.append(f"{stream} {partition}: {len(letters)} dead letters, recounted {due}")
-            for term in ("late", "future", "negative", "absurd", "consumed", "matched", "orphan"):
+            for term in ("late", "future", "negative", "absurd", "consumed", "matched", "orphan", "carried"):
                 world.counts[f"{stream} {term}"] += counts[term]
                 found = world.current["collector", partition].owner.stage.joining.counters(stream)[term]
-                if term not in {"matched", "orphan"} and found != counts[term]:
+                if term not in {"matched", "orphan", "carried"} and found != counts[term]:
                     wrong.append(f"{stream} {partition} {term}: {found}, recounted {counts[term]}")
         return wrong
 
@@ -233,8 +250,9 @@ class FeedbackKit(RealKit):
         for offset in range(len(log) + 1):
             found += [Tick(until) for until in ticks[offset]]
             if offset < len(log) and log[offset] != "reject":
-                time, recorded, ident, value = log[offset]
-                found.append(Event(time, ident, value or 0.0, value is None, None, recorded))
+                time, recorded, ident, value, brings = log[offset]
+                carries = None if brings is None else ((brings[0].model, brings[0].version, None), *brings[1:])
+                found.append(Event(time, ident, value or 0.0, value is None, carries, recorded))
         return found
 
     def expected_panes(self, partition: int, said: Any) -> dict[Any, Any]:
@@ -242,10 +260,10 @@ class FeedbackKit(RealKit):
         for (stream, horizon, edge), lines in said.panes.items():
             for line in lines:
                 model, version, country = line[1]
-                if model == "__unknown__" or (model == MODELS[1] and horizon != HORIZONS[0]):
+                if model == "__unknown__" or (model == MODELS[1] and horizon == HORIZONS[1]):
                     continue
                 segments = ["all"]
-                if model == MODELS[0]:
+                if model == MODELS[0] and horizon != CARRIED:
                     segments.append(f"country={country if country in VALUES else '__other__'}")
                 for segment in segments:
                     panes[partition, model, version, segment, stream, horizon, edge].append(line)

@@ -32,8 +32,9 @@ def test_the_seeds_have_seen_everything() -> None:
         for what in ("consumed", "late", "future", "matched", "orphan"):
             assert seen[f"{stream} {what}"] > SEEDS, (stream, what, seen)
     for what in ("labels negative", "labels absurd", "ticks", "switches", "torn"):
-        assert seen[what] > 0, (what, seen)
-    assert seen["feedback ticks"] > SEEDS
+        assert seen[what] > SEEDS / 8, (what, seen)
+    for what in ("feedback ticks", "labels carried", "carried panes"):
+        assert seen[what] > SEEDS, (what, seen)
     assert seen["performance panes"] > 100 * SEEDS
     for what in ("performance windows", "disparity", "comparison"):
         assert seen[what] > 10 * SEEDS, (what, seen)

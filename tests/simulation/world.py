@@ -443,6 +443,8 @@ class World:
         if not left:
             return False
         source = self.random.choice(left) if len(inputs) > 1 else "predictions"
+        if "predictions" in left and len(inputs) > 1 and self.random.random() < 0.5:
+            source = "predictions"  # or it is seldom read to its end, and never idle
         start = owner.vector[source]
         stop = min(start + count, len(inputs[source]))
         batch = self.kit.batch if source == "predictions" else partial(self.kit.feedback_batch, source)
@@ -460,10 +462,11 @@ class World:
         stage, partition = actor.slot
         if stage != COLLECTOR or not actor.owner.may_decide():
             return
-        if self.feedback and self.random.random() < 0.5:
+        idle = self.idle(actor, partition)
+        if self.feedback and (not idle or self.random.random() < 0.2):
             self.tick_feedback(actor, partition)
             return
-        if not self.idle(actor, partition):
+        if not idle:
             return
         others = [q for q in range(self.kit.partitions) if q != partition and self.quiet[q] <= IDLE_AFTER]
         if others:

@@ -53,7 +53,8 @@ def predictions(join: Join, rows: list[tuple[int, int]], watermark_ms: int) -> N
 
 def feedback(join: Join, stream: str, events: list[Event]) -> list[int]:
     n = len(events)
-    codes = [NO_GROUP if e.carries is None else join.feedback_group_code(stream, e.carries[0]) for e in events]
+    codes = [NO_GROUP if e.carries is None else place for place, e in enumerate(events)]
+    groups = tuple(GROUP if e.carries is None else e.carries[0] for e in events)
     carried = [(0.0, 0.0) if e.carries is None else e.carries[1:] for e in events]
     status = join.add_feedback(
         stream,
@@ -61,7 +62,7 @@ def feedback(join: Join, stream: str, events: list[Event]) -> list[int]:
             np.array([e.time for e in events], np.int64), np.array([e.record_time for e in events], np.int64),
             np.array([e.id for e in events], np.uint64), np.zeros(n, np.uint32), np.array([e.value for e in events]),
             np.array([e.retracts for e in events], bool), np.array(codes, np.uint32),
-            np.array([c[0] for c in carried]), np.array([[c[1]] for c in carried]).reshape(-1, 1),
+            np.array([c[0] for c in carried]), np.array([[c[1]] for c in carried]).reshape(-1, 1), groups,
         ),
     )  # fmt: skip
     found: list[int] = status.tolist()

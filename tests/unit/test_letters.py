@@ -271,15 +271,16 @@ def test_what_names_no_letter_is_refused(text: str) -> None:
 def test_what_is_not_whole_is_not_retried(changes, policy, why) -> None:
     letter = letter_of(record(output_of(reject(**changes), policy), 1))
     assert letter is not None
-    found = why_not(letter, "in", 4)
+    found = why_not(letter, {"in": 4})
     assert found is None if why is None else why in found
 
 
 def test_a_letter_from_elsewhere_is_not_retried() -> None:
     letter = letter_of(record(output_of(reject()), 1))
     assert letter is not None
-    assert "came from in" in (why_not(letter, "other", 4) or "")
-    assert "no partition 3" in (why_not(letter, "in", 3) or "")
+    assert "came from in, the configuration reads other, clicks" in (why_not(letter, {"other": 4, "clicks": 4}) or "")
+    assert "in has no partition 3" in (why_not(letter, {"other": 4, "in": 3}) or "")
+    assert why_not(letter, {"other": 3, "in": 4}) is None
 
 
 def test_a_retry_carries_its_number_its_letter_and_the_original_headers_and_the_next_letter_says_so() -> None:
