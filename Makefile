@@ -48,7 +48,7 @@ simulate: $(VENV)/.dev  ## thousands of seeds of the simulator: 2,000 of the rea
 throughput: $(VENV)/.dev  ## events per wall and CPU second against a bare consumer and plain Faust
 	@$(BIN)/python -m load_tests.throughput --json $(ARGS)
 
-detection: $(VENV)/.dev  ## false alarms and delays of the detectors on seeded streams: hours; ARGS=--quick for a look
+detection: $(VENV)/.dev  ## false alarms and delays of the detectors on seeded streams: an hour; ARGS=--quick for a look
 	@$(BIN)/python -m load_tests.detection --jobs 2 $(ARGS)
 
 env: $(VENV)/.dev  ## the development environment only

@@ -113,3 +113,9 @@ def compiled(function: F) -> F:
     """Numba's njit, cached on disk, without the GIL; typed as the function it was. IEEE arithmetic: no fastmath, x / 0 is not an error."""
     kernel: F = njit(nogil=True, error_model="numpy")(function)
     return kernel
+
+
+def inlined(function: F) -> F:
+    """`compiled`, and written out where it is called: for what is called at one place with so many arrays that passing them shows."""
+    kernel: F = njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    return kernel

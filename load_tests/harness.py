@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 from kafka import KafkaConsumer, TopicPartition
@@ -74,8 +75,8 @@ def metrics(port: int) -> dict[str, float]:
     return totals
 
 
-def read_topic(bootstrap_servers: str, topic: str) -> Iterator[tuple[int, int, bytes | None, bytes | None]]:
-    """(partition, offset, key, value) of every record that stands in the topic now."""
+def records(bootstrap_servers: str, topic: str) -> Iterator[Any]:
+    """Every record that stands in the topic now, as kafka-python gives it; each partition's in order."""
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -85,10 +86,15 @@ def read_topic(bootstrap_servers: str, topic: str) -> Iterator[tuple[int, int, b
         consumer.seek_to_beginning(*places)
         ends = consumer.end_offsets(places)
         while any(consumer.position(place) < ends[place] for place in places):
-            for place, records in consumer.poll(timeout_ms=1000).items():
-                yield from ((place.partition, r.offset, r.key, r.value) for r in records)
+            for found in consumer.poll(timeout_ms=1000).values():
+                yield from found
     finally:
         consumer.close()
+
+
+def read_topic(bootstrap_servers: str, topic: str) -> Iterator[tuple[int, int, bytes | None, bytes | None]]:
+    """(partition, offset, key, value) of every record that stands in the topic now."""
+    return ((r.partition, r.offset, r.key, r.value) for r in records(bootstrap_servers, topic))
 
 
 def wait_until(condition: object, timeout_s: float, what: str, pause_s: float = 0.1) -> None:

@@ -41,7 +41,7 @@ from stream.monitor_settings import SPLIT, MonitorSettings
 from stream.plan import ALL
 from stream.reference_limits import ReferenceLimits
 from stream.reference_records import reference_outputs
-from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey, split_targets
+from stream.series import INPUTS_VERSION, Judgement, Promise, Series, SeriesKey
 from stream.stage import Output
 from stream.tally import Tally, pooled
 from stream.tolerances import detection
@@ -192,7 +192,7 @@ class ModelMonitor(ModelState):
         feeding = versions if self.settings.traffic == SPLIT else [traffic.main_version]
         everything = next(iter(groups.values()))
         names = everything.names
-        features, outputs = split_targets(names, profile) if profile is not None else (None, None)
+        features, outputs = self.split(names, profile) if profile is not None else (None, None)
         for segment in segments:
             fed = [
                 groups[group] for version in feeding if (group := Group(plan, reference, version, segment)) in groups
@@ -281,9 +281,9 @@ class ModelMonitor(ModelState):
         assert judgement.verdicts is not None
         late = self._late(window.end_ms)
         calm = not (self.settings.thresholds or self.book.open or judgement.online)
-        for place, level in enumerate(judgement.verdicts.levels):
-            if calm and level != Level.ALARM:
-                continue  # by far the most of all targets
+        levels = judgement.verdicts.levels
+        for place in judgement.verdicts.alarms() if calm else range(len(levels)):
+            level = levels[place]
             fired = any(said.fired for said in judgement.online.get(place, ()))
             quiet = level != Level.ALARM and not self.settings.thresholds and not fired
             named = (series.key.name, series.key.segment, series.lens.names[place])
@@ -315,7 +315,7 @@ class ModelMonitor(ModelState):
 
     def _series(self, key: SeriesKey, profile: ReferenceProfile, names: tuple[str, ...], end_ms: int) -> Series:
         if key not in self.series:
-            features, outputs = split_targets(self.names, profile)
+            features, outputs = self.split(self.names, profile)
             cells = len(features) * (1 + len(self.settings.segments)) + len(outputs)
             promise = Promise(self.settings.budget_ms, cells)
             prepared = [self._prepare(profile, name, promise) for name in names]

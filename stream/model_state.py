@@ -9,6 +9,7 @@ from typing import Any
 from detectors.reference import ReferenceProfile
 from stream import container
 from stream.alerts import AlertBook, historical
+from stream.columns import I64
 from stream.learning import Learner
 from stream.limits import limit
 from stream.merging import Group, Hole
@@ -18,7 +19,7 @@ from stream.plan import ALL
 from stream.reference_records import decode_reference, encode_reference
 from stream.row_watch import RowWatch
 from stream.schema_watch import SchemaWatch
-from stream.series import Series, SeriesKey
+from stream.series import Series, SeriesKey, split_targets
 from stream.stage import Output
 from stream.tally import Sections, Tally
 from stream.volume_watch import VolumeWatch
@@ -82,10 +83,18 @@ class ModelState:
         self.changed_series: set[SeriesKey] = set()
         self.resumable: dict[str, bytes] | None = None  # series of a loaded state, until their references are there
         self._saved: set[str] = set()  # names of all live blobs
+        self._split: tuple[Any, Any] = (None, None)
 
     def knows(self, reference: str) -> bool:
         """Whether this reference was learnt here, so that nobody else need have it."""
         return self.learnt is not None and self.learnt.id == reference
+
+    def split(self, names: tuple[str, ...], profile: ReferenceProfile) -> tuple[I64, I64]:
+        """`split_targets`; those of the last window are kept."""
+        if self._split[0] != (profile.id, names):
+            self._split = (profile.id, names), split_targets(names, profile)
+        found: tuple[I64, I64] = self._split[1]
+        return found
 
     @property
     def unjudged_ms(self) -> int | None:

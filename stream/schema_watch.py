@@ -156,8 +156,10 @@ class SchemaWatch:
         found: dict[Key, Sight] = {}
         sample = whole.schema or SchemaSample()
         unknown = {key for key in self.entries if key[0] is not Change.LOST and not sample.looked}
-        known = {target.name: target for target in profile.targets}
-        for place, name in enumerate(whole.names):
+        lost = np.flatnonzero(whole.counts[whole.start[1:] - 2] / whole.events >= LOST_SHARE)
+        places = sorted({*lost.tolist(), *(place for place in sample.odd if place < len(whole.names))})
+        known = {target.name: target for target in profile.targets} if places else {}
+        for place, name in ((place, whole.names[place]) for place in places):  # of all others there is nothing to say
             target = known.get(name)
             if target is not None and target.role == Role.FEATURE and name != OTHER:
                 seen_of, unknown_of = _of_feature(target, whole, place, sample, start_ms)
@@ -345,8 +347,6 @@ def _of_feature(
     """(whether a watched feature is lost or retyped, what missing values hide). Counts are exact, types are of the sample."""
     counts, odd = whole.counts_of(place), sample.odd.get(place)
     missing = float(counts[-2]) / whole.events
-    if missing < LOST_SHARE and odd is None:
-        return {}, set()  # by far the most
     was = _histogram(target, start_ms)
     rows = max(1, int(was.sum()))
     was_missing = float(was[-2]) / rows

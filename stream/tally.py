@@ -101,6 +101,9 @@ class Tally:
 
     def select(self, targets: I64, *, rows: bool = False) -> Tally:
         """These targets only, in this order: a copy. `rows`: with the sample of rows, of these targets."""
+        begin, count = int(targets[0]) if len(targets) else 0, len(targets)
+        if not rows and np.array_equal(targets, np.arange(begin, begin + count)):
+            return self._neighbours(begin, begin + count)
         width = np.diff(self.start)[targets]
         start = np.concatenate(([0], np.cumsum(width))).astype(np.int64)
         places = np.arange(int(start[-1])) + np.repeat(self.start[targets] - start[:-1], width)
@@ -112,6 +115,15 @@ class Tally:
         return Tally(
             names, self.events, start, counts, self.sums[targets], self.extremes[targets],
             self.out_of_range[targets], self.distinct.select(targets), sample,
+        )  # fmt: skip
+
+    def _neighbours(self, begin: int, stop: int) -> Tally:
+        """Targets [begin, stop), which lie side by side: a copy."""
+        first, last = self.start[begin], self.start[stop]
+        return Tally(
+            self.names[begin:stop], self.events, self.start[begin : stop + 1] - first,
+            self.counts[first:last].astype(np.int64), self.sums[begin:stop].copy(), self.extremes[begin:stop].copy(),
+            self.out_of_range[begin:stop].copy(), self.distinct.between(begin, stop),
         )  # fmt: skip
 
     def remembered(self) -> Tally:

@@ -121,7 +121,7 @@ def target_bodies(
     text = _Flat.of(list(known))
     table = np.array([columns[key] for key in slots.columns], np.float64).reshape(len(slots.columns), len(names))
     numbers = table.T[order].reshape(-1)
-    digits = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
+    digits = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] + b","
     longest = len(slots.keys.text) + int(slots.after.sum()) + len(slots.kind) + 4
     texts = int(np.diff(text.start)[text_of].sum())
     count_chars = len(str(int(counts.max(initial=0)))) + 1
@@ -129,6 +129,6 @@ def target_bodies(
     out, out_start = np.empty(room, np.uint8), np.empty(len(names) + 1, np.int64)
     at.write(
         order, name.text, name.start, slots.kind, slots.keys.text, slots.keys.start, slots.after,
-        np.frombuffer(digits, np.uint8)[1:], text.text, text.start, text_of, counts, start, out, out_start,
+        np.frombuffer(digits, np.uint8), text.text, text.start, text_of, counts, start, out, out_start,
     )  # fmt: skip
     return Targets(out, out_start, rank)

@@ -57,10 +57,10 @@ def _all(reference: F64, counts: F64, start: I64, stop: I64) -> F64:
         if total_p == 0.0 or total_q == 0.0:
             distance[t] = np.nan
             continue
-        distance[t] = 0.0
-        below_p, below_q = 0.0, 0.0
+        below_p, below_q, largest = 0.0, 0.0, 0.0
         for i in range(start[t], stop[t]):
             below_p += reference[i]
             below_q += counts[i]
-            distance[t] = max(distance[t], abs(below_p / total_p - below_q / total_q))
+            largest = max(largest, abs(below_p / total_p - below_q / total_q))
+        distance[t] = largest
     return distance

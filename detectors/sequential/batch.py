@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from detectors.sequential import batch_kernel as at
 from detectors.sequential import default_kernel as kernel
+from detectors.sequential.categories import BET_VALUES, RANK_BETS
 from detectors.sequential.default import LOG10_NOTHING, direction, largest_changes
 from detectors.sequential.default_state import DetectorState
 from detectors.sequential.default_tables import Prepared
-from detectors.sequential.uniforms import window_seed
+from detectors.sequential.uniforms import window_seeds
 from detectors.sequential.verdicts import CODES, LEVELS, Verdicts
 from detectors.verdict import BadCounts, BadWeight, Level, Verdict
 
@@ -29,6 +31,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
+DECODED_FOR = 8  # targets with the same bets on their shares: 7 kB of a numeric one
 KEPT_BYTES_MAX = 16 << 20  # 2,000 numeric targets
 LATCHED = np.array([CODES[level] for level in (Level.OK, Level.CROSSED_RANK, Level.CROSSED_TUBE)], np.uint8)
 
@@ -84,12 +87,20 @@ class Batch:
         self._number = np.zeros((count, at.NUMBERS))
         self._ready = np.zeros(count, np.uint8)
         self._row = [0] * count
+        self._prefixes = [each.prefix for each in self.prepared]
         self._tables = [each.tables for each in self.prepared]
+        self._known = self._decode()
         for t in range(count):
             self._fill(t)
         sizes = kernel.WORK_ROWS * self._place[:, at.CORE]
         self._work_start: I64 = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
-        self._scratch = np.empty(int(sizes.max(initial=0)))
+        room_sizes = [
+            kernel.room_of(row[at.CORE], row[at.STATISTICS], row[at.RANK_BINS], RANK_BETS, row[at.TUBE_BETS])
+            for row in self._place.tolist()
+        ]
+        most = int(sizes.max(initial=0)), int(self._place[:, at.CORE].max(initial=0)), max(room_sizes, default=0)
+        self._scratch = [np.empty(size, np.float64) for size in most]  # the second one for integers, as wide
+        self._scratch_at = np.array([each.ctypes.data for each in self._scratch], np.int64)
         self._work: F64 | None = None
         room.ask(self, 8 * int(sizes.sum()))
         limits = [each.size_range for each in self.prepared]
@@ -120,13 +131,12 @@ class Batch:
             self._collect(t, window, window_end_ms)
         self._keep_work()
         self._carry()
-        starts = window.start_ms.tolist()
-        seed = np.array([window_seed(p.prefix, ms) for p, ms in zip(self.prepared, starts, strict=True)], np.uint64)
+        seed = window_seeds(self._prefixes, window.start_ms.tolist())
         out, told = np.zeros((count, kernel.FIELDS)), np.zeros((count, kernel.EFFECT_FIELDS))
         found, log10 = np.zeros((count, at.FOUND), np.int64), np.full((2, count), LOG10_NOTHING)
         at.decide_all(
             judged, self.start, window.act, seed, window.weight, window.start_ms, self._place, self._number, self._ready,
-            self._scratch, out, told, found, log10,
+            self._scratch_at, out, told, found, log10,
         )  # fmt: skip
         return self._verdicts(window, out, told, found, log10.tolist())
 
@@ -204,6 +214,12 @@ class Batch:
                 self._tables[t], self._row[t], self._ready[t] = tables, row, 0
                 self._fill(t)
 
+    def _decode(self) -> dict[int, F64]:
+        """Bets on shares that many targets have in common, decoded once, by the address of their codes."""
+        codes = {tables.rank[5].ctypes.data: tables.rank[5] for tables in self._tables}
+        users = Counter(tables.rank[5].ctypes.data for tables in self._tables)
+        return {place: BET_VALUES[codes[place]] for place, count in users.items() if count >= DECODED_FOR}
+
     def _keep_work(self) -> None:
         """Where the work of every target is: kept, or made anew each time."""
         if self._room.there_is == (self._work is not None):
@@ -234,6 +250,8 @@ class Batch:
         prepared, state, tables, row = self.prepared[t], self.states[t], self._tables[t], self._place[t]
         order, tie, alpha, bets, bet_start, share_bets, _, _, thresholds = tables.rank
         threshold, tolerance, reference, share_in, share_out, share_masses, share_lo, share_hi, bet_weight = tables.tube
+        known = self._known.get(share_bets.ctypes.data)
+        row[at.KNOWN] = 0 if known is None else known.ctypes.data
         seen, high = state.seen_low, state.seen_high
         if prepared.strata is not None:
             seen, high = seen[self._row[t]], high[self._row[t]] if len(high) else high

@@ -8,19 +8,18 @@ nothing. Whoever fills the table holds the arrays (batch.py); nothing here is ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import carray, types
 from numba.core import cgutils
-from numba.extending import intrinsic as numba_intrinsic
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.categories import RANK_BETS
-from detectors.sequential.default_kernel import WORK_ROWS, decide, fill_work
+from detectors.sequential.default_kernel import WORK_ROWS, decide, fill_work, room_of
+from detectors.sequential.lanes import intrinsic
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE
 from detectors.sequential.thinning import thin
 
@@ -32,20 +31,15 @@ U8 = NDArray[np.uint8]
 # Columns of `place` I64[t, PLACES]: addresses, then sizes.
 (
     SCORE, CHOSE, SCORE_MEAN, SHARE_P, ORDER, TIE, ALPHA, BETS, BET_START, SHARE_BETS, THRESHOLDS, REFERENCE, SHARE_IN, SHARE_OUT,
-    SHARE_MASSES, SHARE_LO, SHARE_HI, BET_WEIGHT, FLOATS, INTEGERS, SEEN, SEEN_HIGH, WORK,
+    SHARE_MASSES, SHARE_LO, SHARE_HI, BET_WEIGHT, FLOATS, INTEGERS, SEEN, SEEN_HIGH, WORK, KNOWN,
     FIRST, CORE, STATISTICS, SHARES, RANK_BINS, VALUE_BETS, TUBE_BETS, SHARE_TUBE_BETS, HIGH, SIZE_MAX, EXPIRY, PLACES,
-) = range(35)  # fmt: skip
+) = range(36)  # fmt: skip
 THRESHOLD, TOLERANCE, THRESHOLD_LOG10, NUMBERS = 0, 1, 2, 3  # columns of `number`
 SINCE, EVENTS, THINNED, LATCHED, FOUND = 0, 1, 2, 3, 4  # columns of `found`
 SKIP, JUDGE = 0, 1  # of `act`
 THIN_FIRST_UNIFORM = 1 << 20  # of the window's seed; the tie-breaks have the numbers before it
 CLOCK = 5
 F32_TYPE, F64_TYPE, I64_TYPE, U16_TYPE, U8_TYPE = np.float32, np.float64, np.int64, np.uint16, np.uint8
-
-
-def intrinsic(function: Callable[..., Any]) -> Any:
-    """The decorator of numba, typed: what is called takes one argument less than what is written."""
-    return numba_intrinsic(function)
 
 
 @intrinsic
@@ -73,11 +67,12 @@ def totals(counts: I64, start: I64, out: I64) -> int:
 @compiled
 def decide_all(
     counts: I64, start: I64, act: U8, seed: U64, weight: F64, start_ms: I64, place: I64, number: F64, ready: U8,
-    scratch: F64, out: F64, told: F64, found: I64, log10: F64,
+    scratch: I64, out: F64, told: F64, found: I64, log10: F64,
 ) -> None:  # fmt: skip
     """Every target whose `act` is JUDGE: `thin` and `judge` of its counts I64[start[t]:start[t + 1]], which are thinned in place.
 
-    ready U8[t]: 1 = the work at its address is filled; set. Without an address (0) `scratch` is filled anew each time.
+    ready U8[t]: 1 = the work at its address is filled; set. Without an address (0) that of `scratch` is filled anew each time.
+    scratch I64[3]: addresses for the work, the core counts and the room of any target.
     out F64[t, FIELDS], told F64[t, EFFECT_FIELDS], found I64[t, FOUND]; log10 F64[2, t]: evidence of the rank layer and of the tube on
     the scale of number[:, THRESHOLD_LOG10]. Those of targets that are not judged stay, but their latch and excursion are found.
     """
@@ -114,7 +109,7 @@ def decide_all(
 
 @compiled
 def _decide(
-    own: I64, seed: np.uint64, weight: float, start_ms: int, row: I64, number: F64, ready: U8, scratch: F64, clock: I64,
+    own: I64, seed: np.uint64, weight: float, start_ms: int, row: I64, number: F64, ready: U8, scratch: I64, clock: I64,
     out: F64, told: F64,
 ) -> None:  # fmt: skip
     core, statistics, shares, ranks = row[CORE], row[STATISTICS], row[SHARES], row[RANK_BINS]
@@ -127,7 +122,7 @@ def _decide(
             fill_work(chose, reference, row[FIRST], core, len(own) - shares, number[TOLERANCE], work)
             ready[0] = 1
     else:
-        work = scratch[: WORK_ROWS * core]
+        work = carray(pointer(scratch[0]), (WORK_ROWS * core,), F64_TYPE)
         fill_work(chose, reference, row[FIRST], core, len(own) - shares, number[TOLERANCE], work)
     # floats and integers of a state, as default_state.Layout has them
     adaptive_at = count
@@ -137,11 +132,14 @@ def _decide(
     gain_at = tube_at + tube
     plug_at = gain_at + tube
     plug = core if core > 0 else shares
+    known = shares if row[KNOWN] != 0 else 0
     value_ranks = ranks if values > 0 else 0
     floats = carray(pointer(row[FLOATS]), (plug_at + plug,), F32_TYPE)
     integers = carray(pointer(row[INTEGERS]), (CLOCK + tube,), I64_TYPE)
     decide(
         own, seed, weight, start_ms, row[EXPIRY], row[FIRST], work,
+        carray(pointer(scratch[1]), (core,), I64_TYPE),
+        carray(pointer(scratch[2]), (room_of(core, statistics, ranks, RANK_BETS, tube),), F64_TYPE),
         carray(pointer(row[SCORE]), (core, 4), F64_TYPE),
         carray(pointer(row[SCORE_MEAN]), (4,), F64_TYPE),
         carray(pointer(row[SHARE_P]), (shares,), F64_TYPE),
@@ -151,6 +149,7 @@ def _decide(
         carray(pointer(row[BETS]), (value_ranks, count), F64_TYPE),
         carray(pointer(row[BET_START]), (values + 1,), I64_TYPE),
         carray(pointer(row[SHARE_BETS]), (shares, ranks, RANK_BETS), U8_TYPE),
+        carray(pointer(row[KNOWN]), (known, ranks, RANK_BETS), F64_TYPE),
         ADAPTIVE_DECAY, ADAPTIVE_SHARE,
         carray(pointer(row[THRESHOLDS]), (statistics,), F64_TYPE),
         number[THRESHOLD],

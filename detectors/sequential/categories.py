@@ -68,8 +68,11 @@ def count_score(c: int, n: int, p: float, u: float) -> float:
         score = log_2 + log_cdf(z) if z < 0.0 else -(log_2 + log_cdf(-z))
         return round(score * SCORE_ROUNDING) / SCORE_ROUNDING
     odds = p / (1.0 - p)
-    log_mass = math.lgamma(n + 1.0) - math.lgamma(c + 1.0) - math.lgamma(n - c + 1.0)
-    log_mass += c * math.log(p) + (n - c) * math.log1p(-p)
+    if c == 0:  # the same, without its zeros: by far the most of missing and invalid values
+        log_mass = n * math.log1p(-p)
+    else:
+        log_mass = math.lgamma(n + 1.0) - math.lgamma(c + 1.0) - math.lgamma(n - c + 1.0)
+        log_mass += c * math.log(p) + (n - c) * math.log1p(-p)
     lower = c <= n * p
     series, term, i = 0.0, 1.0, c
     while term > TERM_MIN:

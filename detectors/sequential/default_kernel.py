@@ -8,9 +8,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.compiled import compiled
+from detectors.compiled import compiled, inlined
 from detectors.normal import ppf
 from detectors.sequential.categories import count_score, decode_bets, plug_in_shares
+from detectors.sequential.chance import beyond, surprise_of
+from detectors.sequential.lanes import row_totals, weighted
 from detectors.sequential.rank_layer import bet, bet_adaptively, kept, rank_bin
 from detectors.sequential.scores import nominal_ranks, window_statistics
 from detectors.sequential.tube import LAWS, core_edges, grow, plug_in, tube_bets
@@ -37,8 +39,8 @@ SEEN_CARRY = 1 << 16  # windows in one rank bin: more are counted in `seen_high`
 GAIN_MAX = 60.0  # nats of a bet's running gain; so that it drains in time when an excursion ends
 # An excursion is seen from here on, its start is settled when so much speaks for it, and it is over below the last.
 GAIN_BEGINS, GAIN_SETTLES, GAIN_ENDS = 3.0, 8.0, 1.0
-SIGMAS_INSIDE = 3.5  # a window outside the tube by less than this can be chance (about one window in 100 over 40 cuts)
 SIGMAS_SEEN = 2.0  # a change below this is not told
+BETS_MAX = 64  # on one statistic
 
 
 @compiled
@@ -55,9 +57,12 @@ def checked_total(counts: I64) -> int:
 @compiled
 def fold_core(counts: I64, first: int, core: int, bins: int, out: I64) -> None:
     """Numeric counts I64[bins + 2] -> core counts I64[core]: far bins go to the outer core bins."""
-    out[:] = 0
-    for k in range(bins):
-        out[min(max(k - first, 0), core - 1)] += counts[k]
+    for k in range(core):
+        out[k] = counts[first + k]
+    for k in range(first):
+        out[0] += counts[k]
+    for k in range(first + core, bins):
+        out[core - 1] += counts[k]
 
 
 @compiled
@@ -101,40 +106,63 @@ def statistics(
 
 
 @compiled
+def rank_room(bins: int, each: int) -> int:
+    """What `rank_layer` writes into: numbers present, sums of each bet, one share's bets decoded, sums of the memories."""
+    return bins + BETS_MAX + bins * each + BETS_MAX
+
+
+@compiled
 def rank_layer(
     values: F64, ties: F64, weight: float, order: F32, order_tie: F32, alpha: F64,
-    bets: F64, bet_start: I64, share_bets: U8, decay: F64, adaptive_share: float, thresholds: F64,
-    evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32, scratch: F64, out: F64,
+    bets: F64, bet_start: I64, share_bets: U8, known: F64, decay: F64, adaptive_share: float, thresholds: F64,
+    evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32, room: F64, out: F64,
 ) -> None:  # fmt: skip
-    """Move every statistic's bets on by one window; out[RANK] = largest evidence / threshold, out[LEADING] = whose."""
-    bins = len(alpha)
-    present, one, last = np.empty(bins), np.uint16(1), np.uint16(SEEN_CARRY - 1)
-    decoded = np.empty(share_bets.shape[1:])
+    """Move every statistic's bets on by one window; out[RANK] = largest evidence / threshold, out[LEADING] = whose.
+
+    known F64[s, r + 1, M]: share_bets decoded, or empty; room F64[rank_room(...)] is written.
+    """
+    bins, each = len(alpha), share_bets.shape[2]
+    one, last = np.uint16(1), np.uint16(SEEN_CARRY - 1)
+    present, scratch = room[:bins], room[bins : bins + BETS_MAX]
+    decoded = room[bins + BETS_MAX : bins + BETS_MAX + bins * each].reshape(bins, each)
+    totals = room[bins + BETS_MAX + bins * each :]
+    row_totals(recent.reshape(recent.shape[0] * recent.shape[1], recent.shape[2]), totals)
     best, leading, crossed = 0.0, 0, False
     value_statistics = len(bet_start) - 1 if bets.shape[0] > 0 else 0
+    reference = 0.0
+    for l in range(bins):
+        reference += alpha[l]
     for j in range(len(thresholds)):
         k = rank_bin(values[j], ties[j], order[j], order_tie[j])
+        windows = 0  # all are whole numbers: no order of their sum changes it
         for l in range(bins):
             present[l] = alpha[l] + seen[j, l]
-            if len(seen_high) > 0:
+            windows += seen[j, l]
+        if len(seen_high) > 0:
+            for l in range(bins):
                 present[l] += SEEN_CARRY * float(seen_high[j, l])
+                windows += SEEN_CARRY * int(seen_high[j, l])
+        total = reference + windows
         if j < value_statistics:
             start, stop = bet_start[j], bet_start[j + 1]
             share = (1.0 - adaptive_share) / (stop - start)
-            total = bet(k, weight, present, bets[:, start:stop], share, evidence[start:stop], scratch)
+            found = bet(k, weight, present, total, bets[:, start:stop], share, evidence[start:stop], scratch)
             share = adaptive_share / len(decay)
-            total += bet_adaptively(k, weight, present, recent[j], decay, share, adaptive[j])
+            own, null = totals[j * len(decay) :], present[k] / total
+            found += bet_adaptively(k, weight, null, recent[j], own, decay, share, adaptive[j])
         else:
             i = j - value_statistics
-            count = share_bets.shape[2]
-            decode_bets(share_bets[i], decoded)
-            total = bet(k, weight, present, decoded, 1.0 / count, share_evidence[i], scratch)
+            if len(known) > 0:
+                found = bet(k, weight, present, total, known[i], 1.0 / each, share_evidence[i], scratch)
+            else:
+                decode_bets(share_bets[i], decoded)
+                found = bet(k, weight, present, total, decoded, 1.0 / each, share_evidence[i], scratch)
         if seen[j, k] == last:
             seen[j, k] = 0
             seen_high[j, k] += one
         else:
             seen[j, k] += one
-        ratio = total / thresholds[j]
+        ratio = found / thresholds[j]
         if ratio > best:
             best, leading = ratio, j
         if ratio >= 1.0:  # each statistic resets itself
@@ -163,20 +191,28 @@ def excursion(clock: I64, gain: float, gain_start: int) -> None:
 
 
 @compiled
+def tube_room(core: int, bets: int) -> int:
+    """What `tube_layer` writes into: an exponent of each bet, two numbers of each core bin."""
+    return bets + 2 * core
+
+
+@compiled
 def tube_layer(
     core: I64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64, log_h: F64,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
-    evidence: F32, gain: F32, gain_start: I64, recent: F32, clock: I64, out: F64,
+    evidence: F32, gain: F32, gain_start: I64, recent: F32, clock: I64, room: F64, out: F64,
 ) -> None:  # fmt: skip
-    """Move the tube's bets on by one window: fixed value targets, share targets, plug-in, in this order."""
+    """Move the tube's bets on by one window: fixed value targets, share targets, plug-in, in this order.
+
+    room F64[tube_room(...)] is written.
+    """
     fixed, per_share = 0, share_in.shape[1]
-    exponents = np.zeros(len(evidence))
+    exponents, rest = room[: len(evidence)], room[len(evidence) :]
     if len(core) > 0:
         fixed = LAWS
         for k in range(len(core)):
-            if core[k] > 0:
-                for i in range(LAWS):
-                    exponents[i] += core[k] * log_h[k, i]
+            rest[k] = core[k]
+        weighted(rest[: len(core)], log_h, exponents)
     total = 0
     for c in core:
         total += c
@@ -188,7 +224,7 @@ def tube_layer(
             exponents[at] = shares[s] * share_in[s, i] + (total - shares[s]) * share_out[s, i]
             at += 1
     if len(core) > 0:
-        exponents[at] = plug_in(core, masses, lo, hi, recent)
+        exponents[at] = plug_in(core, masses, lo, hi, recent, rest)
     else:
         exponents[at] = plug_in_shares(shares, share_masses, share_lo, share_hi, recent)
     statistic, leading = 0.0, 0
@@ -198,12 +234,10 @@ def tube_layer(
         grown = grow(evidence[i], weight, exponents[i])
         evidence[i] = kept(grown)
         statistic += bet_weight[i] * grown
-        if gain[i] <= 0.0:
-            gain[i] = 0.0
-            gain_start[i] = start_ms
-        gain[i] = min(gain[i] + exponents[i], GAIN_MAX)
-        if gain[i] > gain[leading]:
-            leading = i
+        begins = gain[i] <= 0.0  # as likely as not: no branches
+        gain_start[i] = start_ms if begins else gain_start[i]
+        gain[i] = min((0.0 if begins else gain[i]) + exponents[i], GAIN_MAX)
+        leading = i if gain[i] > gain[leading] else leading
     excursion(clock, gain[leading], gain_start[leading])
     out[TUBE] = statistic / threshold
     crossed = statistic >= threshold
@@ -232,27 +266,6 @@ def latch(clock: I64, expiry: int, out: F64) -> None:
 
 
 @compiled
-def _beyond(share: float, total: int, lo: float, hi: float) -> bool:
-    """Further outside [lo, hi] than chance: 3.5 standard errors and one event."""
-    if share < lo:
-        return lo - share > SIGMAS_INSIDE * math.sqrt(lo * (1.0 - lo) / total) + 1.0 / total
-    return share - hi > SIGMAS_INSIDE * math.sqrt(max(hi * (1.0 - hi), 0.0) / total) + 1.0 / total
-
-
-@compiled
-def _surprise(c: int, n: int, p: float) -> float:
-    """Signed root of the binomial deviance of c among n at share p: about standard normal, and honest for rare events."""
-    q = c / n
-    deviance = 0.0
-    if c > 0:
-        deviance += c * math.log(q / p)
-    if c < n:
-        deviance += (n - c) * math.log((1.0 - q) / (1.0 - p))
-    root = math.sqrt(max(2.0 * deviance, 0.0))
-    return root if q > p else -root
-
-
-@compiled
 def effect(
     core: I64, shares: I64, score: F64, score_mean: F64, lo: F64, hi: F64,
     share_masses: F64, share_lo: F64, share_hi: F64, out: F64,
@@ -268,12 +281,14 @@ def effect(
     total += valid
     best = SIGMAS_SEEN
     if valid > 0:
-        location, scale, below = 0.0, 0.0, 0
+        location, scale, below = 0.0, 0.0, 0.0
         for k in range(len(core)):
             location += core[k] * score[k, 0]
             scale += core[k] * score[k, 1]
+        for k in range(len(core) - 1):
             below += core[k]
-            if k < len(core) - 1 and _beyond(below / valid, valid, lo[k], hi[k]):
+            # inside of the gate, as by far the most are: spares the quotient and the root
+            if (below < lo[k] * valid or below > hi[k] * valid) and beyond(below / valid, valid, lo[k], hi[k]):
                 out[INSIDE] = 0.0
         location = location / valid - score_mean[0]
         scale = scale / valid - score_mean[1] - location * location
@@ -292,9 +307,9 @@ def effect(
     for s in range(len(shares)):
         if total == 0:
             break
-        if _beyond(shares[s] / total, total, share_lo[s], share_hi[s]):
+        if beyond(shares[s] / total, total, share_lo[s], share_hi[s]):
             out[INSIDE] = 0.0
-        surprise = abs(_surprise(shares[s], total, share_masses[s]))
+        surprise = abs(surprise_of(shares[s], total, share_masses[s]))
         if surprise > best:
             best = surprise
             now = min(max(shares[s] / total, 0.5 / total), 1.0 - 0.5 / total)
@@ -321,33 +336,39 @@ def fill_work(chose: I64, reference: I64, first: int, core_bins: int, bins: int,
 
 
 @compiled
+def room_of(core: int, statistics: int, ranks: int, each: int, bets: int) -> int:
+    """How many numbers `decide` writes on its way: values and ties, then one layer after the other."""
+    return 2 * statistics + max(rank_room(ranks, each), tube_room(core, bets))
+
+
+@inlined
 def decide(
-    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, work: F64,
+    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, work: F64, core: I64, room: F64,
     score: F64, score_mean: F64, share_p: F64,
-    order: F32, order_tie: F32, alpha: F64, bets: F64, bet_start: I64, share_bets: U8, decay: F64, adaptive_share: float,
-    thresholds: F64,
+    order: F32, order_tie: F32, alpha: F64, bets: F64, bet_start: I64, share_bets: U8, known: F64, decay: F64,
+    adaptive_share: float, thresholds: F64,
     threshold: float, share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
     clock: I64, evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32,
     tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
 ) -> None:  # fmt: skip
-    """`judge` with the `work` of `fill_work`."""
-    core_bins = len(work) // WORK_ROWS
+    """`judge` with the `work` of `fill_work`. core I64[K] and room F64[room_of(...)] are written."""
+    core_bins = len(core)
     shares = counts[len(counts) - len(share_p) :]
-    core, rows = np.empty(core_bins, np.int64), work[: WORK_HEAD * core_bins].reshape(WORK_HEAD, core_bins)
+    rows = work[: WORK_HEAD * core_bins].reshape(WORK_HEAD, core_bins)
     if core_bins > 0:
         fold_core(counts, first, core_bins, len(counts) - len(share_p), core)
     masses, lo, hi, nominal, shape_scale = rows[0], rows[1], rows[2], rows[3], rows[4]
     log_h = work[WORK_HEAD * core_bins :].reshape(core_bins, LAWS)
     count = len(thresholds)
-    values, ties, scratch = np.empty(count), np.empty(count), np.empty(64)
+    values, ties, rest = room[:count], room[count : 2 * count], room[2 * count :]
     statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)
     rank_layer(
-        values, ties, weight, order, order_tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds,
-        evidence, adaptive, share_evidence, seen, seen_high, recent, scratch, out,
+        values, ties, weight, order, order_tie, alpha, bets, bet_start, share_bets, known, decay, adaptive_share,
+        thresholds, evidence, adaptive, share_evidence, seen, seen_high, recent, rest, out,
     )  # fmt: skip
     tube_layer(
         core, shares, weight, start_ms, threshold, masses, lo, hi, log_h, share_in, share_out, share_masses, share_lo,
-        share_hi, bet_weight, tube, gain, gain_start, plug, clock, out,
+        share_hi, bet_weight, tube, gain, gain_start, plug, clock, rest, out,
     )  # fmt: skip
     latch(clock, expiry, out)
     effect(core, shares, score, score_mean, lo, hi, share_masses, share_lo, share_hi, told)
@@ -367,9 +388,10 @@ def judge(
     """Both layers, the latches, and the effect of one window."""
     work = np.empty(WORK_ROWS * core_bins)
     fill_work(chose, reference, first, core_bins, len(counts) - len(share_p), tolerance, work)
+    room = np.empty(room_of(core_bins, len(thresholds), len(alpha), share_bets.shape[2], len(bet_weight)))
     decide(
-        counts, seed, weight, start_ms, expiry, first, work, score, score_mean, share_p,
-        order, order_tie, alpha, bets, bet_start, share_bets, decay, adaptive_share, thresholds,
+        counts, seed, weight, start_ms, expiry, first, work, np.empty(core_bins, np.int64), room, score, score_mean, share_p,
+        order, order_tie, alpha, bets, bet_start, share_bets, np.empty((0, 0, 0)), decay, adaptive_share, thresholds,
         threshold, share_in, share_out, share_masses, share_lo, share_hi, bet_weight,
         clock, evidence, adaptive, share_evidence, seen, seen_high, recent, tube, gain, gain_start, plug, out, told,
     )  # fmt: skip

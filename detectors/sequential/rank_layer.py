@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.normal import cdf_all, ppf_all
+from detectors.sequential.lanes import weighted
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -103,20 +104,15 @@ def fading(memory: float) -> float:
 
 
 @compiled
-def bet(k: int, weight: float, present: F64, bets: F64, share: float, evidence: F32, scratch: F64) -> float:
+def bet(
+    k: int, weight: float, present: F64, total: float, bets: F64, share: float, evidence: F32, scratch: F64
+) -> float:
     """One window of the fixed bets of one statistic: evidence F32[M] <- (evidence + weight) L; returns share * its sum.
 
-    present F64[r + 1] = alpha + N before this window (not changed); bets [r + 1, M]; scratch F64[>= M]. O(r M).
+    present F64[r + 1] = alpha + N before this window (not changed), its sum `total`; bets [r + 1, M]; scratch F64[>= M]. O(r M).
     """
-    bins, count = bets.shape
-    total = 0.0
-    scratch[:count] = 0.0
-    for l in range(bins):
-        n = present[l]
-        total += n
-        for i in range(count):
-            scratch[i] += n * bets[l, i]
-    statistic = 0.0
+    weighted(present, bets, scratch)
+    count, statistic = bets.shape[1], 0.0
     for i in range(count):
         # Every bet has positive mass on some bin with alpha > 0, so the denominator is positive.
         grown = min((evidence[i] + weight) * (bets[k, i] * total / scratch[i]), EVIDENCE_MAX)
@@ -126,22 +122,20 @@ def bet(k: int, weight: float, present: F64, bets: F64, share: float, evidence: 
 
 
 @compiled
-def bet_adaptively(k: int, weight: float, present: F64, recent: F32, decay: F64, share: float, evidence: F32) -> float:
-    """One window of the adaptive bets: recent F32[Q, r + 1] and evidence F32[Q] are moved on; returns share * sum."""
-    total = 0.0
-    for l in range(len(present)):
-        total += present[l]
-    null = present[k] / total
-    statistic = 0.0
+def bet_adaptively(
+    k: int, weight: float, null: float, recent: F32, totals: F64, decay: F64, share: float, evidence: F32
+) -> float:
+    """One window of the adaptive bets, `null` the probability of its bin before it: recent F32[Q, r + 1] and
+    evidence F32[Q] are moved on; returns share * sum. totals F64[Q]: sums of `recent` before it, of what is kept, so that E[L] = 1
+    whatever its rounding.
+    """
+    statistic, bins = 0.0, recent.shape[1]
     for i in range(len(decay)):
-        recent_total = 0.0
-        for l in range(len(present)):  # of what is kept, so that E[L] = 1 whatever its rounding
-            recent_total += recent[i, l]
-        ratio = (recent[i, k] + ADAPTIVE_PRIOR * null) / ((recent_total + ADAPTIVE_PRIOR) * null)
+        ratio = (recent[i, k] + ADAPTIVE_PRIOR * null) / ((totals[i] + ADAPTIVE_PRIOR) * null)
         grown = min((evidence[i] + weight) * ratio, EVIDENCE_MAX)
         evidence[i] = kept(grown)
         statistic += share * grown
-        for l in range(len(present)):
+        for l in range(bins):
             recent[i, l] = fading(recent[i, l] * decay[i])
         recent[i, k] += 1.0
     return statistic

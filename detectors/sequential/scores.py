@@ -90,13 +90,12 @@ def window_statistics(counts: I64, score: F64, nominal: F64, shape_scale: F64, o
     total = 0
     location, scale, upper, lower, shape = 0.0, 0.0, 0.0, 0.0, 0.0
     for k in range(bins):
-        c = counts[k]
+        c = counts[k]  # a branch on it would cost more than it spares
         total += c
-        if c > 0:
-            location += c * score[k, 0]
-            scale += c * score[k, 1]
-            upper += c * score[k, 2]
-            lower += c * score[k, 3]
+        location += c * score[k, 0]
+        scale += c * score[k, 1]
+        upper += c * score[k, 2]
+        lower += c * score[k, 3]
     if total == 0:
         out[:5] = 0.0
         return

@@ -28,6 +28,8 @@ def taut_string(q: F64, lo: F64, hi: F64, log_h: F64) -> None:
     total = 0.0
     for k in range(bins):
         total += q[k]
+    for k in range(bins):  # their place is free until their slope is settled
+        log_h[k] = q[k] / total
     done = -1  # the last bin whose slope is settled
     height = 0.0  # of the string there: exactly a gate's edge
     while done < bins - 1:
@@ -38,7 +40,7 @@ def taut_string(q: F64, lo: F64, hi: F64, log_h: F64) -> None:
         bent = False
         width = 0.0
         for j in range(done + 1, bins):
-            width += q[j] / total
+            width += log_h[j]
             low = 1.0 if j == bins - 1 else lo[j]
             high = 1.0 if j == bins - 1 else hi[j]
             slope_low = (low - height) / max(width, WIDTH_MIN)

@@ -9,6 +9,8 @@ nearest law of the tube (taut_string), and
 Targets: shifts, scales, 2 % in a tail, and a plug-in that follows the stream (exponentially weighted, one window behind).
 """
 
+# ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
+
 from __future__ import annotations
 
 import math
@@ -136,20 +138,19 @@ def tube_bets(masses: F64, lo: F64, hi: F64) -> F64:
 
 
 @compiled
-def plug_in(counts: NDArray[np.int64], masses: F64, lo: F64, hi: F64, recent: F32) -> float:
-    """Log likelihood ratio of one window under the plug-in bet; `recent` F32[K] is moved on. O(K)."""
+def plug_in(counts: NDArray[np.int64], masses: F64, lo: F64, hi: F64, recent: F32, room: F64) -> float:
+    """Log likelihood ratio of one window under the plug-in bet; `recent` F32[K] is moved on, room F64[>= 2 K] written. O(K)."""
     bins = len(counts)
     exponent, recent_total = 0.0, 0.0
     for k in range(bins):  # of what is kept, so that the law sums to 1 whatever its rounding
         recent_total += recent[k]
     if recent_total > 0.0:
-        law, log_h = np.empty(bins), np.empty(bins)
+        law, log_h = room[:bins], room[bins : 2 * bins]
         for k in range(bins):
             law[k] = (recent[k] + PLUG_IN_PRIOR * masses[k]) / (recent_total + PLUG_IN_PRIOR)
         taut_string(law, lo, hi, log_h)
         for k in range(bins):
-            if counts[k] > 0:
-                exponent += counts[k] * log_h[k]
+            exponent += counts[k] * log_h[k]
     for k in range(bins):
         recent[k] = fading(recent[k] * PLUG_IN_DECAY) + counts[k]
     return exponent

@@ -7,9 +7,11 @@ Source [1] Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generat
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 
@@ -27,6 +29,15 @@ def seed_prefix(target: str, reference_id: str) -> bytes:
 def window_seed(prefix: bytes, window_start_ms: int) -> int:
     """Seed of one window of one target, uint64."""
     return xxhash.xxh3_64_intdigest(prefix + struct.pack("<q", window_start_ms))
+
+
+def window_seeds(prefixes: Sequence[bytes], window_start_ms: Sequence[int]) -> NDArray[np.uint64]:
+    """Of a window of each of several targets, U64[t]; most often the same one."""
+    packed = {ms: struct.pack("<q", ms) for ms in set(window_start_ms)}
+    digest = xxhash.xxh3_64_intdigest
+    return np.array(
+        [digest(prefix + packed[ms]) for prefix, ms in zip(prefixes, window_start_ms, strict=True)], np.uint64
+    )
 
 
 @compiled

@@ -49,6 +49,10 @@ class Verdicts(Sequence[Verdict]):
         """Their names."""
         return [NAMES[code] for code in self.level.tolist()]
 
+    def alarms(self) -> list[int]:
+        """Places of those that alarm: none, by far the most often."""
+        return np.flatnonzero(self.level == CODES[Level.ALARM]).tolist()
+
     def __len__(self) -> int:
         return len(self.level)
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from river import drift
 
+from detectors.binning import Binning
 from detectors.column_values import read_column
 from detectors.reference import ReferenceProfile, WindowRule
 from detectors.reference_build import build_reference
@@ -78,11 +80,20 @@ def live_windows(profile: ReferenceProfile, live: Rows) -> Windows:
     first = inside[np.searchsorted(of_row[inside], numbers)]
     last = inside[np.searchsorted(of_row[inside], numbers, side="right") - 1]
     binning = profile.targets[0].binning
-    bins = bins_of(binning, read_column(TARGET, live.value, ROLE))
+    bins = live_bins(binning, live.value)
     counts = count_windows(bins, binning.bins + 2, of_row, count)
     starts = live.time_ms[first] // info.resolution_ms * info.resolution_ms
     ends = window_ends(live.time_ms, of_row, count, info.every_ms, info.resolution_ms)
     return Windows(counts, starts, ends, last)
+
+
+def live_bins(binning: Binning, values: NDArray[Any]) -> I64:
+    """Bin of every live value; texts are read once each, as a collector's table of texts does."""
+    if values.dtype != object:
+        return bins_of(binning, read_column(TARGET, values, ROLE, binning.kind))
+    codes, distinct = pd.factorize(values, use_na_sentinel=False)
+    found: I64 = bins_of(binning, read_column(TARGET, distinct, ROLE, binning.kind))[codes]
+    return found
 
 
 def live_judged(profile: ReferenceProfile, live: Rows) -> Judged:

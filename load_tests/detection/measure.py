@@ -46,7 +46,8 @@ class Size:
     live         events of a pair; with d cells `longer` times as many for the small budget. d = 200 needs 671 A of a feature's
                  time for an upper limit of 1.1 T / A to be possible at all, three times as much to survive some alarms
     slow_pairs   pairs at most for river's detectors, calibrated or not: some 7 us an event, and their defaults show themselves
-    kswin_events events of a pair for KSWIN, .2 to .5 ms each; before a change `kswin_quiet` and `kswin_delays` seeds: it knows of 100
+    kswin_events events of a pair for KSWIN, .2 to .5 ms each; `kswin_delays` seeds of a change, of each `kswin_quiet` events before
+                 (it knows of 100) and `kswin_changed` after: what is not found in them is its miss
     clean_runs   of `clean_events` events each, to calibrate rivals on
     """
 
@@ -58,6 +59,7 @@ class Size:
     kswin_events: int
     kswin_delays: int
     kswin_quiet: int = 1_000
+    kswin_changed: int = 5_000
     clean_runs: int = CLEAN_RUNS
     clean_events: int = CLEAN_EVENTS
     longer: tuple[tuple[int, int], ...] = ((1, 1), (20, 1), (200, 10))
@@ -214,14 +216,14 @@ def delays(
     for contender in contenders:
         if contender.numeric_only and not stream.numeric:
             continue
-        skipped = 0
+        some, change = live, QUIET_EVENTS
         if is_kswin(contender):
             if number >= size.kswin_delays:
                 continue
-            skipped = max(QUIET_EVENTS - size.kswin_quiet, 0)
+            change = size.kswin_quiet
+            some = live.cut(QUIET_EVENTS - change, QUIET_EVENTS + size.kswin_changed)
         contender.fit(reference)
-        change = QUIET_EVENTS - skipped
-        out[contender.name] = delay(contender.alarms(live.cut(skipped, len(live)), change), change)
+        out[contender.name] = delay(contender.alarms(some, change), change)
     return out
 
 

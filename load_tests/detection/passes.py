@@ -147,7 +147,7 @@ def judged(profile: ReferenceProfile, windows: Windows) -> Judged:
 @compiled
 def _in_turn(
     counts: I64, bounds: I64, act: U8, seed: U64, weight: F64, start_ms: I64, table: I64, place: I64, number: F64, ready: U8,
-    scratch: F64, state: F32, out: F64, told: F64, found: I64, log10: F64, floats: F32,
+    scratch: I64, state: F32, out: F64, told: F64, found: I64, log10: F64, floats: F32,
 ) -> None:  # fmt: skip
     """decide_all of one window after the other. counts I64[n, b + 2], log10 F64[n, 2, 1]; table I64[n]: row of place, number and ready."""
     for i in range(len(seed)):
@@ -185,7 +185,7 @@ class Pass(Batch):
         kept = np.empty((n if floats else 0, len(state)), np.float32)
         _in_turn(
             windows.counts.copy(), self.start, np.full(1, at.JUDGE, np.uint8), windows.seed, windows.weight, windows.start_ms, table,
-            self._place_of, self._number_of, np.zeros(len(work), np.uint8), np.empty(0), state, out, told, found, log10, kept,
+            self._place_of, self._number_of, np.zeros(len(work), np.uint8), self._scratch_at, state, out, told, found, log10, kept,
         )  # fmt: skip
         return Steps(windows.last, windows.weight, out, told, found, log10[:, :, 0], kept)
 

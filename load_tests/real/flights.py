@@ -46,7 +46,7 @@ def load() -> Flights:
     """336,776 flights; cancelled ones (no departure) have no prediction, as in life. Seconds, 300 MB."""
     from sklearn.model_selection import cross_val_predict
 
-    flights, weather = _table("flights.csv.zip"), _table("weather.csv")
+    flights, weather, airports = _table("flights.csv.zip"), _table("weather.csv"), _table("airports.csv")
     rows = flights[flights.dep_time.notna()].merge(weather, on=["origin", "time_hour"], how="left", suffixes=("", "_w"))
     table = pd.DataFrame(
         {
@@ -64,9 +64,8 @@ def load() -> Flights:
     )
     hour = pd.to_datetime(rows.time_hour, utc=True).dt.as_unit("ms").astype("int64")
     table["timestamp_ms"] = hour + (rows.sched_dep_time % 100).astype("int64") * 60_000
-    table["late"] = (rows.arr_delay > 15).astype(
-        int
-    )  # a flight that never arrived was not "late": kept simple, labels are not used yet
+    table["late"] = (rows.arr_delay > 15).astype(int)  # of a flight that never arrived: no
+    table["elapsed_minutes"] = _elapsed_minutes(rows, hour, airports)
     table["prediction_id"] = [
         f"{d}-{c}{n}-{o}-{i}"
         for i, (d, c, n, o) in enumerate(zip(rows.day, rows.carrier, rows.flight, rows.origin, strict=True))
@@ -75,12 +74,30 @@ def load() -> Flights:
     table = table.sort_values(["timestamp_ms", "prediction_id"], kind="stable").reset_index(drop=True)
     january, later = table[table.month == 1].copy(), table[table.month > 1].copy()
     model = _classifier()
-    x = _matrix(january)
+    x = matrix(january)
     score = cross_val_predict(model, x, january.late, cv=FOLDS, method="predict_proba")[:, 1]
     _answer(january, score)
     model.fit(x, january.late)
-    _answer(later, model.predict_proba(_matrix(later))[:, 1])
+    _answer(later, model.predict_proba(matrix(later))[:, 1])
     return Flights(january, later)
+
+
+def _elapsed_minutes(rows: pd.DataFrame, hour: pd.Series, airports: pd.DataFrame) -> pd.Series:
+    """From the real departure to the real arrival, by the clocks of both airports; NaN of flights that did not arrive."""
+    zones = rows.dest.map(airports.set_index("faa").tzone).fillna("America/Puerto_Rico")  # the four without an entry
+    departed = pd.to_datetime(hour, unit="ms", utc=True) + pd.to_timedelta(
+        rows.sched_dep_time % 100 + rows.dep_delay, unit="m"
+    )
+    elapsed = pd.Series(np.nan, index=rows.index)
+    for zone in zones.unique():
+        own = (zones == zone) & rows.arr_delay.notna()
+        left = departed[own].dt.tz_convert(zone).dt.tz_localize(None)
+        clock = rows.arr_time[own]
+        landed = left.dt.normalize() + pd.to_timedelta(clock // 100 * 60 + clock % 100, unit="m")
+        landed = landed.where(landed > left, landed + pd.Timedelta(days=1))
+        there = landed.dt.tz_localize(zone, ambiguous=True, nonexistent="shift_forward").dt.tz_convert("UTC")
+        elapsed[own] = (there - departed[own]).dt.total_seconds() / 60
+    return elapsed
 
 
 def _table(file: str) -> pd.DataFrame:
@@ -97,7 +114,7 @@ def _classifier() -> Any:
     return HistGradientBoostingClassifier(max_iter=80, random_state=0)
 
 
-def _matrix(table: pd.DataFrame) -> NDArray[np.float64]:
+def matrix(table: pd.DataFrame) -> NDArray[np.float64]:
     codes = [pd.Categorical(table[c], categories=known).codes.astype(float) for c, known in CATEGORIES.items()]
     return np.column_stack([table[list(NUMERIC)].to_numpy(float), *codes])
 

@@ -10,7 +10,7 @@ from stream.columns import F64, I64, U8
 
 NUMBER, COUNTS, TEXT = 0, 1, 2  # kinds of slots
 COMMA, OPEN, CLOSE, OPEN_LIST, CLOSE_LIST, ZERO = (np.uint8(ord(sign)) for sign in ",{}[]0")
-TEN = np.uint64(10)
+TEN, HUNDRED = np.uint64(10), np.uint64(100)
 
 
 @compiled
@@ -20,9 +20,9 @@ def write(
 ) -> None:  # fmt: skip
     """Every target in `order` I64[t] as name, slots and a comma; that of the i-th is at out[out_start[i]:out_start[i + 1] - 1].
 
-    A slot writes its key and then, by its kind I64[s]: the next of `numbers` (JSON texts, target by target, a comma or a bracket
-    behind each) and so many more closing braces as `after` I64[s] says; the target's counts, without the last two; or nothing
-    but one of the texts, a whole member with its comma: text_of I64[t, text slots]. `out` has room for all. name, key, text: flat.
+    A slot writes its key and then, by its kind I64[s]: the next of `numbers` (JSON texts, target by target, a comma behind each)
+    and so many more closing braces as `after` I64[s] says; the target's counts, without the last two; or nothing but one of the
+    texts, a whole member with its comma: text_of I64[t, text slots]. `out` has room for all. name, key, text: flat.
     """
     at, read = 0, 0
     for i in range(len(order)):
@@ -40,10 +40,12 @@ def write(
                 continue
             at = _copy(key, key_start[s], key_start[s + 1], out, at)
             if kind[s] == NUMBER:
-                while numbers[read] != COMMA and numbers[read] != CLOSE_LIST:
-                    out[at] = numbers[read]
+                sign = numbers[read]
+                while sign != COMMA:
+                    out[at] = sign
                     at += 1
                     read += 1
+                    sign = numbers[read]
                 read += 1
                 for _ in range(after[s]):
                     out[at] = CLOSE
@@ -81,7 +83,19 @@ def _list(counts: I64, out: U8, at: int) -> int:
     out[at] = OPEN_LIST
     for c in counts:
         at += 1
-        digits, rest = 1, np.uint64(c)
+        rest = np.uint64(c)
+        if rest < TEN:  # most are so small
+            out[at] = ZERO + np.uint8(rest)
+            out[at + 1] = COMMA
+            at += 1
+            continue
+        if rest < HUNDRED:
+            out[at] = ZERO + np.uint8(rest // TEN)
+            out[at + 1] = ZERO + np.uint8(rest % TEN)
+            out[at + 2] = COMMA
+            at += 2
+            continue
+        digits = 1
         while rest >= TEN:
             digits += 1
             rest //= TEN

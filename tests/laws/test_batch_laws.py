@@ -108,6 +108,32 @@ def test_a_batch_is_its_targets_one_by_one(season: Season, groups: dict[str, int
     assert (Level.INSUFFICIENT_DATA in seen) or len(groups) == len(prepared)
 
 
+def test_targets_that_share_the_bets_on_their_shares_are_as_when_alone() -> None:
+    g, names = np.random.default_rng(3), [f"n{place}" for place in range(batches.DECODED_FOR)]
+    n = SIZE * 200
+    columns = {name: g.normal(size=n) for name in names} | {
+        "holes": np.where(g.random(n) < 0.1, np.nan, g.normal(size=n))
+    }
+    rule = WindowRule(False, HOUR_MS // 4, SIZE, 0, 60_000)
+    time_ms, roles = np.arange(n) * (HOUR_MS // 4 // SIZE), dict.fromkeys(columns, "feature")
+    profile = slim(build_reference("m", columns, roles, time_ms=time_ms, window=rule))
+    prepared, states = ready(profile)
+    _, alone = ready(profile)
+    batch = Batch(prepared, states)
+    known = batch._place[:, batches.at.KNOWN] != 0
+    assert known.sum() == len(names)
+    for index in range(20):
+        x = g.normal(size=SIZE) + (2.0 if index > 10 else 0.0)
+        x[:index] = np.nan
+        counts = np.concatenate([kit.windows(target, x, SIZE)[0] for target in profile.targets])
+        together = batch.update(counts, 1e6, index)
+        parts = [counts[batch.start[t] : batch.start[t + 1]] for t in range(len(prepared))]
+        assert list(together) == [update(*each, 1e6, index) for each in zip(prepared, alone, parts, strict=True)]
+    for state, other in zip(states, alone, strict=True):
+        for name, array in state.arrays().items():
+            np.testing.assert_array_equal(array, other.arrays()[name], err_msg=name)
+
+
 def test_counts_of_live_ranks_pass_16_bits_together_as_alone() -> None:
     profile = reference()
     prepared, states = ready(profile)

@@ -45,7 +45,9 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
         for k in range(len(present)):
             for i in range(bets.shape[1]):
                 evidence = np.zeros(1, np.float32)
-                mean[i] += probability[k] * bet(k, 1.0, present, bets[:, i : i + 1], 1.0, evidence, np.empty(64))
+                mean[i] += probability[k] * bet(
+                    k, 1.0, present, present.sum(), bets[:, i : i + 1], 1.0, evidence, np.empty(64)
+                )
                 kept[i] += probability[k] * evidence[0]
         np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
         assert (kept <= mean).all()  # float32, rounded down
@@ -56,7 +58,14 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
         for i in range(len(ADAPTIVE_DECAY)):
             one, evidence = slice(i, i + 1), np.zeros(1, np.float32)
             mean[i] += probability[k] * bet_adaptively(
-                k, 1.0, present, recent[one].copy(), ADAPTIVE_DECAY[one], 1.0, evidence
+                k,
+                1.0,
+                probability[k],
+                recent[one].copy(),
+                recent[one].sum(axis=1, dtype=np.float64),
+                ADAPTIVE_DECAY[one],
+                1.0,
+                evidence,
             )
     np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
 

@@ -197,7 +197,7 @@ def test_the_command_prints_and_checks_the_ratio(
 class Inline:
     """Runs tasks where they are submitted."""
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, initializer: Any) -> None:
         pass
 
     def __enter__(self) -> Self:

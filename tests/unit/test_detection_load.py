@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -232,6 +233,17 @@ def test_delay_counts_from_the_changed_event():
     assert math.isnan(delay(np.array([change - 1]), change))
 
 
+def test_kswin_sees_the_end_of_what_is_quiet_and_the_start_of_what_is_not():
+    kswin = FiresAt(5, SMALL.kswin_quiet + 41)
+    kswin.name = "fires KSWIN"
+    lengths = []
+    kswin.alarms = lambda live, after=None: lengths.append((len(live), after)) or kswin.events
+    size = replace(SMALL, kswin_delays=1)
+    found = [measure.delays(CASES[0], [kswin], size, 1, number) for number in range(2)]
+    assert found == [{"fires KSWIN": 42.0}, {}]
+    assert lengths == [(size.kswin_quiet + size.kswin_changed, size.kswin_quiet)]
+
+
 def test_ours_is_quiet_and_then_finds_a_clear_shift_within_its_window():
     case = next(c for c in CASES if c.name == "1 sd")
     reference, live = measure.changed(case, SMALL, 1, 0)
@@ -352,7 +364,7 @@ def test_the_command_gives_json_and_a_table(monkeypatch, capsys):
 class Inline:
     """Runs tasks where they are submitted."""
 
-    def __init__(self, jobs):
+    def __init__(self, jobs, initializer):
         pass
 
     def __enter__(self):
