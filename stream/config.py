@@ -24,7 +24,7 @@ from pydantic_core import core_schema
 from detectors.verdict import AUTO_EVENTS_MIN, TOLERANCE_MAX
 from stream.config_detectors import Detector
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section, TopicName
-from stream.config_topics import Performance, Topics
+from stream.config_topics import Feedback, Performance, Topics
 from stream.quantities import Duration, Rate, Size, refusal, shown
 from stream.topics import FEEDBACK, TopicRole, topic_name
 
@@ -295,6 +295,7 @@ class Config(Section):
     )
     job_alerts: JobAlerts = Field(default=JobAlerts(), description="when the topic itself raises an alert")
     metrics: Metrics = Field(default=Metrics(), description="Prometheus metrics and health")
+    feedback: Feedback = Field(default=Feedback(), description="how much may wait for feedback")
     memory_budget: Size = Field(
         default=Size(10**9), description="check-config refuses above this estimate of a worker's memory"
     )

@@ -33,6 +33,7 @@ ERROR_CODES: dict[str, str] = {
     "DL-C025": "more memory than memory_budget",
     "DL-C026": "a mapping that cannot be followed",
     "DL-C027": "a topic that is not there, or not as it must be",
+    "DL-C028": "more waits for feedback than may",
 }
 """Codes are released names: they are never reused for something else."""
 

@@ -10,6 +10,7 @@ from detectors.performance.disparity import LEAST_EVENTS
 from detectors.performance.layout import CLASSES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
+from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
 from stream.quantities import Duration, refusal
@@ -211,6 +212,21 @@ class Topics(Section):
             TopicRole.LABELS: self.labels,
         }
         return {role: topic for role, topic in found.items() if topic is not None}
+
+
+class Feedback(Section):
+    """How much may wait in one partition of the predictions topic."""
+
+    waiting_predictions_max: Annotated[int, Field(ge=2 * CHUNK_ROWS, le=1_000_000_000)] = Field(
+        default=4_000_000,
+        description="predictions that wait for feedback, some 60 to 90 bytes each; beyond it the oldest go, which is counted, and their"
+        " windows say `incomplete`",
+    )
+    waiting_events_max: Annotated[int, Field(ge=10_000, le=1_000_000_000)] = Field(
+        default=1_000_000,
+        description="events of one topic of feedback that wait for `lateness` to pass or for the predictions, some 50 bytes each; ahead"
+        " of the predictions the topic is not read on from half of it, what is beyond it is dropped and counted",
+    )
 
 
 class Performance(Section):

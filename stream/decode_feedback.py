@@ -120,10 +120,11 @@ def decode_feedback(records: Records, layout: Layout) -> FeedbackColumns:
     ]  # fmt: skip
     if len(columns.tombstone_offset):
         found = _with_tombstones(records, columns.tombstone_offset, found, rejects)
-    feedback = Feedback(*found[1:-1], found[-1].reshape(-1, 1), groups)
+    offset, time, recorded, high, low, value, retracts, group, predicted, score = found
+    feedback = Feedback(time, recorded, high, low, value, retracts, group, predicted, score.reshape(-1, 1), groups)
     rejects.sort(key=lambda reject: reject.offset)
-    row = np.zeros(len(feedback), np.int32)
-    return FeedbackColumns(columns.next_offset, found[0], row, feedback, tuple(rejects), records)
+    no_row = np.zeros(len(feedback), np.int32)
+    return FeedbackColumns(columns.next_offset, offset, no_row, feedback, tuple(rejects), records)
 
 
 def _brought(columns: Columns, layout: Layout) -> tuple[U32, F64, F64, tuple[Group, ...]]:

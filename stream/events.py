@@ -193,7 +193,7 @@ class PerformanceAbout(Closed):
     segment: str
     metric: str
     feedback: str = Field(description="the topic's role: clicks, conversions or labels")
-    horizon_ms: int
+    horizon_ms: int = Field(description="0: of labels that brought their prediction, by when they became known")
     window: WindowSpan
     serving: str = Field(description="the version that serves: with most predictions, until another has twice as many")
     promoted_from: str | None = Field(default=None, description="the version that served before, in the first window")

@@ -29,12 +29,6 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
-ROWS_MAX = (
-    20_000_000  # predictions that may wait in one partition, some 50 bytes each; beyond it the oldest go, counted
-)
-WAITING_MAX = (
-    1_000_000  # events of one topic of feedback that may wait in one partition; from half of it on it is held back
-)
 SAID = {"disparity", "champion", "least_events"}  # of what was counted; collectors do not depend on it
 
 
@@ -132,7 +126,12 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
             FeedbackStream(role.value, KINDS[role], tuple(horizons), topic.lateness.ms, carries=carries, **limits)
         )
     join = JoinPlan(
-        config.resolution.ms, tuple(streams), config.max_future_skew.ms, ROWS_MAX, WAITING_MAX, requests=pairs(config)
+        config.resolution.ms,
+        tuple(streams),
+        config.max_future_skew.ms,
+        config.feedback.waiting_predictions_max,
+        config.feedback.waiting_events_max,
+        requests=pairs(config),
     )
     return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)], column.get(REQUEST, NO_COLUMN))
 
@@ -156,6 +155,7 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
             role.value: topic.model_dump(mode="json", exclude_none=True)
             for role, topic in config.topics.feedback().items()
         },
+        "waiting": config.feedback.model_dump(mode="json"),
         "models": {
             name: model.performance.model_dump(mode="json", exclude=_said(model.performance))
             for name, model in config.models.items()

@@ -4,7 +4,7 @@ memory enough.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,16 @@ from stream.config import Config
 from stream.config_detectors import targets_with_limits
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
-from stream.plan import Role
+from stream.plan import CollectorPlan, Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.reference_performance import measured_rows
 from stream.rights import Use
 from stream.row_series import is_row_series, rows_sampled
 from stream.sizing import Estimate, Hours, estimate, with_categories
+from stream.sizing_feedback import kept_ms, reach_ms, waits
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
 from stream.topics import INPUTS
+from stream.wording import period
 from stream.yaml_places import Key, dotted
 
 MB = 1_000_000
@@ -135,10 +137,18 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             _problem(loaded, "DL-C023", path, read, expected)
             for path, read, expected in check_names(config, model, rows.columns)
         ]
-    size = _estimate(config, known, categories, hours, (partitions, events_per_s))
+    plan = _plan(config, known)
+    if plan is not None:
+        problems += [
+            _problem(loaded, "DL-C028", *found) for found in too_much_waits(config, plan, partitions, events_per_s)
+        ]
+    size = None if plan is None else _estimate(config, plan, categories, hours, (partitions, events_per_s))
     if size is not None and size.total_bytes > config.memory_budget.bytes:
         read = f"about {size.total_bytes / MB:.0f} MB are needed, memory_budget is {config.memory_budget}"
         expected = "fewer segment values or targets, a shorter resolution, dedup: false, or a larger budget"
+        if size.feedback_bytes * 2 > size.total_bytes:
+            expected = f"of it {size.feedback_bytes / MB:.0f} MB wait for feedback at {events_per_s:,} events a second (--rate): "
+            expected += "shorter horizons, a smaller feedback.waiting_predictions_max, or a larger budget"
         problems.append(_problem(loaded, "DL-C025", ("memory_budget",), read, expected))
     return Preflight(loaded, tuple(problems), size)
 
@@ -149,6 +159,38 @@ def _problem(loaded: LoadedConfig, code: str, path: Key, read: str, expected: st
         if place is not None:
             return Problem(code, dotted(path), read, expected, loaded.file, *place.value)
     return Problem(code, dotted(path), read, expected, loaded.file, 1, 1, Severity.ERROR)
+
+
+def too_much_waits(
+    config: Config, plan: CollectorPlan, partitions: int, events_per_s: int
+) -> Iterator[tuple[Key, str, str]]:
+    """Where what waits for feedback exceeds its cap: path, what was read, what was expected."""
+    at = f"at {events_per_s:,} events a second (--rate) in {partitions} partitions"
+    for each in waits(plan, partitions, events_per_s):
+        if each.needed <= each.most:
+            continue
+        share = 1 - each.most / each.needed
+        if each.name:
+            read = f"{at} {each.needed:,} events a partition wait for the lateness, feedback.waiting_events_max is {each.most:,}"
+            yield (
+                ("topics", each.name, "lateness"),
+                f"{read}: {share:.0%} are dropped, counted as overflow",
+                "a shorter lateness, more partitions, or a larger cap",
+            )
+            continue
+        longest = max(
+            (horizon.ms, name, place)
+            for name, model in config.models.items() if model.performance is not None
+            for place, horizon in enumerate(model.performance.horizons)
+        )  # fmt: skip
+        read = f"{at} {each.needed:,} predictions a partition wait {period(reach_ms(plan))} for their feedback"
+        kept = period(kept_ms(plan, partitions, events_per_s))
+        lost = f"the oldest {share:.0%} go after {kept}, and their windows are incomplete"
+        yield (
+            ("models", longest[1], "performance", "horizons", longest[2]),
+            f"{read}; feedback.waiting_predictions_max is {each.most:,}: {lost}",
+            "shorter horizons, more partitions, or a larger cap",
+        )
 
 
 def topic_problems(loaded: LoadedConfig, use: Use = Use.TOPICS_LIST) -> list[Problem]:
@@ -205,18 +247,22 @@ def _categories(values: NDArray[Any]) -> int:
     return len(set(values.tolist()) - {None})
 
 
+def _plan(config: Config, known: Mapping[str, tuple[DeclaredTarget, ...]]) -> CollectorPlan | None:
+    """Without what references will say; None where only the stream tells what is watched."""
+    nothing: dict[str, ReferenceProfile | None] = dict.fromkeys(config.models)
+    try:
+        return collector_plan(config, nothing, known)[0]
+    except UnknownTargetsError:
+        return None
+
+
 def _estimate(
     config: Config,
-    known: Mapping[str, tuple[DeclaredTarget, ...]],
+    plan: CollectorPlan,
     categories: Mapping[str, Mapping[str, int]],
     hours: Mapping[str, Hours],
     traffic: tuple[int, int],
-) -> Estimate | None:
-    nothing: dict[str, ReferenceProfile | None] = dict.fromkeys(config.models)
-    try:
-        plan, _ = collector_plan(config, nothing, known)
-    except UnknownTargetsError:
-        return None
+) -> Estimate:
     learning = {name for name, model in config.models.items() if model.reference.first is not None}
     models = tuple(with_categories(model, categories.get(model.model, {})) for model in plan.models)
     partitions, events_per_s = traffic

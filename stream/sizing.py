@@ -22,6 +22,7 @@ from detectors.reference_targets import CATEGORIES_MAX
 from detectors.sequential.default_tables import NUMERIC_STATISTICS
 from stream.alignment import ahead_edges_max
 from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
+from stream.sizing_feedback import saved_bytes_per_s, waits
 
 COUNT_BYTES = ((0xFFFF, 2), (0x7FFF_FFFF, 4))  # events of a pane up to so many: bytes of one count; else 8
 COUNTS_PER_TARGET = 3  # besides its bins: missing, invalid, out of range
@@ -70,13 +71,15 @@ class Hours:
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions; it is in `panes_bytes`, not in the total.
-    `auto_strata_bytes`: on top of the total if all targets turn out to need hours where `season: auto` may give them.
+    `auto_strata_bytes`: on top of the total if all targets turn out to need hours where `season: auto` may give them;
+    `stalled_bytes`: if a topic of feedback stalls until all that may wait does.
 
     panes, ids, sample   what the collectors hold open: statistics, ids of `dedup`, rows of models that learn
     references           profiles
     detectors, windows   what the monitors hold: tables and states of the detectors; open and remembered windows
     strata               of detectors with hours, where `season` names them
     buffers, encoding    fetched and being decoded; snapshot blobs until the broker has acknowledged them
+    feedback             predictions that wait for feedback, and feedback that waits, as far as `feedback` lets them
     imports              the programs themselves
     """
 
@@ -90,14 +93,16 @@ class Estimate:
     windows_bytes: int
     buffers_bytes: int
     encoding_bytes: int
+    feedback_bytes: int
     imports_bytes: int
     snapshot_bytes_per_s: int
     auto_strata_bytes: int = 0
+    stalled_bytes: int = 0
 
     @property
     def terms(self) -> dict[str, int]:
         """What adds up to the total, by name."""
-        apart = {"edge_bytes", "snapshot_bytes_per_s", "auto_strata_bytes"}
+        apart = {"edge_bytes", "snapshot_bytes_per_s", "auto_strata_bytes", "stalled_bytes"}
         return {name.removesuffix("_bytes"): size for name, size in asdict(self).items() if name not in apart}
 
     @property
@@ -143,6 +148,9 @@ def estimate(
             strata[found.auto] += _strata_bytes(model, found)
     saved = BLOB_COPIES * (targets * SAVED_TARGET_BYTES + (strata[False] // 2))
     changed = edge + (events_per_s * SNAPSHOT_EVERY_S * 12 if plan.dedup else 0)
+    changed += round(saved_bytes_per_s(plan, events_per_s) * SNAPSHOT_EVERY_S)
+    waiting = list(waits(plan, partitions, events_per_s))
+    feedback = partitions * sum(each.nbytes for each in waiting)
     return Estimate(
         edge_bytes=edge,
         panes_bytes=edge * open_edges,
@@ -156,9 +164,11 @@ def estimate(
         windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),
         buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + (changed + saved) // max(partitions, 1),
+        feedback_bytes=feedback,
         imports_bytes=IMPORTS_BYTES,
         snapshot_bytes_per_s=round(changed / SNAPSHOT_EVERY_S),
         auto_strata_bytes=strata[True],
+        stalled_bytes=max(partitions * sum(each.most_bytes for each in waiting) - feedback, 0),
     )
 
 

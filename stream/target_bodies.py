@@ -42,7 +42,7 @@ class Targets:
 
 
 class _Flat(NamedTuple):
-    """Texts end to end: the i-th is at [start[i], start[i + 1])."""
+    """Texts end to end, and a word behind them: the i-th is at [start[i], start[i + 1])."""
 
     text: U8
     start: I64
@@ -50,7 +50,7 @@ class _Flat(NamedTuple):
     @classmethod
     def of(cls, texts: Sequence[bytes]) -> _Flat:
         start = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(texts), np.uint8), start)
+        return cls(np.frombuffer(b"".join(texts) + bytes(at.WORD), np.uint8), start)
 
 
 class _Names(NamedTuple):
@@ -121,12 +121,12 @@ def target_bodies(
     text = _Flat.of(list(known))
     table = np.array([columns[key] for key in slots.columns], np.float64).reshape(len(slots.columns), len(names))
     numbers = table.T[order].reshape(-1)
-    digits = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] + b","
+    digits = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] + b"," + bytes(at.WORD)
     longest = len(slots.keys.text) + int(slots.after.sum()) + len(slots.kind) + 4
     texts = int(np.diff(text.start)[text_of].sum())
     count_chars = len(str(int(counts.max(initial=0)))) + 1
     room = len(names) * longest + len(name.text) + texts + len(digits) + count_chars * len(counts)
-    out, out_start = np.empty(room, np.uint8), np.empty(len(names) + 1, np.int64)
+    out, out_start = np.empty(room + at.WORD, np.uint8), np.empty(len(names) + 1, np.int64)
     at.write(
         order, name.text, name.start, slots.kind, slots.keys.text, slots.keys.start, slots.after,
         np.frombuffer(digits, np.uint8), text.text, text.start, text_of, counts, start, out, out_start,

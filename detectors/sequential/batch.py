@@ -111,7 +111,7 @@ class Batch:
 
     def update(self, counts: I64, weight_ms: float, window_start_ms: int, window_end_ms: int | None = None) -> Verdicts:
         """One window: counts I64[start[-1]], those of each target where `start` says. Raises BadCounts, BadWeight, all states
-        untouched. What `default.update` says of each. Cost: some 8 us a target.
+        untouched. What `default.update` says of each. Cost: some 5 us a target.
         """
         if counts.dtype != np.int64 or counts.shape != (int(self.start[-1]),):
             raise BadCounts(f"{counts.dtype}{counts.shape}, not int64[{self.start[-1]}]")

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, types
 from numba.core import cgutils
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ SINCE, EVENTS, THINNED, LATCHED, FOUND = 0, 1, 2, 3, 4  # columns of `found`
 SKIP, JUDGE = 0, 1  # of `act`
 THIN_FIRST_UNIFORM = 1 << 20  # of the window's seed; the tie-breaks have the numbers before it
 CLOCK = 5
+LINE_BYTES = 64
 F32_TYPE, F64_TYPE, I64_TYPE, U16_TYPE, U8_TYPE = np.float32, np.float64, np.int64, np.uint16, np.uint8
 
 
@@ -50,6 +52,50 @@ def pointer(_context: Any, _address: Any) -> Any:
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), code
+
+
+@intrinsic
+def fetch_line(_context: Any, _address: Any) -> Any:
+    """Have the cache line at an address, int64, on its way before it is read."""
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(fetch, [place, number(0), number(3), number(1)])
+        return _context.get_dummy_value()
+
+    return types.void(types.int64), code
+
+
+@compiled
+def fetch(address: int, size: int) -> None:
+    """Have so many bytes on their way."""
+    if address != 0:
+        for place in range(0, size, LINE_BYTES):
+            fetch_line(address + place)
+
+
+@compiled
+def _fetch(row: I64) -> None:
+    """What `decide` will read of a target. A window is closed long after the last one: nothing of it is near."""
+    core, statistics, ranks = row[CORE], row[STATISTICS], row[RANK_BINS]
+    values = statistics - row[SHARES]
+    floats = (
+        row[VALUE_BETS]
+        + row[SHARES] * RANK_BETS
+        + 2 * row[TUBE_BETS]
+        + values * len(ADAPTIVE_DECAY) * (ranks + 1)
+        + core
+    )
+    fetch(row[FLOATS], 4 * floats)
+    fetch(row[INTEGERS], 8 * (CLOCK + row[TUBE_BETS]))
+    fetch(row[ORDER], 4 * statistics * ranks)
+    fetch(row[TIE], 4 * statistics * ranks)
+    fetch(row[SEEN], 2 * statistics * ranks)
+    fetch(row[SCORE], 8 * 4 * core)
+    fetch(row[WORK], 8 * WORK_ROWS * core)
 
 
 @compiled
@@ -77,6 +123,8 @@ def decide_all(
     the scale of number[:, THRESHOLD_LOG10]. Those of targets that are not judged stay, but their latch and excursion are found.
     """
     for t in range(len(act)):
+        if t + 1 < len(act):
+            _fetch(place[t + 1])
         row = place[t]
         clock = carray(pointer(row[INTEGERS]), (CLOCK,), I64_TYPE)
         if act[t] == JUDGE:

@@ -70,6 +70,10 @@ def _report(problems: list[Problem], estimate: Estimate | None, output: Output) 
             f"up to {estimate.auto_strata_bytes / MB:.0f} MB more if all targets turn out to have a season: the references can carry "
             "one, driftline check-reference says which have it"
         )
+    if estimate.stalled_bytes:
+        print(
+            f"up to {estimate.stalled_bytes / MB:.0f} MB more if a topic of feedback stalls until as much waits as `feedback` allows"
+        )
     if not problems:
         print("ok")
 

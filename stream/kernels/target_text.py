@@ -7,10 +7,13 @@ import numpy as np
 
 from detectors.compiled import compiled
 from stream.columns import F64, I64, U8
+from stream.kernels.memory import address_of, load64, store64, trailing_zeros
 
 NUMBER, COUNTS, TEXT = 0, 1, 2  # kinds of slots
 COMMA, OPEN, CLOSE, OPEN_LIST, CLOSE_LIST, ZERO = (np.uint8(ord(sign)) for sign in ",{}[]0")
 TEN, HUNDRED = np.uint64(10), np.uint64(100)
+WORD = 8  # what is copied at a time: so many bytes behind every text may be read, and behind `out` written
+COMMAS, ONES, HIGHS = (np.uint64(int.from_bytes(bytes([byte]) * WORD, "little")) for byte in (ord(","), 0x01, 0x80))
 
 
 @compiled
@@ -22,7 +25,8 @@ def write(
 
     A slot writes its key and then, by its kind I64[s]: the next of `numbers` (JSON texts, target by target, a comma behind each)
     and so many more closing braces as `after` I64[s] says; the target's counts, without the last two; or nothing but one of the
-    texts, a whole member with its comma: text_of I64[t, text slots]. `out` has room for all. name, key, text: flat.
+    texts, a whole member with its comma: text_of I64[t, text slots]. name, key, text: flat. Behind each of them and of `numbers`
+    WORD bytes can be read, and `out` has room for all and so many more.
     """
     at, read = 0, 0
     for i in range(len(order)):
@@ -40,13 +44,9 @@ def write(
                 continue
             at = _copy(key, key_start[s], key_start[s + 1], out, at)
             if kind[s] == NUMBER:
-                sign = numbers[read]
-                while sign != COMMA:
-                    out[at] = sign
-                    at += 1
-                    read += 1
-                    sign = numbers[read]
-                read += 1
+                length = _until_comma(address_of(numbers) + read, address_of(out) + at)
+                at += length
+                read += length + 1
                 for _ in range(after[s]):
                     out[at] = CLOSE
                     at += 1
@@ -71,10 +71,25 @@ def powers(base: float, exponents: F64) -> F64:
 
 @compiled
 def _copy(flat: U8, first: int, stop: int, out: U8, at: int) -> int:
-    for i in range(first, stop):
-        out[at] = flat[i]
-        at += 1
-    return at
+    source, target = address_of(flat) + first, address_of(out) + at
+    for place in range(0, stop - first, WORD):
+        store64(target + place, load64(source + place))
+    return at + stop - first
+
+
+@compiled
+def _until_comma(source: int, target: int) -> int:
+    """Copy from one address to the other up to the next comma; bytes up to it."""
+    place = 0
+    while True:
+        word = load64(source + place)
+        store64(target + place, word)
+        odd = word ^ COMMAS  # the first byte that is 0 is the lowest whose high bit is left over
+        found = (odd - ONES) & ~odd & HIGHS
+        if found != np.uint64(0):
+            bits: int = trailing_zeros(found)
+            return place + bits // 8
+        place += WORD
 
 
 @compiled
@@ -84,16 +99,13 @@ def _list(counts: I64, out: U8, at: int) -> int:
     for c in counts:
         at += 1
         rest = np.uint64(c)
-        if rest < TEN:  # most are so small
-            out[at] = ZERO + np.uint8(rest)
+        if rest < HUNDRED:  # most are; whether they have one digit or two is a guess: no branch on it
+            tens = rest // TEN
+            out[at] = ZERO + np.uint8(tens)
+            at += int(tens > np.uint64(0))
+            out[at] = ZERO + np.uint8(rest - tens * TEN)
             out[at + 1] = COMMA
             at += 1
-            continue
-        if rest < HUNDRED:
-            out[at] = ZERO + np.uint8(rest // TEN)
-            out[at + 1] = ZERO + np.uint8(rest % TEN)
-            out[at + 2] = COMMA
-            at += 2
             continue
         digits = 1
         while rest >= TEN:

@@ -180,7 +180,9 @@ class FeedbackKit(RealKit):
         return wrong + twice + self.compare_records(world, [json.loads(body) for body in records.values()])
 
     def compare_records(self, world: Any, events: list[Any]) -> list[str]:
-        """Of every window what its panes add up to, once; and that groups and versions were compared."""
+        """Of every window what its panes add up to, once; and that groups and versions were compared. A pane counts in the first
+        window that ends behind it.
+        """
         kept, said, windows = self.kept_performance(world), {}, {}
         for event in events:
             data = event["data"]
@@ -198,12 +200,13 @@ class FeedbackKit(RealKit):
                 windows[data["model"], window[0]] = window
         due: dict[Any, Any] = {}
         for (_, model, version, segment, stream, horizon, edge, against), (rows, observed, matrix, *_) in kept.items():
-            ends = sorted((end, start) for (name, _), (start, end) in windows.items() if name == model and end > edge)
-            if ends:
-                key = (model, version, segment, stream, horizon, ends[0][1], against)
-                a, b, cells = due.get(key, (0, 0, [[0, 0], [0, 0]]))
-                summed = None if stream == "clicks" or against else (np.array(cells) + np.array(matrix)).tolist()
-                due[key] = a + rows, b + observed, summed
+            ends = sorted(span[::-1] for (name, _), span in windows.items() if name == model)
+            for start in [start for end, start in ends if edge < end][:1]:
+                if start <= edge or horizon == CARRIED:
+                    key = (model, version, segment, stream, horizon, start, against)
+                    a, b, cells = due.get(key, (0, 0, [[0, 0], [0, 0]]))
+                    summed = None if stream == "clicks" or against else (np.array(cells) + np.array(matrix)).tolist()
+                    due[key] = a + rows, b + observed, summed
         wrong = [f"performance {key}: {said.get(key)}, its panes {due.get(key)}" for key in said.keys() | due.keys()
                  if said.get(key) != due.get(key)]  # fmt: skip
         world.counts["performance windows"] += len(due)

@@ -30,8 +30,8 @@ from stream.feedback_planning import feedback_deciding, feedback_layouts
 from stream.owner_record import counting_hash
 from stream.panes import EDGE_END, decode_record
 from stream.performance_panes import PerformancePane, encode_performance_pane, sums_sections
-from stream.performance_plan import ModelPerformance
 from stream.planning import collector_plan
+from stream.sizing_feedback import waits
 from stream.stage import Decision
 from stream.topics import TopicRole
 
@@ -340,4 +340,6 @@ def test_a_configuration_with_pairs_is_in_order_and_one_without_keeps_its_hashes
     alone = config(champion={"challengers": []}, predictions="predictions")
     assert "challengers" not in json.dumps(feedback_deciding(alone))
     assert counting_hash(alone) != counting_hash(config())
-    assert ModelPerformance("m", (), 0, ()).challengers == ()
+    plans = [collector_plan(own, dict.fromkeys(own.models))[0] for own in (alone, config())]
+    without, paired = (next(waits(plan, 4, 100.0)).bytes_each for plan in plans)
+    assert paired == without + 8

@@ -1,0 +1,92 @@
+"""What waits for feedback, and what it costs: arithmetic of the join for `check-config`. Pure.
+
+A prediction waits until it is final for every topic: the longest horizon and the larger lateness after it, its own pane and, as they
+go in chunks, up to a chunk more. What no plan says is assumed: events are spread evenly over models and partitions, every
+prediction gets a label, and every fifth a click and a conversion (FEEDBACK_SHARE).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stream.join_feedback import FeedbackKind, FeedbackStream
+from stream.plan import CollectorPlan
+
+FEEDBACK_SHARE = {FeedbackKind.CLICK: 0.2, FeedbackKind.CONVERSION: 0.2, FeedbackKind.LABEL: 1.0}
+ROW_BYTES = 40  # of a prediction with one score: time, id, score, decision, group
+REQUEST_BYTES = 8  # more, where models are compared in pairs
+TABLE_BYTES = 4 * 4 / 3  # a table is three quarters full
+NEWEST_BYTES = 4  # of a prediction, for every topic
+CHANGE_BYTES = 29  # of an event that changed a prediction
+EVENT_BYTES = 49  # of one that waits
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What one partition holds of one kind: `needed` at the rate, at most `most`. `name`: of the topic, "" = predictions."""
+
+    name: str
+    needed: int
+    most: int
+    bytes_each: float
+
+    @property
+    def held(self) -> int:
+        return min(self.needed, self.most)
+
+    @property
+    def nbytes(self) -> int:
+        return round(self.held * self.bytes_each)
+
+    @property
+    def most_bytes(self) -> int:
+        return round(self.most * self.bytes_each)
+
+
+def waits(plan: CollectorPlan, partitions: int, events_per_s: float) -> Iterator[Waits]:
+    """Predictions first, then the events of each topic; nothing where no feedback is joined."""
+    if plan.feedback is None:
+        return
+    join = plan.feedback.join
+    each_s = _joined_per_s(plan, partitions, events_per_s)
+    slower = sum(NEWEST_BYTES + CHANGE_BYTES * FEEDBACK_SHARE[stream.kind] for stream in join.streams)
+    row_bytes = ROW_BYTES + TABLE_BYTES + slower + (REQUEST_BYTES if join.requests else 0)
+    needed = math.ceil(each_s * reach_ms(plan) / 1000) + join.chunk_rows
+    yield Waits("", needed, join.rows_max, row_bytes)
+    for stream in join.streams:
+        held_ms = _behind_ms(plan, stream) + join.resolution_ms
+        share = FEEDBACK_SHARE[stream.kind]
+        yield Waits(stream.name, math.ceil(each_s * share * held_ms / 1000), join.waiting_max, EVENT_BYTES)
+
+
+def reach_ms(plan: CollectorPlan) -> int:
+    """How long a prediction waits."""
+    assert plan.feedback is not None
+    join = plan.feedback.join
+    return max(stream.reach_ms + _behind_ms(plan, stream) for stream in join.streams) + join.resolution_ms
+
+
+def kept_ms(plan: CollectorPlan, partitions: int, events_per_s: float) -> int:
+    """How old predictions are when the cap drops them."""
+    assert plan.feedback is not None
+    return int(plan.feedback.join.rows_max * 1000 / _joined_per_s(plan, partitions, events_per_s))
+
+
+def saved_bytes_per_s(plan: CollectorPlan, events_per_s: float) -> float:
+    """What the join adds to snapshots, all partitions: new rows, changes and events, each once."""
+    if plan.feedback is None:
+        return 0.0
+    shares = sum(FEEDBACK_SHARE[stream.kind] for stream in plan.feedback.join.streams)
+    return _joined_per_s(plan, 1, events_per_s) * (ROW_BYTES + (CHANGE_BYTES + EVENT_BYTES) * shares)
+
+
+def _behind_ms(plan: CollectorPlan, stream: FeedbackStream) -> int:
+    """How far the slower of the two watermarks is behind the newest event, where nothing is late."""
+    return max(plan.lateness_ms, stream.lateness_ms)
+
+
+def _joined_per_s(plan: CollectorPlan, partitions: int, events_per_s: float) -> float:
+    assert plan.feedback is not None
+    return events_per_s * len(plan.feedback.models) / max(len(plan.models), 1) / max(partitions, 1)
