@@ -96,6 +96,12 @@ def _performance(config: Config) -> Iterator[Finding]:
                     f"{each} is of {role.value}, and there is no topic of them",
                     f"topics.{role.value}",
                 )
+        segments = {"all", *(f"{key}={value}" for key, values in model.segments.items() for value in values)}
+        for index, detector in enumerate(own.detectors):
+            for place, segment in enumerate(detector.segments):
+                if segment not in segments:
+                    where = (*path, "detectors", index, "segments", place)
+                    yield "DL-C020", where, f"{segment} is not followed", "expected: all, or key=value of segments"
         for place, horizon in enumerate(own.horizons):
             if horizon.ms % config.resolution.ms:
                 expected = f"expected: a multiple of resolution ({config.resolution})"

@@ -153,7 +153,7 @@ class Join:
 
     def add_feedback(self, stream: str, batch: Feedback) -> U8:
         """Take one batch of a stream's log. Returns what became of each event: kernels.timeline.APPLIED, LATE or FUTURE (of
-        which the caller makes a dead letter), join_feedback.NEGATIVE, ABSURD or OVERFLOW.
+        which the caller makes a dead letter), label_values.NEGATIVE, ABSURD or UNKNOWN_LABEL, join_feedback.OVERFLOW.
         """
         self._changed = True
         return self.streams[stream].take(batch, self.plan.resolution_ms, self.plan.max_future_skew_ms)

@@ -25,12 +25,13 @@ from stream.columns import F64, I64, U8, U64, Reject, Tag
 from stream.decode_feedback import FeedbackColumns, values_of
 from stream.edge_state import EdgeState
 from stream.join import Join, Matured
-from stream.join_feedback import ABSURD, CARRIED, NEGATIVE, FeedbackKind
+from stream.join_feedback import CARRIED, FeedbackKind
 from stream.join_groups import Group
 from stream.join_index import Predictions
 from stream.join_pairs import NO_REQUEST, paired_panes
 from stream.kernels import timeline
 from stream.kernels.timeline import APPLIED, FUTURE
+from stream.label_values import ABSURD, NEGATIVE, UNKNOWN_LABEL, is_text
 from stream.pane_state import Chunk, segment_name
 from stream.panes import EDGE_END, EDGE_MIN, REASON_PREFIX, Marker, encode_marker
 from stream.performance_panes import PerformancePane, encode_performance_pane, series_name
@@ -147,6 +148,7 @@ class Joining:
         plan = self.join.streams[stream].plan
         for code, reason, what in (
             (NEGATIVE, "negative_value", f"below zero, the range of the topic is [{plan.low:g}, {plan.high:g}]"),
+            (UNKNOWN_LABEL, "unknown_label", "of no class of any model that is configured"),
             (ABSURD, "value_out_of_range", f"outside the range of the topic, [{plan.low:g}, {plan.high:g}]"),
         ):
             for row in np.flatnonzero(status == code).tolist():
@@ -306,7 +308,8 @@ def sums_of(plan: ModelPerformance, stream: StreamPerformance, matured: Matured,
         if Part.SCORES in stream.layout.parts:
             sums.add_scores(score, label)
     else:
-        sums.add_errors(np.ascontiguousarray(matured.predicted[rows]), outcome)
+        predicted = matured.predicted[rows]
+        sums.add_errors(np.where(is_text(predicted), np.nan, predicted), np.where(is_text(outcome), np.nan, outcome))
     return sums
 
 

@@ -7,7 +7,9 @@ For windows of one size it orders them as (c, u) does, so the ranks are exact; f
 scale, so that traffic alone does not move a rare category's rank. p = (n + 1/2) / (m + 1) from the rows that chose the cuts.
 
 Rank bets are the binomial likelihood ratios of other shares, spread over the rank bins through U, and spikes on the upper
-record bin: a category that the reference has never seen keeps its exact probability there, whatever p was assumed.
+record bin: a category that the reference has never seen keeps its exact probability there, whatever p was assumed. Of a share
+so rare that hardly a window of the reference holds any they are spikes alone: one event of it makes a spike's evidence that of
+all time that the reference and the stream have lasted, whatever rate the spike is made for.
 They are kept as codes of 8 bits, steps of 1/8 octave: the kernel divides by the mass of the very bets that it reads, so the
 rounding (at most 4.5 %) costs no validity; it costs a bet some .0003 nats a window, where the weakest earns .04.
 
@@ -18,13 +20,13 @@ minimiser of KL(q || p)). Merged statistics (largest or chi-squared) missed 2 ->
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
-from detectors.normal import cdf, log_cdf, ppf
+from detectors.normal import cdf, log_cdf, pdf, ppf
 from detectors.sequential.rank_layer import fading
 from detectors.sequential.tube import PLUG_IN_DECAY, PLUG_IN_PRIOR, share_edges
 
@@ -35,19 +37,44 @@ I64 = NDArray[np.int64]
 
 UP_SHIFTS = (0.3, 0.6, 1.1, 1.9, 3.0, 5.0)  # of the expected count, in its standard deviations
 DOWN_SHIFTS = (0.3, 0.6, 1.1, 1.9)
-RARE_SHIFTS = (1.5, 2.4, 4.0, 10.0)  # up, in place of DOWN_SHIFTS where fewer than RARE_COUNT are expected in a window
+# Where fewer than RARE_COUNT are expected in a window: no falls, and rises to some 4 .. 50 times of a share of a thousandth.
+RARE_SHIFTS = (0.4, 0.6, 0.75, 0.9, 1.05, 1.2, 1.4, 1.6, 2.0, 3.0, 6.0)
 RARE_COUNT = 0.05
 SPIKES = (0.02, 0.2)  # probability that the bet puts on a record
-RANK_BETS = len(UP_SHIFTS) + len(DOWN_SHIFTS) + len(SPIKES)
+RARE_SPIKES = (0.05,)
+# Where at most RECORD_WINDOWS of the ranked windows are expected to hold any, every rise is a series of records, that often.
+RECORD_SPIKES = (0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5)
+RECORD_WINDOWS = 5.0
+RANK_BETS = len(RECORD_SPIKES)  # of every share, with equal weights: what is likelier has more bets near it
 RARE_SHARE = 1e-4  # below it no fall can be told in any sensible time (a nat takes 1 / share events): no bets on it
-TUBE_SHIFTS = (0.15, -0.15, 0.25, -0.25, 0.45, -0.45, 0.8, -0.8, 1.5, -1.5, 2.5)  # probit; 2.5: unseen -> some per cent
-# Rises are worth more nats than falls, and so are those that take long: small ones, and of a rare share a few times its size.
-TUBE_WEIGHTS = np.array([2.0, 1.0, 2.0, 1.0, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5, 1.0])
-TUBE_RARE_WEIGHTS = np.array([0.5, 0.25, 1.0, 0.5, 2.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0])
+# Probit; small ones just beyond the usual tolerances, 2.5: rare -> some per cent. Rises are worth more nats than falls, and so
+# are those that take long: small ones, and of a rare share some ten times its size.
+TUBE_SHIFTS = (0.18, -0.18, 0.3, -0.3, 0.5, -0.5, 0.8, -0.8, 1.5, -1.5, 2.5)
+TUBE_WEIGHTS = np.array([3.5, 0.6, 1.5, 0.4, 0.7, 0.2, 0.5, 0.1, 0.3, 0.1, 0.1])
+TUBE_RARE_WEIGHTS = np.array([0.3, 0.05, 0.7, 0.1, 2.0, 0.1, 3.2, 0.1, 1.2, 0.1, 0.3])
 TUBE_RARE_SHARE = 0.01
+# Of a share below RARE_SHARE the shares that it rises to: one event of a category that was never seen says as much for each of them.
+TUBE_NEW_SHARES = (3e-5, 1e-4, 3e-4, 7e-4, 1.5e-3, 3e-3, 6e-3, 1.2e-2, 3e-2, 0.1, 0.3)
+TUBE_NEW_WEIGHTS = np.array([0.1, 0.5, 1.0, 1.5, 1.5, 1.5, 1.5, 1.2, 0.7, 0.3, 0.2])
 GROWTH_MIN = (
     2e-5  # nats an event under the target itself: a bet that earns less finds nothing within some million events
 )
+
+# How a categorical target's false alarms are shared out. One value that was never seen, or two, should be enough, so the unseen
+# have most; more in the rank layer, where the first of them is worth at most as many events as the reference has.
+EMPTY_PORTION = 0.005  # invalid values, and other known categories where there are none
+PLUG_IN_PORTION = 0.04  # of the tube
+INFORMATION_SHARE = 0.01  # a category counts as at least so frequent
+
+
+class Portions(NamedTuple):
+    """Of unseen and of missing values; the categories have the rest."""
+
+    unseen: float
+    missing: float
+
+
+RANK_PORTIONS, TUBE_PORTIONS = Portions(0.43, 0.25), Portions(0.32, 0.18)
 
 NORMAL_VARIANCE_MIN = 1000.0  # of the count: above it the normal law is within 1 % of the binomial's tail odds at 3 sd
 BET_STEPS = 8  # codes an octave
@@ -122,28 +149,56 @@ def share_cdf(n: int, p: float, q: float, x: F64, out: F64) -> None:
         c += 1
 
 
+def portions(shares: F64, of: Portions, *, others: bool) -> F64:
+    """How much of a categorical target's false alarms each of shares F64[q] may use: categories, other, unseen, missing, invalid.
+
+    Sum 1. Categories by the root of 1 / I, I = phi(probit p)^2 / (p (1 - p)) the information of an event on a shift by probits:
+    halfway between equal parts and those that make the sum of the delays least, as rare ones are slow to show. `others`: there
+    are known categories without a share of their own.
+    """
+    part = np.array([1.0 / math.sqrt(_information(p)) for p in shares.tolist()])
+    part[[-3, -2, -1]] = 0.0
+    if not others:
+        part[-4] = 0.0
+    fixed = np.where(part > 0.0, 0.0, EMPTY_PORTION)
+    fixed[-3], fixed[-2] = of.unseen, of.missing
+    total = float(part.sum())
+    shared = fixed + part * ((1.0 - fixed.sum()) / total) if total > 0.0 else fixed
+    found: F64 = shared / shared.sum()
+    return found
+
+
+def _information(p: float) -> float:
+    """Of one event on a shift of share p by probits."""
+    p = min(max(p, INFORMATION_SHARE), 1.0 - INFORMATION_SHARE)
+    return float(pdf(ppf(p))) ** 2 / (p * (1.0 - p))
+
+
 def other_shares(p: float, n: int) -> list[float]:
     """The shares that the rank bets expect: the rarer side's count moved by so many standard deviations."""
     rare = min(p, 1.0 - p)
     sd = math.sqrt(rare * (1.0 - rare) / n)
-    up = [min(rare + s * sd, 0.5 * (1.0 + rare)) for s in UP_SHIFTS]
     if n * rare < RARE_COUNT:
         others = [min(rare + s * sd, 0.5 * (1.0 + rare)) for s in RARE_SHIFTS]
     else:
-        others = [rare / (1.0 + s * sd / rare) for s in DOWN_SHIFTS]
-    return [*up, *others] if p <= 0.5 else [1.0 - q for q in (*up, *others)]
+        others = [min(rare + s * sd, 0.5 * (1.0 + rare)) for s in UP_SHIFTS]
+        others += [rare / (1.0 + s * sd / rare) for s in DOWN_SHIFTS]
+    return others if p <= 0.5 else [1.0 - q for q in others]
 
 
 def share_rank_bets(p: float, n: int, rank: I64, windows: int) -> F32:
     """H F32[r + 1, RANK_BETS] for a share p in windows of about n >= 1 events; any h >= 0 keeps E[L] = 1."""
     x = rank / (windows + 1.0)
     null = np.diff(np.concatenate([[0.0], x, [1.0]]))
-    columns = []
-    for q in other_shares(p, n):
-        at_most = np.empty(len(x))
-        share_cdf(n, p, q, x, at_most)
-        columns.append(np.diff(np.concatenate([[0.0], np.maximum.accumulate(at_most), [1.0]])) / null)
-    for spike in SPIKES:
+    columns: list[F64] = []
+    spikes: tuple[float, ...] = RECORD_SPIKES
+    if n * p * windows > RECORD_WINDOWS:
+        for q in other_shares(p, n):
+            at_most = np.empty(len(x))
+            share_cdf(n, p, q, x, at_most)
+            columns.append(np.diff(np.concatenate([[0.0], np.maximum.accumulate(at_most), [1.0]])) / null)
+        spikes = (SPIKES, RARE_SPIKES)[len(columns) == len(RARE_SHIFTS)]
+    for spike in spikes:
         h = np.full(len(null), 1.0 - spike)
         h[-1] += spike / null[-1]
         columns.append(h)
@@ -170,10 +225,11 @@ def share_tube_bets(p: float, tolerance: float) -> tuple[F64, F64]:
     so rare that no stream is long enough for it.
     """
     lo, hi = share_edges(p, tolerance)
-    probit = ppf(p)
-    target = np.array([min(max(cdf(probit + s), 1e-15), 1.0 - 1e-15) for s in TUBE_SHIFTS])
     if p < RARE_SHARE:
-        target = np.maximum(target, p)
+        target = np.maximum(TUBE_NEW_SHARES, p)
+    else:
+        probit = ppf(p)
+        target = np.array([min(max(cdf(probit + s), 1e-15), 1.0 - 1e-15) for s in TUBE_SHIFTS])
     nearest = np.clip(target, lo, hi)
     inside, outside = np.log(target / nearest), np.log1p(-target) - np.log1p(-nearest)
     found = target * inside + (1.0 - target) * outside >= GROWTH_MIN
@@ -183,6 +239,8 @@ def share_tube_bets(p: float, tolerance: float) -> tuple[F64, F64]:
 def tube_weights(p: float) -> F64:
     """Weights F64[len(TUBE_SHIFTS)] of the bets on share p; sum 1."""
     weights: F64 = TUBE_RARE_WEIGHTS if p < TUBE_RARE_SHARE else TUBE_WEIGHTS
+    if p < RARE_SHARE:
+        weights = TUBE_NEW_WEIGHTS
     shares: F64 = weights / weights.sum()
     return shares
 

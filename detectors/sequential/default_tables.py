@@ -20,8 +20,18 @@ from numpy.typing import NDArray
 from detectors.binning import Binning, Kind, bin_labels
 from detectors.reference import TargetReference, fold
 from detectors.reference_strata import Strata
-from detectors.sequential.categories import bet_codes, share_rank_bets, share_tube_bets, tube_weights
-from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
+from detectors.sequential.categories import (
+    PLUG_IN_PORTION,
+    RANK_PORTIONS,
+    TUBE_PORTIONS,
+    Portions,
+    bet_codes,
+    portions,
+    share_rank_bets,
+    share_tube_bets,
+    tube_weights,
+)
+from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, BETS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
 from detectors.sequential.strata import Season, hour_of, within_hour
@@ -36,7 +46,7 @@ I64 = NDArray[np.int64]
 MISSING, INVALID = "missing", "invalid"
 NUMERIC_STATISTICS = (*STATISTICS, MISSING, INVALID)
 # How a numeric target's false alarms are shared out: its values (location, scale, both tails, shape), missing, invalid.
-VALUE_SHARE, MISSING_SHARE, INVALID_SHARE = 0.85, 0.10, 0.05
+VALUE_SHARE, MISSING_SHARE, INVALID_SHARE = 0.83, 0.15, 0.02
 STATISTIC_SHARES = (0.35, 0.22, 0.14, 0.14, 0.15)
 
 
@@ -146,7 +156,7 @@ def shared(array: NDArray[Any]) -> NDArray[Any]:
 @lru_cache(maxsize=64)
 def _value_bets(rank: bytes, windows: int) -> tuple[F64, I64]:
     """Bets of the five value statistics side by side; the same for all targets with as many reference windows."""
-    tables = [shift_bets(np.frombuffer(rank, np.int64), windows, shifts) for shifts in SHIFTS]
+    tables = [shift_bets(np.frombuffer(rank, np.int64), windows, bets) for bets in BETS]
     starts = np.cumsum([0, *(table.shape[1] for table in tables)])
     return np.ascontiguousarray(np.concatenate(tables, axis=1)), starts.astype(np.int64)
 
@@ -170,9 +180,15 @@ def statistic_names(target: TargetReference) -> tuple[str, ...]:
 def statistic_shares(target: TargetReference) -> F64:
     """Share of the target's false alarms that each statistic may use; sum 1."""
     if target.binning.kind is Kind.CATEGORICAL:
-        count = target.binning.bins + 2
-        return np.full(count, 1.0 / count)
+        return category_portions(target, share_masses(target.binning, target.first), RANK_PORTIONS)
     return np.array([*(VALUE_SHARE * v for v in STATISTIC_SHARES), MISSING_SHARE, INVALID_SHARE])
+
+
+def category_portions(target: TargetReference, shares: F64, of: Portions) -> F64:
+    """`portions` of a categorical target, whose shares are now F64[b + 2]. By the rows that chose the categories: no later one
+    decides which are known.
+    """
+    return portions(shares, of, others=bool(target.first[-4] > 0))
 
 
 def _check(target: TargetReference, settings: DetectionSettings) -> None:
@@ -325,7 +341,8 @@ def _tube_tables(
         share_weight, plug_weight = np.array([MISSING_SHARE, INVALID_SHARE]), VALUE_SHARE * SHARE_PLUG_IN
     else:
         log_h, weights = np.zeros((0, 0)), np.zeros(0)
-        share_weight, plug_weight = np.full(len(shares), (1.0 - SHARE_PLUG_IN) / len(shares)), SHARE_PLUG_IN
+        share_weight = category_portions(target, shares, TUBE_PORTIONS) * (1.0 - PLUG_IN_PORTION)
+        plug_weight = PLUG_IN_PORTION
     edges = np.array([share_edges(float(p), taken.absent) for p in shares])
     tables = [share_tube_bets(float(p), taken.absent) for p in shares]
     share_in, share_out = np.array([t[0] for t in tables]), np.array([t[1] for t in tables])

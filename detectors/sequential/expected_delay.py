@@ -24,13 +24,20 @@ from numpy.typing import NDArray
 from detectors.binning import Kind
 from detectors.normal import cdf, cdf_all, ppf, ppf_all
 from detectors.reference import fold
-from detectors.sequential.categories import BET_VALUES, TUBE_SHIFTS, share_cdf, tube_weights
-from detectors.sequential.default_tables import VALUE_SHARE, Prepared
+from detectors.sequential.categories import (
+    BET_VALUES,
+    PLUG_IN_PORTION,
+    TUBE_PORTIONS,
+    TUBE_SHIFTS,
+    share_cdf,
+    tube_weights,
+)
+from detectors.sequential.default_tables import VALUE_SHARE, Prepared, category_portions
 from detectors.sequential.rank_delay import windows_until
 from detectors.sequential.scores import smoothed
 from detectors.sequential.strata import HOURS
 from detectors.sequential.taut_string import taut_string
-from detectors.sequential.tube import SHARE_PLUG_IN, SHARE_SHIFTS, SHIFT_WEIGHTS, SHIFTS, core_edges, share_edges
+from detectors.sequential.tube import SHARE_SHIFTS, SHIFT_WEIGHTS, SHIFTS, core_edges, share_edges
 from detectors.sequential.windows_auto import HOUR_MS
 
 F64 = NDArray[np.float64]
@@ -137,4 +144,5 @@ def _categorical(prepared: Prepared, shift: float) -> tuple[list[float], float]:
         growth.append(now * math.log(now / near) + (1.0 - now) * math.log((1.0 - now) / (1.0 - near)))
     weights, nearest = tube_weights(p), min(abs(s - shift) for s in TUBE_SHIFTS)
     share = float(weights[[i for i, s in enumerate(TUBE_SHIFTS) if abs(s - shift) == nearest]].sum())
-    return growth, (1.0 - SHARE_PLUG_IN) / len(shares) * share
+    portion = float(category_portions(prepared.target, shares, TUBE_PORTIONS)[np.argmax(shares)])
+    return growth, (1.0 - PLUG_IN_PORTION) * portion * share

@@ -10,8 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from detectors.sequential.categories import RANK_BETS, count_score, share_rank_bets
-from detectors.sequential.rank_layer import kept_ranks
+from detectors.sequential.categories import (
+    EMPTY_PORTION,
+    RANK_BETS,
+    Portions,
+    count_score,
+    portions,
+    share_rank_bets,
+)
+from detectors.sequential.rank_layer import bet, kept_ranks, rank_counts
 from detectors.sequential.thinning import hypergeometric, thin
 from detectors.sequential.uniforms import seed_prefix, uniform, window_seed
 
@@ -49,6 +56,34 @@ def test_rank_bets_of_a_share_follow_the_binomial_law() -> None:
         place = np.searchsorted(rank / (windows + 1), value)
         masses += stats.binom.pmf(c, n, other) * np.bincount(place, minlength=len(null)) / len(u)
     np.testing.assert_allclose(null * bets[:, 4], masses, atol=2e-3)
+
+
+def test_one_event_of_a_share_that_was_never_seen_is_worth_all_time_so_far() -> None:
+    """Whatever rate a spike is made for: (1 - rate) / rate windows of evidence, times rate x the windows there were."""
+    windows, quiet, n = 11_000, 500, 21
+    rank = kept_ranks(windows)
+    bets = np.ascontiguousarray(share_rank_bets(0.5 / 40_000, n, rank, windows), np.float64)
+    present, evidence = rank_counts(rank, windows), np.zeros(RANK_BETS, np.float32)
+    g = np.random.default_rng(1)
+    usual = g.choice(len(rank), p=present[:-1] / present[:-1].sum(), size=quiet)
+    for k in (*usual, len(rank)):
+        worth = bet(int(k), 1.0, present, float(present.sum()), bets, 1.0 / RANK_BETS, evidence, np.empty(64))
+        present[k] += 1.0
+    assert 0.85 * (windows + quiet) < worth < 1.01 * (windows + quiet)
+
+
+def test_portions_favour_what_was_never_seen_and_what_is_slow_to_show() -> None:
+    shares = np.array([0.6, 0.3, 0.05, 0.04, 1e-6, 0.01, 1e-6])
+    part = portions(shares, Portions(0.4, 0.2), others=True)
+    assert part.sum() == pytest.approx(1.0)
+    assert part[4:].tolist() == pytest.approx([0.4, 0.2, EMPTY_PORTION])
+    assert part[0] < part[1] < part[2] < part[3] < 3 * part[0]
+    information = stats.norm.pdf(stats.norm.ppf(shares[:4])) ** 2 / shares[:4] / (1 - shares[:4])
+    np.testing.assert_allclose(part[:4] * np.sqrt(information), part[0] * math.sqrt(information[0]))
+    assert portions(shares, Portions(0.4, 0.2), others=False)[3] == EMPTY_PORTION
+    nothing = portions(np.full(4, 0.25), Portions(0.4, 0.2), others=False)  # no category at all: these have everything
+    assert nothing.sum() == pytest.approx(1.0)
+    assert nothing[1] == pytest.approx(2 * nothing[2])
 
 
 @pytest.mark.parametrize(

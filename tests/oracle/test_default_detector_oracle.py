@@ -15,14 +15,27 @@ import detector_kits as kit
 
 from detectors.binning import Kind
 from detectors.reference import fold
-from detectors.sequential.categories import BET_VALUES, TUBE_SHIFTS, project_shares, share_tube_bets
+from detectors.sequential.categories import BET_VALUES, project_shares, share_tube_bets
 from detectors.sequential.default_tables import Prepared
-from detectors.sequential.rank_layer import SHIFTS
+from detectors.sequential.rank_layer import BETS
 from detectors.sequential.taut_string import taut_string
 from detectors.sequential.tube import LAW_WEIGHTS, laws
 from detectors.sequential.uniforms import uniform, window_seed
 
 V = (0.35, 0.22, 0.14, 0.14, 0.15)
+BET_PARTS = (  # of a share's tube bets: usual, rare, and below one in 10,000
+    (3.5, 0.6, 1.5, 0.4, 0.7, 0.2, 0.5, 0.1, 0.3, 0.1, 0.1),
+    (0.3, 0.05, 0.7, 0.1, 2, 0.1, 3.2, 0.1, 1.2, 0.1, 0.3),
+    (0.1, 0.5, 1, 1.5, 1.5, 1.5, 1.5, 1.2, 0.7, 0.3, 0.2),
+)
+
+
+def portions(shares: np.ndarray, unseen: float, missing: float) -> list[float]:
+    """Of categories, other, unseen, missing, invalid: without any other known ones."""
+    p = np.clip(shares[:-4], 0.01, 0.99)
+    part = np.sqrt(p * (1 - p)) / norm.pdf(norm.ppf(p))
+    rest = 1 - unseen - missing - 2 * 0.005
+    return [*(rest * part / part.sum()), 0.005, unseen, missing, 0.005]
 
 
 class Twin:
@@ -56,18 +69,18 @@ class Twin:
                 )
                 scores.append(np.log(1 + 0.02 * (t / p - 1)))
             self.scores, self.f = np.array(scores), f
-            for shifts in SHIFTS:
-                self.bets.append(
-                    [np.diff(np.concatenate([[0], norm.cdf(rank_probit - s), [1]])) / self.null for s in shifts]
-                )
+            for bets in BETS:
+                masses = [(x, np.diff(np.concatenate([[0], norm.cdf(rank_probit - s), [1]]))) for s, x in bets]
+                self.bets.append([((1 - x) * self.null + x * mass) / self.null for x, mass in masses])
         self.share_p = (first[-2:] + 0.5) / (first.sum() + 1) if self.numeric else (first + 0.5) / (first + 0.5).sum()
         self.share_bets = np.moveaxis(BET_VALUES[prepared.rank[5]], 2, 1)
         self.statistics = len(self.bets) + len(self.share_p)
-        self.v = [0.85 * v for v in V] + [0.1, 0.05] if self.numeric else [1 / self.statistics] * self.statistics
+        self.v = [0.83 * v for v in V] + [0.15, 0.02] if self.numeric else portions(self.share_p, 0.43, 0.25)
         self.evidence = [np.zeros(len(b) + 2) for b in self.bets] + [np.zeros(12) for _ in self.share_p]
         self.seen = np.zeros((self.statistics, len(self.alpha)))
         self.recent = np.zeros((len(self.bets), 2, len(self.alpha)))
         self.recent_total = np.zeros((len(self.bets), 2))
+        self.boosts = 0
         self._tube(rest)
 
     def _tube(self, rest: np.ndarray) -> None:
@@ -79,21 +92,17 @@ class Twin:
             self.lo, self.hi = (np.append(norm.cdf(probit + s * tau), 1.0) for s in (-1, 1))
             for law, weight in zip(laws(self.p0), LAW_WEIGHTS, strict=True):
                 self.laws.append(self._nearest(np.maximum(law, 1e-15)))
-                weights.append(0.85 * weight)
+                weights.append(0.83 * weight)
             masses = (rest[-2:] + 0.5) / (rest.sum() + 1)
-            share_weights, plug = [0.1, 0.05], 0.068
+            share_weights, plug = [0.15, 0.02], 0.83 * 0.08
         else:
             masses = (rest + 0.5) / (rest + 0.5).sum()
-            share_weights, plug = [0.92 / len(masses)] * len(masses), 0.08
+            share_weights, plug = [0.96 * v for v in portions(masses, 0.32, 0.18)], 0.04
             self.p0 = masses
         self.share_lo, self.share_hi = (norm.cdf(norm.ppf(masses) + s * tau) for s in (-1, 1))
         self.share_tables = [share_tube_bets(float(p), tau) for p in masses]
         for w, p, (inside, _) in zip(share_weights, masses, self.share_tables, strict=True):
-            usual, rare = (
-                {0.15: 2, 0.25: 2},
-                {0.15: 0.5, 0.45: 2, 0.8: 2, 1.5: 2},
-            )  # the others 1; of falls half as much
-            wanted = [(rare if p < 0.01 else usual).get(abs(s), 1) * (1 if s > 0 else 0.5) for s in TUBE_SHIFTS]
+            wanted = BET_PARTS[0 if p >= 0.01 else 1 if p >= 1e-4 else 2]
             weights += [0.0 if abs(b) < 1e-12 else w * x / sum(wanted) for b, x in zip(inside, wanted, strict=True)]
         self.weights = np.array([*weights, plug])
         self.weights /= self.weights.sum()
@@ -140,25 +149,37 @@ class Twin:
         present = self.alpha + self.seen[j]
         p = present / present.sum()
         fixed = self.bets[j] if j < len(self.bets) else self.share_bets[j - len(self.bets)]
-        growth = [h[k] / (p @ h) for h in fixed]
+        factors = [h / (p @ h) for h in fixed]
         share = [1 / len(fixed)] * len(fixed)
         if j < len(self.bets):
             share = [0.92 / len(fixed)] * len(fixed) + [0.04, 0.04]
             for i, decay in enumerate((0.9, 0.98)):
-                growth.append(
-                    (self.recent[j, i, k] + 30 * p[k]) / (self.recent_total[j, i] + 30) / p[k]
-                )  # fmt: skip
+                factors.append((self.recent[j, i] + 30 * p) / (self.recent_total[j, i] + 30) / p)
                 self.recent[j, i] *= decay
                 self.recent[j, i, k] += 1
                 self.recent_total[j, i] = self.recent_total[j, i] * decay + 1
-        self.evidence[j] = (self.evidence[j] + weight) * np.array(growth)
-        self.seen[j, k] += 1
         s = self.prepared.settings
+        staked = self.evidence[j] + weight
+        threshold = s.budget_ms * s.cells / self.v[j]
+        raised = self._boost(np.dot(share, staked), p, np.array(factors).T @ (share * staked), threshold)
+        self.evidence[j] = raised * staked * np.array(factors)[:, k]
+        self.seen[j, k] += 1
         ratio = float(np.dot(share, self.evidence[j])) * self.v[j] / (s.budget_ms * s.cells)
         self.crossed = ratio >= 1
         if self.crossed:
             self.evidence[j][:] = 0
         return ratio
+
+    def _boost(self, before: float, p: np.ndarray, after: np.ndarray, threshold: float) -> float:
+        """The factor that makes E[min(b after, threshold)] = before, by halving; 1 far from the threshold."""
+        if not threshold / 1024 <= before < threshold or after.max() <= threshold:
+            return 1.0
+        self.boosts += 1
+        low, high = 1.0, threshold / after.min()
+        for _ in range(200):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if p @ np.minimum(middle * after, threshold) <= before else (low, middle)
+        return low
 
     def _tube_step(self, core: np.ndarray, shares: np.ndarray, total: int, weight: float) -> tuple[float, bool]:
         exponents = [float(core @ log_h) for log_h in self.laws]
@@ -201,3 +222,4 @@ def test_the_kernel_is_its_twin(law: str) -> None:
         assert (verdict.rank_crossed, verdict.tube_crossed) == (rank_crossed, tube_crossed)
         crossings += rank_crossed + tube_crossed
     assert crossings > 3
+    assert twin.boosts > 3

@@ -40,10 +40,10 @@ LOW, HIGH = 0.0, 1.0
 LATENESS_MS = 3_000
 CHUNK_ROWS = 32
 STREAMS = tuple(
-    FeedbackStream(name, kind, HORIZONS, LATENESS_MS, low, high, carries)
-    for name, kind, low, high, carries in (
-        ("clicks", FeedbackKind.CLICK, -math.inf, math.inf, False),
-        ("labels", FeedbackKind.LABEL, LOW, HIGH, True),
+    FeedbackStream(name, kind, HORIZONS, LATENESS_MS, low, high, carries, classes, numbers=False)
+    for name, kind, low, high, carries, classes in (
+        ("clicks", FeedbackKind.CLICK, -math.inf, math.inf, False, None),
+        ("labels", FeedbackKind.LABEL, LOW, HIGH, True, (0.0, 1.0)),
     )
 )
 LAYOUTS = {"clicks": Layout(proxies=True), "labels": Layout(classes=2, scores=True)}
@@ -138,7 +138,7 @@ class FeedbackKit(RealKit):
         if generator.random() < 0.08:
             return time, recorded_ms, ident, None, None
         odd = generator.random() < 0.08
-        value = generator.choice((-1.0, 7.0)) if odd else float(generator.random() < 0.5)
+        value = generator.choice((-1.0, 7.0, 0.5)) if odd else float(generator.random() < 0.5)
         return time, recorded_ms, ident, value, brings
 
     def feedback_batch(self, stream: str, log: list[Any], start: int, stop: int) -> FeedbackColumns:
@@ -224,7 +224,7 @@ class FeedbackKit(RealKit):
             (
                 oracle.Stream(
                     each.name, each.kind.value, HORIZONS, LATENESS_MS,
-                    LOW if each.name == "labels" else -math.inf, HIGH if each.name == "labels" else math.inf,
+                    LOW if each.name == "labels" else -math.inf, HIGH if each.name == "labels" else math.inf, each.classes,
                 ),
                 logs[each.name],
             )
@@ -248,10 +248,20 @@ class FeedbackKit(RealKit):
                 if self.letter_topic(output) == stream
             }
             rejected = sum(event == "reject" for event in world.feedback[stream][partition])
-            due = rejected + counts["future"] + counts["negative"] + counts["absurd"]
+            due = rejected + counts["future"] + counts["negative"] + counts["absurd"] + counts["unknown_label"]
             if len(letters) != due:
                 wrong.append(f"{stream} {partition}: {len(letters)} dead letters, recounted {due}")
-            for term in ("late", "future", "negative", "absurd", "consumed", "matched", "orphan", "carried"):
+            for term in (
+                "late",
+                "future",
+                "negative",
+                "absurd",
+                "unknown_label",
+                "consumed",
+                "matched",
+                "orphan",
+                "carried",
+            ):
                 world.counts[f"{stream} {term}"] += counts[term]
                 found = world.current["collector", partition].owner.stage.joining.counters(stream)[term]
                 if term not in {"matched", "orphan", "carried"} and found != counts[term]:
