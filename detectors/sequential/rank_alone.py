@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from detectors.sequential.rank_alone_kernel import FIELDS, SCORE_MAX, UNIT_MIN, judge, score
 from detectors.sequential.rank_layer import (
     ADAPTIVE_DECAY,
-    LOCATION_SHIFTS,
+    LOCATION_BETS,
     kept_ranks,
     order_statistics,
     rank_counts,
@@ -47,7 +47,7 @@ LEARNING_MIN = 5  # windows; of fewer than 50 no evidence comes that a month's b
 FIRST_SHARE = 0.15  # of the learnt windows: they choose the centre
 LEAST_ROWS = 20  # of any window that is learnt or judged: below it a number's standard error says little
 RECENT = 8  # windows that say what is now
-BETS = len(LOCATION_SHIFTS)
+BETS = len(LOCATION_BETS)
 LOG_BET_MIN = -5.0  # nats that one window can take from the running gain of a bet
 HELD_ENDS = 1.0  # nats: the change that was found holds while more of them are left
 NOT_COUNTED = -1
@@ -140,7 +140,7 @@ class Tables(NamedTuple):
 def tables(windows: int) -> Tables:
     """The same for all series that have learnt as many windows."""
     rank = kept_ranks(windows)
-    bets = shift_bets(rank, windows, LOCATION_SHIFTS)
+    bets = shift_bets(rank, windows, LOCATION_BETS)
     with np.errstate(divide="ignore"):
         log_bets = np.maximum(np.log(bets), LOG_BET_MIN)
     return Tables(rank, rank_counts(rank, windows), bets, np.ascontiguousarray(log_bets))
