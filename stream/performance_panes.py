@@ -10,7 +10,7 @@ Size: about 1 kB of two classes with scores, .6 kB of a numeric target; `bytes_m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -147,7 +147,8 @@ def performance_pane_of(record: container.Container) -> PerformancePane:
         layout = layout_from(header.pop("layout"), record.sections)
         found = {name: each for name, each in record.sections.items() if name != _CUTS}
         texts: dict[str, Any] = {name: tuple(header[name]) for name in ("classes", "against") if name in header}
-        return PerformancePane(**header | texts, sums=sums_from(layout, found, paired=bool(texts.get("against"))))
+        read = paired_sums_from if texts.get("against") else sums_from
+        return PerformancePane(**header | texts, sums=read(layout, found))
     except (DetectorError, KeyError, TypeError) as error:
         raise container.Malformed(f"{KIND}: {error}") from None
 
@@ -197,23 +198,29 @@ def sums_sections(sums: PerformanceSums | PairedSums) -> dict[str, NDArray[Any]]
     return found
 
 
-def sums_from(
-    layout: Layout, sections: Mapping[str, NDArray[Any]], *, paired: bool = False
-) -> PerformanceSums | PairedSums:
+def sums_from(layout: Layout, sections: Mapping[str, NDArray[Any]]) -> PerformanceSums:
     """What `sums_sections` had. Raises Malformed, UnknownSection, BadState."""
-    shapes = layout.shape.counts
-    whole = [_HEAD, _SUMS]
-    if paired:
-        own = {f"paired.{name}": each.shape for name, each in PairedSums(layout, layout).counts.items()}
-        whole = [*(f"{side}.{name}" for side in "ab" for name in whole), f"paired.{_SUMS}"]
-        shapes = {f"{side}.{name}": shape for side in "ab" for name, shape in shapes.items()} | own
-    known = {*whole, *shapes, *(f"{name}_at" for name in shapes)}
+    return from_sections(layout, _whole([_HEAD, _SUMS], layout.shape.counts, sections))
+
+
+def paired_sums_from(layout: Layout, sections: Mapping[str, NDArray[Any]]) -> PairedSums:
+    """The same of pairs."""
+    shapes = {f"{side}.{name}": shape for side in "ab" for name, shape in layout.shape.counts.items()}
+    shapes |= {f"paired.{name}": each.shape for name, each in PairedSums(layout, layout).counts.items()}
+    whole = [f"paired.{_SUMS}", *(f"{side}.{name}" for side in "ab" for name in (_HEAD, _SUMS))]
+    return paired_from_sections(layout, layout, _whole(whole, shapes, sections))
+
+
+def _whole(
+    names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Sections as sums give them: `names` as they are, counts of `shapes` dense. Raises Malformed, UnknownSection."""
+    known = {*names, *shapes, *(f"{name}_at" for name in shapes)}
     for name in sections:
         if name not in known:
             raise container.UnknownSection(KIND, name, "unknown")
-    for name in (*whole, *shapes):
+    for name in (*names, *shapes):
         if name not in sections:
             raise container.UnknownSection(KIND, name, "missing")
     counts = {name: dense(name, sections, math.prod(shape)).astype("<i8") for name, shape in shapes.items()}
-    found = {name: sections[name] for name in whole} | counts
-    return paired_from_sections(layout, layout, found) if paired else from_sections(layout, found)
+    return {name: sections[name] for name in names} | counts

@@ -20,7 +20,14 @@ from stream.limits import limit
 from stream.panes import EDGE_MIN
 from stream.performance_contrasts import contrast_outputs, paired_outputs, serving_version
 from stream.performance_merging import Counted, Groups, Horizon, PerformanceGroup
-from stream.performance_panes import cuts_section, layout_from, layout_header, sums_from, sums_sections
+from stream.performance_panes import (
+    cuts_section,
+    layout_from,
+    layout_header,
+    paired_sums_from,
+    sums_from,
+    sums_sections,
+)
 from stream.performance_plan import ModelPerformance
 from stream.performance_records import Judged, Measured, ReferenceTest, performance_outputs
 from stream.performance_watch import PerformanceWatch
@@ -287,7 +294,7 @@ def _decoded(data: bytes) -> Iterator[tuple[Horizon, PerformanceGroup, Counted]]
         layout = layout_from(head["layout"], parts[place])
         against = tuple(head.get("against", ()))
         own = {name: each for name, each in parts[place].items() if name != "cuts"}
-        sums = sums_from(layout, own, paired=bool(against))
+        sums = (paired_sums_from if against else sums_from)(layout, own)
         rows, observed, complete = head["counts"]
         counted = Counted(head["kind"], tuple(head["classes"]), rows, observed, complete, sums, against)
         yield Horizon(*head["series"]), PerformanceGroup(*head["group"]), counted
