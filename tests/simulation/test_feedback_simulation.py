@@ -39,3 +39,4 @@ def test_the_seeds_have_seen_everything() -> None:
     for what in ("performance windows", "disparity", "comparison"):
         assert seen[what] > 10 * SEEDS, (what, seen)
     assert seen["promotions"] > 0
+    assert seen["windows of pairs"] > SEEDS
