@@ -47,6 +47,7 @@ class Kind(StrEnum):
     SCORE_DRIFT = "score_drift"
     SKEW = "skew"
     DATA_QUALITY = "data_quality"
+    PERFORMANCE = "performance"
     JOB = "job"
 
 
@@ -181,7 +182,7 @@ class AlertBook:
         """The event that ends an incident."""
         text = f"{incident.target} is no longer judged as before: {reason}"
         if reason == INSIDE:
-            what = "limits" if incident.kind is Kind.DATA_QUALITY else "tolerance"
+            what = "limits" if incident.kind in (Kind.DATA_QUALITY, Kind.PERFORMANCE) else "tolerance"
             text = f"{incident.target} is back inside its {what}, {self.settings.resolve_after} windows in a row"
         said = {"summary": f"{text}; open since {clock(incident.opened_ms, end_ms)}.", "reason": reason}
         return self.event(Transition.RESOLVED, incident, end_ms, {**data, **said})

@@ -10,7 +10,7 @@ ROWS: dict[int, tuple[str, str]] = {
     1: ("truncated or malformed JSON", "dead letter `malformed_json`, with the byte"),
     2: ("no bytes", "dead letter `empty_value`"),
     3: ("white space only", "dead letter `empty_value`"),
-    4: ("null value", "tombstone, counted"),
+    4: ("null value", "tombstone, counted; of feedback: retracts what was said of the id that is its key"),
     5: ("`null`, `3`, `true`, `[…]` as the whole event", "dead letter `not_an_object`"),
     6: ("two events in one record", "dead letter `trailing_data`"),
     7: ("trailing comma, comment, single quotes, hex, `+1`, `01`", "dead letter `malformed_json`"),
@@ -87,7 +87,10 @@ ROWS: dict[int, tuple[str, str]] = {
         "score 1.0000001, -1e-9, 42; a vector",
         "outside `range`: counted as out of range. A vector: dead letter `type`",
     ),
-    48: ("labels outside the classes", ""),
+    48: (
+        "labels outside the classes, of unknown ids, null, missing",
+        "dead letter `unknown_label`; counted as orphan; retracts; dead letter `missing_field`",
+    ),
     49: (
         "a class never seen, a constant feature, an empty reference",
         "finite figures, or a named error when the reference is built",
@@ -100,7 +103,10 @@ ROWS: dict[int, tuple[str, str]] = {
         "a record without a time of its own (-1)",
         "dead letter: `future_timestamp`, or `timestamp_range` with `timestamp: $record`. Falling record times are no matter",
     ),
-    55: ("no key, a wrong one, not UTF-8, a megabyte", "any key will do: nothing is joined, so nothing is misrouted"),
+    55: (
+        "no key, a wrong one, not UTF-8, a megabyte",
+        "keys are not read, but of feedback without a value: feedback in another partition than its prediction is counted as orphan",
+    ),
     56: ("a thousand headers, twice, null, malformed", "not read; a dead letter carries some of them"),
     57: ("CloudEvents", ""),
     58: ("control batches, aborted transactions", "never seen"),
@@ -109,9 +115,18 @@ ROWS: dict[int, tuple[str, str]] = {
     61: ("a pattern as the input's name", "refused before the start: a topic has one name"),
     62: ("holes between offsets", "no loss"),
     63: ("exactly on a pane's edge; behind it", "the later pane; late"),
-    64: ("amounts and currencies", ""),
-    65: ("conversions", ""),
-    66: ("a million distinct texts", "a register sketch and the reference's categories: memory stays"),
+    64: (
+        "amounts below zero, of 1e18, with a currency",
+        "outside the topic's `range`: dead letter `negative_value`, `value_out_of_range`. A text: `type`. 0 is an amount",
+    ),
+    65: (
+        "a thousand clicks for one impression; amounts in another unit",
+        "one click counts, the others are counted as duplicates; amounts add up within the `range`",
+    ),
+    66: (
+        "a million distinct texts; feedback of a million unknown ids",
+        "a register sketch and the reference's categories: memory stays. Counted as orphans, and forgotten",
+    ),
     67: ("the same bytes with a byte order mark", "dead letter `bom`; duplicates are judged by prediction_id alone"),
     68: ("a stream of nothing but bad events", "`python -m load_tests.bad_input`"),
     69: ("personal data in refused events", "`dead_letters: {payload, redact}`"),
@@ -130,11 +145,8 @@ NOT_APPLICABLE: dict[int, str] = {
     32: "fields are never unpacked: a text is a text",
     36: "events are JSON; what carries a schema id is row 34",
     46: "one record is one event",
-    48: "labels are not read",
     57: "events in CloudEvents' envelope need a mapping like any other shape",
     59: "nothing reads the alerts topic but its users",
-    64: "conversions are not read; a feature has its `range`",
-    65: "clicks and conversions are not read",
 }
 
 

@@ -32,7 +32,7 @@ SERIES = (*window_series.NAMES, window_series.VOLUME, *ROWS)
 TYPES = (*SERIES, *ONLINE)
 
 
-def _one_of(names: tuple[str, ...]) -> BeforeValidator:
+def one_of(names: tuple[str, ...]) -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, str) and value not in names:
             raise refusal("DL-C013", f"{shown(value)} is not known", unknown_name(value, names))
@@ -81,8 +81,8 @@ LimitField = Annotated[
         }
     ),
 ]
-TypeName = Annotated[str, _one_of(TYPES), WithJsonSchema({"enum": list(TYPES)})]
-SeriesName = Annotated[str, _one_of(SERIES), WithJsonSchema({"enum": list(SERIES)})]
+TypeName = Annotated[str, one_of(TYPES), WithJsonSchema({"enum": list(TYPES)})]
+SeriesName = Annotated[str, one_of(SERIES), WithJsonSchema({"enum": list(SERIES)})]
 
 
 def _between(limit: window_series.Limit | None, low: float, high: float) -> bool:

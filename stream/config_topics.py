@@ -10,6 +10,7 @@ from detectors.performance.disparity import LEAST_EVENTS
 from detectors.performance.layout import CLASSES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
+from stream.config_performance import PerformanceDetector
 from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
@@ -59,6 +60,10 @@ class MappingSettings(Section):
     scores: dict[Name, Name] = Field(default={"score": "score"}, description="name of each score and its path")
     segments: PathText = Field(
         default="segments", description='path of the object that holds segment values; "" = the event itself'
+    )
+    request_id: Name | None = Field(
+        default=None,
+        description="path of what predictions of several models about one request have in common, to compare them in pairs",
     )
     strict_duplicate_keys: bool = Field(
         default=False,
@@ -241,11 +246,26 @@ class Performance(Section):
     positive: ClassName | None = Field(
         default=None, description="the class that scores are of, where there are two; default the last one"
     )
+    learning: Annotated[int, Field(ge=50, le=100_000)] = Field(
+        default=200,
+        description="first windows of each series (version, segment, metric, horizon) that say what is normal: recorded, and only "
+        "constants of `detectors` page",
+    )
+    tolerance: Annotated[Number, Field(ge=0)] = Field(
+        default=0.0, description="change that does not matter, in standard deviations of one row: removes alarms"
+    )
+    detectors: tuple[PerformanceDetector, ...] = Field(
+        default=(), description="metrics that page beyond a threshold, or when an online detector fires"
+    )
     disparity: dict[Name, ClassName] = Field(
         default={}, description="segment key and the value that is its reference group: the others are compared with it"
     )
     champion: ClassName | None = Field(
         default=None, description="version that the others are compared with; without it the one that serves"
+    )
+    challengers: tuple[Name, ...] = Field(
+        default=(),
+        description="other models that see the same requests: compared with this one in pairs of predictions",
     )
     least_events: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         default=LEAST_EVENTS, description="rows that both sides of a comparison must have in a window"
@@ -260,4 +280,10 @@ class Performance(Section):
             raise refusal("DL-C020", f"positive: {self.positive} is none of the classes", ", ".join(self.classes))
         if not self.proxies and not self.metrics:
             raise refusal("DL-C020", "neither proxies nor metrics", "at least one of them")
+        for detector in self.detectors:
+            if detector.metric not in (*self.proxies, *self.metrics):
+                raise refusal("DL-C020", f"{detector.metric} is not asked for", "one of proxies and metrics")
+            strange = [str(each) for each in detector.horizons if each not in self.horizons]
+            if strange:
+                raise refusal("DL-C020", f"{strange[0]} is no horizon of it", ", ".join(map(str, self.horizons)))
         return self

@@ -49,6 +49,7 @@ REASONS: dict[str, str] = {
     "timestamp_format": "text that is not RFC 3339 with Z or an offset",
     "future_timestamp": "more than max_future_skew ahead of the record's own time",
     "negative_value": "a conversion or label below zero where the topic's range begins at zero or above",
+    "unknown_label": "a label that is no class of any model: another number, or a text where labels are numbers",
     "value_out_of_range": "the value of a conversion or label outside the topic's range",
 }
 

@@ -1,7 +1,7 @@
 """Bytes of a topic of feedback to columns: by the predictions' decoder, with the value as its only cell.
 
 A feedback event has an id, a time, and for conversions and labels a value: a number; of a label also a bool (1 or 0) or a
-text, which becomes a number by performance_plan.text_value. `null` as the value retracts what was said before of this id, and
+text, which becomes a number by label_values.text_value. `null` as the value retracts what was said before of this id, and
 so does a record without a value at all (a tombstone), whose key is the id and whose time is the record's.
 
 Where the mapping says where they stand, a label may bring its model, version, prediction and score with it: one does that has a
@@ -25,9 +25,9 @@ from stream.columns import F64, I32, I64, U32, U64, Columns, Records, Reject, Ta
 from stream.decode import decode
 from stream.join_feedback import Feedback, FeedbackKind
 from stream.join_groups import NO_GROUP, Group
+from stream.label_values import text_value
 from stream.limits import ID_BYTES_MAX
 from stream.mapping import CONSTANT, OUTCOME, PREDICTION, Keys, Layout, Mapping, pointer
-from stream.performance_plan import text_value
 from stream.strict_json import parse
 
 VALUE = "value"

@@ -179,6 +179,19 @@ class PerformanceCounts(Closed):
     used: int
 
 
+class PerformanceJudged(Closed):
+    """How the default detector took the value: learnt from, carried into the next window, or judged, with what it has for evidence."""
+
+    state: Literal["learning", "carried", "judged"]
+    learnt: int | None = Field(default=None, description="windows so far, of `of`")
+    of: int | None = None
+    normal: float | None = Field(default=None, description="the metric in the windows that were learnt")
+    shift: float | None = Field(default=None, description="from it, in standard deviations of one row")
+    log10_evidence: float | None = None
+    log10_threshold: float | None = None
+    alarm: bool | None = Field(default=None, description="true: an alarm; it opened an alert unless one was open")
+
+
 class ReferenceEstimate(PerformanceEstimate):
     """The same metric of the reference's labelled rows, where it has some; shown beside, not tested against."""
 
@@ -213,6 +226,7 @@ class PerformanceData(PerformanceEstimate, PerformanceAbout):
     classes: list[str] | None = Field(default=None, description="in the order of the matrix")
     expected: PerformanceEstimate | None = Field(default=None, description="what the scores let expect")
     observed_over_expected: PerformanceEstimate | None = None
+    judged: PerformanceJudged | None = Field(default=None, description="absent: of no series that pages, or not judged")
     test: ReferenceEstimate | None = None
     live_over_test: PerformanceEstimate | None = Field(default=None, description="value over test value")
 
@@ -248,10 +262,14 @@ class DisparityData(Contrast, PerformanceAbout):
 
 
 class ComparisonData(PerformanceAbout):
-    """A version (challenger) against the champion; difference = challenger - champion."""
+    """A version, or another model (challenger), against the champion; difference = challenger - champion."""
 
+    challenger_model: str
+    challenger_version: str
     champion_version: str
-    samples: Literal["independent"]
+    samples: Literal["independent", "paired"] = Field(description="paired: both models predicted each of the requests")
+    pairs: int | None = Field(default=None, description="requests of the window that both predicted")
+    paired_share: float | None = Field(default=None, description="of the champion's predictions, those with a pair")
     challenger: Side
     champion: Side
     difference: PerformanceEstimate

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from stream.config_checks import feedback_paths
 from stream.config_topics import ClicksTopic, LabelsTopic, Performance
 from stream.decode_feedback import feedback_layout
 from stream.join import JoinPlan
-from stream.join_feedback import FeedbackStream
-from stream.mapping import CONSTANT, PREDICTION, SEGMENTS
+from stream.join_feedback import FeedbackKind, FeedbackStream
+from stream.mapping import CONSTANT, PREDICTION, REQUEST, SEGMENTS
 from stream.mapping import Layout as EventLayout
+from stream.performance_detection import PerformanceDetection, PerformanceLimit, PerformanceWatcher
 from stream.performance_plan import (
     KINDS,
     PROXY_TOPICS,
@@ -29,7 +30,8 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
-SAID = {"disparity", "champion", "least_events"}  # of what was counted; collectors do not depend on it
+SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors"}
+"""What is said of what was counted: collectors do not depend on it."""
 
 
 def performance_of(config: Config, model: str, columns: Mapping[str, int] | None = None) -> ModelPerformance | None:
@@ -44,6 +46,7 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         classes=own.classes,
         positive=_positive(own),
         streams=tuple(_stream(own, role, carries=_carries(config, role, model)) for role in KINDS if _asked(own, role)),
+        detection=_detection(own),
         segments=tuple(
             segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
             for key, values in settings.segments.items()
@@ -51,7 +54,15 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         disparity=tuple(sorted(own.disparity.items())),
         champion=own.champion,
         least_events=own.least_events,
+        challengers=own.challengers,
     )
+
+
+def _detection(own: Performance) -> PerformanceDetection:
+    read = [detector.read() for detector in own.detectors]
+    limits = tuple(each for each in read if isinstance(each, PerformanceLimit))
+    watchers = tuple(each for each in read if isinstance(each, PerformanceWatcher))
+    return PerformanceDetection(own.learning, own.tolerance, limits=limits, watchers=watchers)
 
 
 def _positive(own: Performance) -> int:
@@ -94,12 +105,24 @@ def performance_paths(config: Config) -> list[str]:
     """Cells of a prediction that joining needs, beside those of segments."""
     if not config.topics.feedback():
         return []
-    return [PREDICTION, score_of(config)]
+    return [PREDICTION, score_of(config), *([REQUEST] if pairs(config) else [])]
+
+
+def pairs(config: Config) -> bool:
+    """Whether models are compared in pairs of predictions of one request."""
+    return any(model.performance is not None and model.performance.challengers for model in config.models.values())
 
 
 def score_of(config: Config) -> str:
     """The score that performance is judged by: the first that the mapping names."""
     return next(iter(config.topics.predictions.mapping.scores), PREDICTION)
+
+
+def _values(models: Iterable[ModelPerformance]) -> dict[str, Any]:
+    """What labels may be: classes of some model, numbers where some model's labels are."""
+    layouts = [(model, each.layout) for model in models for each in model.streams if each.kind is FeedbackKind.LABEL]
+    classes = {value for model, layout in layouts if layout.classes for value in model.class_values}
+    return {"classes": tuple(sorted(classes)), "numbers": any(not layout.classes for _, layout in layouts)}
 
 
 def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
@@ -116,8 +139,11 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
         horizons = sorted({horizon for each in mine for horizon in each.horizons_ms})
         limits = {} if isinstance(topic, ClicksTopic) else {"low": topic.range[0], "high": topic.range[1]}  # type: ignore[attr-defined]
         carries = _carries(config, role)
+        values = _values(models.values()) if role is TopicRole.LABELS else {}
         streams.append(
-            FeedbackStream(role.value, KINDS[role], tuple(horizons), topic.lateness.ms, carries=carries, **limits)
+            FeedbackStream(
+                role.value, KINDS[role], tuple(horizons), topic.lateness.ms, carries=carries, **values, **limits
+            )
         )
     join = JoinPlan(
         config.resolution.ms,
@@ -125,8 +151,9 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
         config.max_future_skew.ms,
         config.feedback.waiting_predictions_max,
         config.feedback.waiting_events_max,
+        requests=pairs(config),
     )
-    return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)])
+    return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)], column.get(REQUEST, NO_COLUMN))
 
 
 def feedback_layouts(config: Config) -> dict[str, EventLayout]:
@@ -135,6 +162,10 @@ def feedback_layouts(config: Config) -> dict[str, EventLayout]:
         role.value: feedback_layout(KINDS[role], feedback_paths(topic.mapping), list(config.models))
         for role, topic in config.topics.feedback().items()
     }
+
+
+def _said(own: Performance) -> set[str]:
+    return SAID if own.challengers else SAID | {"challengers"}  # a configuration without keeps its hash
 
 
 def feedback_deciding(config: Config) -> dict[str, Any]:
@@ -146,7 +177,7 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
         },
         "waiting": config.feedback.model_dump(mode="json"),
         "models": {
-            name: model.performance.model_dump(mode="json", exclude=SAID)
+            name: model.performance.model_dump(mode="json", exclude=_said(model.performance))
             for name, model in config.models.items()
             if model.performance is not None
         },

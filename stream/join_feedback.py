@@ -37,10 +37,10 @@ from stream.join_groups import NO_GROUP, Group, Groups, Versions, last_of_each
 from stream.join_index import NONE, JoinIndex, narrowed, widened
 from stream.kernels import join_table, timeline
 from stream.kernels.timeline import APPLIED, FUTURE, LATE
+from stream.label_values import ABSURD, NEGATIVE, UNKNOWN_LABEL, value_status
 from stream.panes import EDGE_MIN
 
-# What became of an event on arrival, beside those of timeline.
-NEGATIVE, ABSURD, OVERFLOW = range(timeline.STATUSES, timeline.STATUSES + 3)
+OVERFLOW = UNKNOWN_LABEL + 1  # what became of an event on arrival, beside those of timeline and label_values
 CARRIED = 0  # the horizon of feedback that needs no join: counted in the slice in which it became known
 SPAN_EVENTS = 1 << 18  # taken at once, to the end of a slice
 
@@ -56,12 +56,15 @@ _CODE = {
     FeedbackKind.CONVERSION: join_table.CONVERSION,
     FeedbackKind.LABEL: join_table.LABEL,
 }
+_REFUSED = {"late": LATE, "future": FUTURE, "negative": NEGATIVE, "absurd": ABSURD}
+_REFUSED |= {"unknown_label": UNKNOWN_LABEL, "overflow": OVERFLOW}
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackStream:
     """One topic of feedback. `horizons_ms` ascending, multiples of the resolution; `low`, `high`: the declared range of
     values, ends included. A negative value outside of it is counted apart. `carries`: events may carry their prediction.
+    `classes`, `numbers`: of labels, see label_values.value_status.
     """
 
     name: str
@@ -71,6 +74,8 @@ class FeedbackStream:
     low: float = -math.inf
     high: float = math.inf
     carries: bool = False
+    classes: tuple[float, ...] | None = None
+    numbers: bool = True
 
     @property
     def reach_ms(self) -> int:
@@ -108,7 +113,7 @@ class Feedback:
 
 @dataclass(slots=True)
 class FeedbackCounters:
-    """consumed = late + future + negative + absurd + overflow + those that wait + all from `matched` to `carried`.
+    """consumed = late + future + negative + absurd + unknown_label + overflow + those that wait + all from `matched` to `carried`.
 
     `revised` is counted beside: changes after a horizon was final.
     """
@@ -118,6 +123,7 @@ class FeedbackCounters:
     future: int = 0
     negative: int = 0
     absurd: int = 0
+    unknown_label: int = 0
     overflow: int = 0
     matched: int = 0
     contradictory: int = 0
@@ -185,21 +191,16 @@ class FeedbackState:
         )  # fmt: skip
         self.largest_ms = int(largest)
         if self.plan.kind is not FeedbackKind.CLICK:
-            judged = (status == APPLIED) & ~batch.retracts
-            outside = judged & ~(
-                np.isfinite(batch.value) & (batch.value >= self.plan.low) & (batch.value <= self.plan.high)
-            )
-            negative = outside & np.isfinite(batch.value) & (batch.value < 0)
-            status[outside] = ABSURD
-            status[negative & (self.plan.low >= 0)] = NEGATIVE
+            judged, plan = (status == APPLIED) & ~batch.retracts, self.plan
+            values = batch.value[judged]
+            status[judged] = value_status(values, plan.low, plan.high, plan.classes, numbers=plan.numbers)
         rows = np.flatnonzero(status == APPLIED)
         room = max(self._waiting_max - self.waiting, 0)
         status[rows[room:]] = OVERFLOW
         rows = rows[:room]
         counts = np.bincount(status, minlength=OVERFLOW + 1).tolist()
         self.counters.consumed += len(batch)
-        refused = {"late": LATE, "future": FUTURE, "negative": NEGATIVE, "absurd": ABSURD, "overflow": OVERFLOW}
-        for name, code in refused.items():
+        for name, code in _REFUSED.items():
             setattr(self.counters, name, getattr(self.counters, name) + counts[code])
         if len(rows):
             self.waiting += len(rows)
@@ -252,9 +253,9 @@ class FeedbackState:
                 places = np.flatnonzero((time >= self.done_ms) & (time < until_ms))
                 numbers.append(places + index * self.log.chunk_rows)
                 times.append(time[places])
-        number, time = np.concatenate(numbers), np.concatenate(times)
+        time = np.concatenate(times)
         order = np.argsort(time, kind="stable")
-        return number[order], time[order]
+        return np.concatenate(numbers)[order], time[order]
 
     def drop_taken(self) -> None:
         """Drop events that were joined, and groups that none of the others has; what `join` returned has been read."""

@@ -51,3 +51,6 @@ SAMPLE_TEXTS_MAX = limit(
     "sample_texts_max", 500, "distinct texts of one target in a sample; with 200 characters each they fit any record"
 )
 SAMPLE_TEXT_CHARACTERS_MAX = limit("sample_text_characters_max", 200, "a longer text is no category; it is cut")
+VERSIONS_FOLLOWED_MAX = limit(
+    "versions_followed_max", 100, "versions of a model whose outputs are judged at a time; the others are recorded"
+)

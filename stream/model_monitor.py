@@ -37,7 +37,7 @@ from stream.alerts import (
 from stream.learning import Learner
 from stream.merging import Group, Hole
 from stream.model_state import SERIES_NAME_SLASHES, Context, ModelState, Previous
-from stream.monitor_settings import SPLIT, MonitorSettings
+from stream.monitor_settings import RETIRED_MS, SPLIT, MonitorSettings
 from stream.plan import ALL
 from stream.reference_limits import ReferenceLimits
 from stream.reference_records import reference_outputs
@@ -50,8 +50,6 @@ from stream.traffic import Traffic
 from stream.window_records import Recorded, State, window_outputs
 from stream.window_statistics import Lens
 from stream.windows import Lengths, Window
-
-RETIRED_MS = 30 * 86_400_000  # a version silent for so long is gone
 
 Profiles = Callable[[str], ReferenceProfile]
 
@@ -317,7 +315,7 @@ class ModelMonitor(ModelState):
         if key not in self.series:
             features, outputs = self.split(self.names, profile)
             cells = len(features) * (1 + len(self.settings.segments)) + len(outputs)
-            promise = Promise(self.settings.budget_ms, cells)
+            promise = Promise(self.settings.inputs_budget_ms, cells)
             prepared = [self._prepare(profile, name, promise) for name in names]
             self.series[key] = Series(
                 key, profile, self._lens(profile, names), promise, prepared, watched=self.settings.watchers

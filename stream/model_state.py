@@ -11,9 +11,10 @@ from stream import container
 from stream.alerts import AlertBook, historical
 from stream.columns import I64
 from stream.learning import Learner
-from stream.limits import limit
+from stream.limits import VERSIONS_FOLLOWED_MAX
 from stream.merging import Group, Hole
 from stream.monitor_settings import ModelSettings, MonitorSettings, digest
+from stream.performance_watch import PerformanceWatch
 from stream.performance_windows import PerformanceWindows
 from stream.plan import ALL
 from stream.reference_records import decode_reference, encode_reference
@@ -26,9 +27,6 @@ from stream.volume_watch import VolumeWatch
 from stream.window_records import State
 from stream.windows import Window, WindowList
 
-VERSIONS_FOLLOWED_MAX = limit(
-    "versions_followed_max", 100, "versions of a model whose outputs are judged at a time; the others are recorded"
-)
 VERSION = 1
 WINDOW_VERSION = 2  # 1: a row of registers for every target
 GROUPS_PER_BLOB = 256  # a container holds at most 4096 sections, a tally up to 14
@@ -74,7 +72,7 @@ class ModelState:
         self.schema = SchemaWatch(self.book)
         self.volume = VolumeWatch(self.settings)
         self.rows = RowWatch(self.book)
-        self.performance = PerformanceWindows(model, self.settings.performance)
+        self.performance = PerformanceWindows(model, self.settings.performance, PerformanceWatch(self.settings))
         self.learner: Learner | None = None
         self.learnt: ReferenceProfile | None = None  # with cut points only, or complete: this model's own
         self.revision = 0  # of the control record of the reference
@@ -233,7 +231,7 @@ class ModelState:
             self.learner = Learner.load(self.settings, f"{self._name}/learner", own, self.learnt)
         windows = self.windows
         known_ms = windows.closed_ms if windows.start_ms is None else windows.start_ms
-        self.performance.load(f"{self._name}/performance", own, known_ms)
+        self.performance.load(f"{self._name}/performance", own, known_ms, same=same)
         self._saved = set(own)
         if same:
             self.rows.load(f"{self._name}/rows", own)

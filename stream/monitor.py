@@ -105,7 +105,7 @@ class Monitor:
             if self.performance.add(record) and isinstance(body, Marker):
                 named = series_of(body.stream)
                 assert named is not None
-                self._advance_performance(Horizon(*named))
+                self._advance_performance(Horizon(*named), record.timestamp_ms)
             return
         if self.merger.add(record):
             self._advance(record.timestamp_ms)
@@ -187,7 +187,7 @@ class Monitor:
         self.merger.forget_holes(min([self.merger.low_ms, *(start for start in unjudged if start is not None)]))
         self.merger.release()
         for series in self.performance.series:
-            self._advance_performance(series)
+            self._advance_performance(series, log_ms)
 
     def _performance(self) -> PerformanceMerger:
         """Of all series that some model has."""
@@ -195,10 +195,12 @@ class Monitor:
         wanted = {each for model in settings.models.values() for each in horizons_of(model.performance)}
         return PerformanceMerger(len(self.merger.sources), wanted, settings.resolution_ms)
 
-    def _advance_performance(self, series: Horizon) -> None:
+    def _advance_performance(self, series: Horizon, log_ms: int) -> None:
         """Windows of the series become final: those that all partitions have passed, and whose list is known."""
         merged, lost = self.performance, self.performance.lost
         until_ms = min(merged.low_ms(series), self.merger.low_ms)
+        for model in self.models.values():
+            model.performance.log_ms = log_ms
         for edge_ms, models in merged.complete(series, until_ms):
             for name, groups in models.items():
                 self._emit_all(self._model(name).performance.add(series, edge_ms, groups, lost))

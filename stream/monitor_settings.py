@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from detectors.reference import WindowInfo, WindowRule
+from stream.performance_cells import PERFORMANCE_SHARE, cells_of
 from stream.performance_plan import ModelPerformance
 from stream.plan import Role
 from stream.topics import TopicRole
@@ -18,6 +19,7 @@ from stream.window_series import Threshold
 from stream.windows import Lengths
 
 DAY_MS = 86_400_000
+RETIRED_MS = 30 * DAY_MS  # a version silent for so long is gone
 HASH_LENGTH = 32  # hex digits of every id that the monitor makes: 128 bits
 ALGORITHM = 3  # part of the detection hash: raised when equal settings would decide differently
 
@@ -71,6 +73,11 @@ class ModelSettings:
     performance: ModelPerformance | None = None
 
     @property
+    def inputs_budget_ms(self) -> int:
+        """A of inputs and outputs together: what performance leaves of the model's false alarms, if it is judged."""
+        return round(self.budget_ms / (1.0 - PERFORMANCE_SHARE)) if cells_of(self.performance) else self.budget_ms
+
+    @property
     def compared(self) -> tuple[Threshold, ...]:
         """What has to be computed of each window for thresholds and watchers."""
         return (*self.thresholds, *(Threshold(watcher.series, None) for watcher in self.watchers))
@@ -109,6 +116,9 @@ class ModelSettings:
         if self.volume_thresholds or self.volume_watchers:
             limits = [threshold.deciding for threshold in self.volume_thresholds]
             deciding["volume"] = [*limits, *(watcher.deciding for watcher in self.volume_watchers)]
+        cells = cells_of(self.performance)
+        if self.performance is not None and cells:
+            deciding["performance"] = [self.performance.detection.deciding, [list(cell) for cell in cells]]
         if self.rows:
             deciding["rows"] = [each.deciding for each in self.rows]
         return digest(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS).decode())

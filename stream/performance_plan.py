@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import xxhash
 
-from detectors.performance import METRICS, Layout, Part, Task
+from detectors.performance import METRICS, Layout, Part, Task, kept
 from detectors.performance.disparity import LEAST_EVENTS
-from stream.columns import F64, I64, U64
+from stream.columns import F64, I64
 from stream.join import JoinPlan
 from stream.join_feedback import CARRIED, FeedbackKind
+from stream.label_values import text_value
+from stream.performance_detection import PerformanceDetection
 from stream.plan import SegmentPlan
+from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
 KINDS: dict[TopicRole, FeedbackKind] = {
@@ -34,6 +37,13 @@ PROXY_TOPICS: dict[str, TopicRole] = {
 }
 """Proxies, and the topic that each is counted from."""
 
+KIND_METRICS = {
+    FeedbackKind.CLICK: ("ctr", "expected_ctr", "clicks_over_expected"),
+    FeedbackKind.CONVERSION: ("cvr", "value_per_prediction"),
+}
+"""Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
+
+UNASKED = frozenset({"business_value", "kpi_to_target"})  # need what the operator must say
 _NEEDS_MORE = {"business_value", "quantile_loss"}  # than its name: a cost matrix, a quantile
 LABEL_METRICS: tuple[str, ...] = tuple(
     name
@@ -42,13 +52,14 @@ LABEL_METRICS: tuple[str, ...] = tuple(
 )
 """Metrics of labels that need nothing but one prediction, one score and the label."""
 
-TEXT_VALUE_MIN = 2.0**52
 NO_CODE = -1
 
 
-def text_value(hashes: U64) -> F64:
-    """Texts as numbers, by their xxh3-64: whole numbers of 52 bits from 2^52 on, which no class that is a number reaches."""
-    return TEXT_VALUE_MIN + (hashes >> np.uint64(12)).astype(np.float64)
+def possible(kind: str, layout: Layout) -> tuple[str, ...]:
+    """Names of the metrics that feedback of this kind, kept so, can say."""
+    own = KIND_METRICS.get(FeedbackKind(kind))
+    others = {name for names in KIND_METRICS.values() for name in names}
+    return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,8 @@ class ModelPerformance:
     disparity      (key, value of the reference group), ascending
     champion       version that the others are compared with; None: the one that serves
     least_events   rows that both sides of a comparison must have
+    challengers    models that are compared with this one, in pairs of predictions of one request
+    detection      the monitor's; collectors do not heed it
     """
 
     model: str
@@ -87,6 +100,8 @@ class ModelPerformance:
     disparity: tuple[tuple[str, str], ...] = ()
     champion: str | None = None
     least_events: int = LEAST_EVENTS
+    challengers: tuple[str, ...] = ()
+    detection: PerformanceDetection = field(default_factory=PerformanceDetection)
 
     @cached_property
     def _codes(self) -> tuple[F64, I64]:
@@ -99,6 +114,11 @@ class ModelPerformance:
         values = sorted(found)
         return np.array(values, np.float64), np.array([found[value] for value in values], np.int64)
 
+    @property
+    def class_values(self) -> tuple[float, ...]:
+        """What the classes are as values of feedback, ascending."""
+        return tuple(self._codes[0].tolist())
+
     def codes(self, values: F64) -> I64:
         """Code of the class of each value F64[n]; `len(classes)` for one that is no class, NO_CODE for NaN."""
         known, code = self._codes
@@ -109,12 +129,15 @@ class ModelPerformance:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackPlan:
-    """What a collector joins: models by index in Columns.model, and the columns of prediction and score in a chunk of predictions."""
+    """What a collector joins: models by index in Columns.model, and the columns of prediction, score and request in a chunk of
+    predictions; NO_COLUMN where requests are not told.
+    """
 
     join: JoinPlan
     models: dict[int, ModelPerformance]
     prediction: int
     score: int
+    request: int = NO_COLUMN
 
     @property
     def series(self) -> tuple[tuple[str, int], ...]:

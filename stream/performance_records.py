@@ -6,8 +6,8 @@ same id. The confusion matrix is a record of its own, `confusion_matrix`, withou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -19,15 +19,14 @@ from detectors.performance import (
     Layout,
     MetricSettings,
     Part,
-    PerformanceSums,
     confusion_matrix,
-    kept,
     measure,
     ratio,
 )
 from detectors.reference_performance import ReferencePerformance
 from stream.join_feedback import FeedbackKind
 from stream.monitor_settings import digest
+from stream.performance_plan import possible
 from stream.stage import Output
 from stream.topics import TopicRole
 from stream.window_log import Closed
@@ -39,12 +38,6 @@ TYPE = "driftline.performance.v1"
 CONFUSION_MATRIX = "confusion_matrix"
 REVISION = 1  # of the value: a final one is the first and the last
 QUANTILE_LOSS = "quantile_loss"
-UNASKED = frozenset({"business_value", "kpi_to_target"})  # need what the operator must say
-KIND_METRICS = {
-    FeedbackKind.CLICK: ("ctr", "expected_ctr", "clicks_over_expected"),
-    FeedbackKind.CONVERSION: ("cvr", "value_per_prediction"),
-}
-"""Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
 EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("expected_rate", "observed_over_expected")}
 """Metric -> what the scores let expect of it, and the observed over that."""
 
@@ -53,7 +46,9 @@ EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("exp
 class Measured:
     """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane.
 
+    against   () or model and version of a challenger, and `sums` are of pairs
     serving   version that serves in this window; `promoted_from`: the one before it, where that is news
+    said      metrics that were measured already
     """
 
     model: str
@@ -68,9 +63,17 @@ class Measured:
     observed: int
     whole: bool
     classes: tuple[str, ...]
-    sums: PerformanceSums
+    sums: Any  # PerformanceSums, or PairedSums where there is a challenger
     serving: str = ""
     promoted_from: str = ""
+    against: tuple[str, ...] = ()
+    said: dict[str, Estimate] = field(default_factory=dict)
+
+    def estimate(self, metric: str) -> Estimate:
+        """One of METRICS, measured once."""
+        if metric not in self.said:
+            self.said[metric] = measure(metric, self.sums)
+        return self.said[metric]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +89,8 @@ class ReferenceTest:
         return self.performance.estimate(segment, metric) if same else None
 
 
-def possible(kind: str, layout: Layout) -> tuple[str, ...]:
-    """Names of the metrics that feedback of this kind, kept so, can say."""
-    own = KIND_METRICS.get(FeedbackKind(kind))
-    others = {name for names in KIND_METRICS.values() for name in names}
-    return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
+Judged = Mapping[tuple[str, str, str], Mapping[str, Any]]
+"""(version, segment, metric) -> how its value was judged."""
 
 
 def wanted(kind: str, layout: Layout, asked: Sequence[str]) -> tuple[str, ...]:
@@ -99,7 +99,7 @@ def wanted(kind: str, layout: Layout, asked: Sequence[str]) -> tuple[str, ...]:
 
 
 def performance_outputs(
-    measured: Measured, asked: Sequence[str], test: ReferenceTest | None = None
+    measured: Measured, asked: Sequence[str], test: ReferenceTest | None = None, judged: Judged | None = None
 ) -> Iterator[Output]:
     """Every metric that was asked for and can be said, in the order of METRICS; none asked = all."""
     layout = measured.sums.layout
@@ -111,17 +111,18 @@ def performance_outputs(
                 said = estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
                 yield _output(measured, name, {**said, "quantile": quantile})
         else:
-            yield _output(measured, name, _said(name, measured, test))
+            said = _said(name, measured, test)
+            state = (judged or {}).get((measured.version, measured.segment, name))
+            yield _output(measured, name, said if state is None else said | {"judged": state})
 
 
 def _said(name: str, measured: Measured, test: ReferenceTest | None) -> dict[str, Any]:
     """The metric, where scores let expect something, what, and where the reference has labels, the metric there."""
-    sums = measured.sums
-    live = measure(name, sums)
+    live = measured.estimate(name)
     said = estimated(live)
-    for field, other in zip(("expected", "observed_over_expected"), EXPECTED.get(name, ()), strict=False):
-        if METRICS[other].needs in sums.layout.parts:
-            said[field] = estimated(measure(other, sums))
+    for beside, other in zip(("expected", "observed_over_expected"), EXPECTED.get(name, ()), strict=False):
+        if METRICS[other].needs in measured.sums.layout.parts:
+            said[beside] = estimated(measured.estimate(other))
     then = test.estimate(measured, name, measured.segment) if test is not None else None
     if test is not None and then is not None:
         said["test"] = estimated(then) | {"reference_id": test.reference}

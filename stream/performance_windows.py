@@ -18,11 +18,19 @@ from detectors.reference import ReferenceProfile
 from stream import container
 from stream.limits import limit
 from stream.panes import EDGE_MIN
-from stream.performance_contrasts import contrast_outputs, serving_version
+from stream.performance_contrasts import contrast_outputs, paired_outputs, serving_version
 from stream.performance_merging import Counted, Groups, Horizon, PerformanceGroup
-from stream.performance_panes import cuts_section, layout_from, layout_header, sums_from, sums_sections
+from stream.performance_panes import (
+    cuts_section,
+    layout_from,
+    layout_header,
+    paired_sums_from,
+    sums_from,
+    sums_sections,
+)
 from stream.performance_plan import ModelPerformance
-from stream.performance_records import Measured, ReferenceTest, performance_outputs
+from stream.performance_records import Judged, Measured, ReferenceTest, performance_outputs
+from stream.performance_watch import PerformanceWatch
 from stream.plan import ALL
 from stream.stage import Output
 from stream.window_log import Closed, WindowLog
@@ -55,13 +63,14 @@ class At:
 class PerformanceWindows:
     """State of one model. `plan` None or without streams: the model has no feedback, nothing is kept.
 
-    `profile`: gives the reference that is in force when records are written.
+    `profile`: gives the reference that is in force when records are written; `watch`: judges them.
     """
 
     profile: Callable[[], ReferenceProfile | None]
 
-    def __init__(self, model: str, plan: ModelPerformance | None) -> None:
+    def __init__(self, model: str, plan: ModelPerformance | None, watch: PerformanceWatch | None = None) -> None:
         self.model = model
+        self.watch = watch
         self.plan = plan
         self.profile = lambda: None
         self.metrics = {stream.stream: stream.metrics for stream in plan.streams} if plan is not None else {}
@@ -71,6 +80,7 @@ class PerformanceWindows:
         self.origin_ms = EDGE_MIN  # windows before it are not known: edges below count nowhere
         self.windows_dropped = 0
         self.rows_dropped = 0
+        self.log_ms = 0  # LogAppendTime of the marker that is being applied
         self.changed = bool(wanted)
 
     def close(self, window: Window, *, lost: bool) -> None:
@@ -131,25 +141,39 @@ class PerformanceWindows:
         if series.horizon_ms and _rows(groups) != window.events:
             whole = False
         before, serving = self._serve(self.series[series], groups)
-        found = []
+        found: list[Measured] = []
+        pairs: list[Measured] = []
         for group in sorted(groups, key=lambda group: (group.version, group.segment != ALL, group.segment, group.kept)):
             counted = groups[group]
-            found.append(Measured(
+            measured = Measured(
                 self.model, group.version, group.segment, series.stream, series.horizon_ms, group.kept, window, counted.kind,
                 counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums, serving,
-                before if before != serving else "",
-            ))  # fmt: skip
+                before if before != serving else "", counted.against,
+            )  # fmt: skip
+            (pairs if counted.against else found).append(measured)
         asked, test = self.metrics[series.stream], self._test()
+        judged, alerts = self._judge(series, window, found, whole=whole)
         for measured in found:
-            yield from performance_outputs(measured, asked, test)
+            yield from performance_outputs(measured, asked, test, judged)
         if self.plan is not None:
             yield from contrast_outputs(found, self.plan, asked, test)
+            yield from paired_outputs(pairs, found, self.plan, asked)
+        yield from alerts
+
+    def _judge(
+        self, series: Horizon, window: Closed, found: Sequence[Measured], *, whole: bool
+    ) -> tuple[Judged, Sequence[Output]]:
+        """How the values are judged, and alerts."""
+        if self.watch is None:
+            return {}, ()
+        self.watch.log_ms = self.log_ms
+        return self.watch.window(series, window, found, whole=whole)
 
     def _serve(self, at: At, groups: Groups) -> tuple[str, str]:
         """(version that served in the window before, in this one)."""
         now: dict[str, int] = {}
         for group, counted in groups.items():
-            if group.segment == ALL:
+            if group.segment == ALL and not counted.against:
                 now[group.version] = now.get(group.version, 0) + counted.rows
         before, at.serving = at.serving, serving_version(at.serving, now)
         return before, at.serving
@@ -176,6 +200,8 @@ class PerformanceWindows:
         blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
         for number, part in enumerate(self._filling()):
             blobs[f"{prefix}/groups/{number:04d}"] = _encoded(part)
+        if self.watch is not None:
+            blobs |= self.watch.blobs(f"{prefix}/watch")
         return blobs | self.log.blobs(f"{prefix}/windows")
 
     def names(self, prefix: str) -> set[str]:
@@ -183,7 +209,8 @@ class PerformanceWindows:
         if not self.series:
             return set()
         groups = {f"{prefix}/groups/{number:04d}" for number, _ in enumerate(self._filling())}
-        return {prefix} | groups | self.log.names(f"{prefix}/windows")
+        watch = self.watch.names_of(f"{prefix}/watch") if self.watch is not None else set()
+        return {prefix} | groups | watch | self.log.names(f"{prefix}/windows")
 
     def _filling(self) -> Iterator[Sequence[tuple[Horizon, PerformanceGroup, Counted]]]:
         found = [
@@ -192,8 +219,9 @@ class PerformanceWindows:
         for first in range(0, len(found), GROUPS_PER_BLOB):
             yield found[first : first + GROUPS_PER_BLOB]
 
-    def load(self, prefix: str, blobs: Mapping[str, bytes], known_ms: int) -> None:
-        """Become what the blobs say. `known_ms`: the list of windows is known from here on where they say nothing.
+    def load(self, prefix: str, blobs: Mapping[str, bytes], known_ms: int, *, same: bool = True) -> None:
+        """Become what the blobs say. `known_ms`: the list of windows is known from here on where they say nothing; `same`: the
+        settings of detection are those that they were saved with.
 
         Series may be others than the state's: new ones begin with the windows that are kept, what is gone is forgotten.
         """
@@ -217,6 +245,8 @@ class PerformanceWindows:
                 for series, group, counted in _decoded(data):
                     if series in self.series:
                         self.series[series].groups[group] = counted
+        if self.watch is not None:
+            self.watch.load(f"{prefix}/watch", blobs, same=same)
 
 
 def horizons_of(plan: ModelPerformance | None) -> list[Horizon]:
@@ -232,7 +262,7 @@ def _by_group(item: tuple[PerformanceGroup, Counted]) -> PerformanceGroup:
 
 def _rows(groups: Groups) -> int:
     """Predictions, of all versions, each once."""
-    return sum(counted.rows for group, counted in groups.items() if group.segment == ALL)
+    return sum(counted.rows for group, counted in groups.items() if group.segment == ALL and not counted.against)
 
 
 def _encoded(part: Sequence[tuple[Horizon, PerformanceGroup, Counted]]) -> bytes:
@@ -247,6 +277,7 @@ def _encoded(part: Sequence[tuple[Horizon, PerformanceGroup, Counted]]) -> bytes
             "classes": list(counted.classes),
             "counts": [counted.rows, counted.observed, counted.complete],
             "layout": layout_header(layout),
+            "against": list(counted.against),
         })  # fmt: skip
         own = sums_sections(counted.sums) | cuts_section(layout)
         sections |= {f"{place}.{name}": each for name, each in own.items()}
@@ -261,7 +292,9 @@ def _decoded(data: bytes) -> Iterator[tuple[Horizon, PerformanceGroup, Counted]]
         parts.setdefault(int(number), {})[section] = each
     for place, head in enumerate(saved.header["groups"]):
         layout = layout_from(head["layout"], parts[place])
-        sums = sums_from(layout, {name: each for name, each in parts[place].items() if name != "cuts"})
+        against = tuple(head.get("against", ()))
+        own = {name: each for name, each in parts[place].items() if name != "cuts"}
+        sums = (paired_sums_from if against else sums_from)(layout, own)
         rows, observed, complete = head["counts"]
-        counted = Counted(head["kind"], tuple(head["classes"]), rows, observed, complete, sums)
+        counted = Counted(head["kind"], tuple(head["classes"]), rows, observed, complete, sums, against)
         yield Horizon(*head["series"]), PerformanceGroup(*head["group"]), counted

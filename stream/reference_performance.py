@@ -17,11 +17,12 @@ from detectors.reference_performance import ReferencePerformance, reference_perf
 from stream.columns import F64, I64
 from stream.config import Config
 from stream.feedback_planning import performance_of, score_of
+from stream.label_values import text_value
 from stream.mapping import PREDICTION
 from stream.pane_state import segment_name
 from stream.performance_panes import kept_name
-from stream.performance_plan import ModelPerformance, StreamPerformance, text_value
-from stream.performance_records import QUANTILE_LOSS, possible
+from stream.performance_plan import ModelPerformance, StreamPerformance, possible
+from stream.performance_records import QUANTILE_LOSS
 from stream.plan import ALL, Role, SegmentPlan
 from stream.tables import column_values, output_columns, segment_column
 from stream.topics import TopicRole

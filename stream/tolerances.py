@@ -50,7 +50,7 @@ def taken(settings: ModelSettings, profile: ReferenceProfile) -> tuple[Taken, ..
     cells = len(profile.targets)
     found = []
     for target in profile.targets:
-        told = detection(settings, target.name, settings.budget_ms, cells)
+        told = detection(settings, target.name, settings.inputs_budget_ms, cells)
         window_ms = max(profile.windows.every_ms, 1) * target.group
         prepared = prepare(target, told, profile.id)
         plain = prepare(target, DetectionSettings(told.tolerance, told.budget_ms, cells), profile.id)

@@ -43,6 +43,7 @@ class Stream:
     lateness: int
     low: float
     high: float
+    classes: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -124,7 +125,7 @@ def outside(stream: Stream, value: float) -> str:
     if not math.isfinite(value):
         return "absurd"
     if stream.low <= value <= stream.high:
-        return ""
+        return "" if stream.classes is None or value in stream.classes else "unknown_label"
     return "negative" if value < 0 and stream.low >= 0 else "absurd"
 
 

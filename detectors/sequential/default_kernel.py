@@ -13,7 +13,7 @@ from detectors.normal import ppf
 from detectors.sequential.categories import count_score, decode_bets, plug_in_shares
 from detectors.sequential.chance import beyond, surprise_of
 from detectors.sequential.lanes import row_totals, weighted
-from detectors.sequential.rank_layer import bet, bet_adaptively, kept, rank_bin
+from detectors.sequential.rank_layer import bet, bet_adaptively, bet_on_share, boost, kept, rank_bin
 from detectors.sequential.scores import nominal_ranks, window_statistics
 from detectors.sequential.tube import LAWS, core_edges, grow, plug_in, tube_bets
 from detectors.sequential.uniforms import uniform
@@ -145,18 +145,18 @@ def rank_layer(
         total = reference + windows
         if j < value_statistics:
             start, stop = bet_start[j], bet_start[j + 1]
-            share = (1.0 - adaptive_share) / (stop - start)
-            found = bet(k, weight, present, total, bets[:, start:stop], share, evidence[start:stop], scratch)
-            share = adaptive_share / len(decay)
-            own, null = totals[j * len(decay) :], present[k] / total
-            found += bet_adaptively(k, weight, null, recent[j], own, decay, share, adaptive[j])
+            share, part = (1.0 - adaptive_share) / (stop - start), adaptive_share / len(decay)
+            own, laid, memory = evidence[start:stop], bets[:, start:stop], totals[j * len(decay) :]
+            raised = boost(weight, present, laid, share, own, recent[j], part, adaptive[j], thresholds[j])
+            found = bet(k, raised, present, total, laid, share, own, scratch)
+            found += bet_adaptively(k, raised, present[k] / total, recent[j], memory, decay, part, adaptive[j])
         else:
             i = j - value_statistics
             if len(known) > 0:
-                found = bet(k, weight, present, total, known[i], 1.0 / each, share_evidence[i], scratch)
+                found = bet_on_share(k, weight, present, total, known[i], share_evidence[i], thresholds[j], scratch)
             else:
                 decode_bets(share_bets[i], decoded)
-                found = bet(k, weight, present, total, decoded, 1.0 / each, share_evidence[i], scratch)
+                found = bet_on_share(k, weight, present, total, decoded, share_evidence[i], thresholds[j], scratch)
         if seen[j, k] == last:
             seen[j, k] = 0
             seen_high[j, k] += one

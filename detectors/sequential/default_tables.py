@@ -31,7 +31,7 @@ from detectors.sequential.categories import (
     share_tube_bets,
     tube_weights,
 )
-from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, SHIFTS, rank_counts, shift_bets
+from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, BETS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
 from detectors.sequential.strata import Season, hour_of, within_hour
@@ -157,7 +157,7 @@ def shared(array: NDArray[Any]) -> NDArray[Any]:
 @lru_cache(maxsize=64)
 def _value_bets(rank: bytes, windows: int) -> tuple[F64, I64]:
     """Bets of the five value statistics side by side; the same for all targets with as many reference windows."""
-    tables = [shift_bets(np.frombuffer(rank, np.int64), windows, shifts) for shifts in SHIFTS]
+    tables = [shift_bets(np.frombuffer(rank, np.int64), windows, bets) for bets in BETS]
     starts = np.cumsum([0, *(table.shape[1] for table in tables)])
     return np.ascontiguousarray(np.concatenate(tables, axis=1)), starts.astype(np.int64)
 

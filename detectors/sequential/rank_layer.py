@@ -9,16 +9,23 @@ probability of bin k given the past, when live windows are exchangeable with the
 so E[R_t] = sum of the weights: an e-SR process [1]; the number of times that R passes A is at most T / A in expectation.
 The adaptive bets replace h by (ew + n0 p) / ((ewn + n0) p), with exponentially weighted counts ew of the rank bins, ewn their sum.
 
+What a window adds beyond the threshold A buys nothing: a crossing pays A and starts again. So before the window is seen, all of
+a statistic's evidence is raised by the factor b >= 1 for which E[min(b (R + w) L, A) | past ranks] = R + w still [2]: the
+probabilities p(k) are known. A x crossings + R then grows by no more than w a window on average: the same bound, spent to the end.
+
 Evidence is kept in float32, rounded down (by less than 3e-7 of it a window): what is kept is never above the process, so the
 bound holds as it stands. Statistics and tie-breaks are float32 on both sides: a function of one window, as exchangeable as
 the window itself.
 
 Source [1] Shin, Ramdas, Rinaldo 2023, "E-detectors"; ranks as in Vovk et al. on conformal test martingales.
+Source [2] Fischer and Ramdas 2024, "Improving the (approximate) sequential probability ratio test by avoiding overshoot".
 """
 
 # ruff: noqa: PLR0917 - compiled kernels take their arrays one by one
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +42,22 @@ _LOWER = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 
 # Ranks 1 and m stand for "record": a window beyond every one of the reference has a bin of its own.
 RANK_PROBABILITIES = (0.0, *_LOWER, 0.5, *(1.0 - p for p in reversed(_LOWER)), 1.0)
 
-# Shifts of the normal scores of the ranks that the bets expect, per statistic (location, scale, tails, shape).
-LOCATION_SHIFTS = (0.25, -0.25, 0.5, -0.5, 0.9, -0.9, 1.5, -1.5, 2.5, -2.5, 4.0, -4.0)
-SCALE_SHIFTS = (0.3, -0.3, 0.7, -0.7, 1.4, -1.4, 2.5, -2.5)
-ONE_SIDED_SHIFTS = (0.3, 0.6, 1.1, 1.9, 3.0)  # a tail that thins or a law that fits better is no news
-SHIFTS = (LOCATION_SHIFTS, SCALE_SHIFTS, ONE_SIDED_SHIFTS, ONE_SIDED_SHIFTS, ONE_SIDED_SHIFTS)
+# Bets per statistic (location, scale, tails, shape): the shift of the ranks' normal scores that is expected, and in which share
+# of the windows. A few windows that show a change, and the others not, are what rare events give that are far out.
+LOCATION_BETS = tuple((s, 1.0) for size in (0.25, 0.5, 0.9, 1.5, 2.5, 4.0) for s in (size, -size))
+SCALE_BETS = (*((s, 1.0) for s in (0.3, -0.3, 0.7, -0.7, 1.4, -1.4, 2.5)), (2.5, 0.3))
+# A tail that thins or a law that fits better is no news.
+TAIL_BETS = ((0.6, 1.0), (1.2, 1.0), (3.0, 0.1), (2.5, 0.3), (3.5, 0.3))
+SHAPE_BETS = tuple((s, 1.0) for s in (0.3, 0.6, 1.1, 1.9, 3.0))
+BETS = (LOCATION_BETS, SCALE_BETS, TAIL_BETS, TAIL_BETS, SHAPE_BETS)
 
 ADAPTIVE_SHARE = 0.08
 ADAPTIVE_DECAY = np.array([0.9, 0.98])  # memories of 10 and 50 windows
 ADAPTIVE_PRIOR = 30.0  # windows' worth of the null in an adaptive bet
+BOOST_REACH = (
+    1024.0  # a statistic's evidence below the threshold over this is not raised: one window seldom brings so much
+)
+BOOST_SHORT = 1.0 - 1e-9  # times the factor: the rounding of its sums never raises it above the exact one
 EVIDENCE_MAX = 1e250  # evidence of one window saturates here: far above any threshold, far below overflow
 KEPT_MAX = 1e37  # and what is kept of it here: above any threshold, too, and what reaches a threshold starts again at 0
 # What is smaller is 0: float32 numbers below 1.2e-38 are up to a hundred times as slow, and one that decays stays there for good.
@@ -69,11 +83,15 @@ def rank_counts(rank: I64, windows: int) -> F64:
     return np.diff(np.concatenate([[0], rank, [windows + 1]])).astype(np.float64)
 
 
-def shift_bets(rank: I64, windows: int, shifts: tuple[float, ...]) -> F64:
-    """H F64[r + 1, len(shifts)]: mass of N(s, 1) on the normal scores of each rank bin over its null mass."""
+def shift_bets(rank: I64, windows: int, bets: Sequence[tuple[float, float]]) -> F64:
+    """H F64[r + 1, len(bets)] of bets (s, share): mass of share N(s, 1) + (1 - share) N(0, 1) on the normal scores of each rank
+    bin, over its null mass.
+    """
     probit = ppf_all(rank / (windows + 1.0))
     null = rank_counts(rank, windows) / (windows + 1.0)
-    columns = [np.diff(np.concatenate([[0.0], cdf_all(probit - s), [1.0]])) / null for s in shifts]
+    columns = [
+        1.0 - share + share * np.diff(np.concatenate([[0.0], cdf_all(probit - s), [1.0]])) / null for s, share in bets
+    ]
     return np.ascontiguousarray(np.column_stack(columns))
 
 
@@ -139,3 +157,83 @@ def bet_adaptively(
             recent[i, l] = fading(recent[i, l] * decay[i])
         recent[i, k] += 1.0
     return statistic
+
+
+@compiled
+def boost_factor(
+    weight: float, present: F64, bets: F64, share: float, evidence: F32,
+    recent: F32, adaptive_share: float, adaptive: F32, before: float, threshold: float,
+) -> float:  # fmt: skip
+    """The largest b with E[min(b next, threshold)] <= before = the weighted sum of evidence + weight, but for rounding; at least 1.
+
+    `next`: that sum after the window. Arguments as in `boost`. O(r (M + Q + r)).
+    """
+    bins, total = len(present), 0.0
+    for l in range(bins):
+        total += present[l]
+    grown = np.zeros(bins)
+    for i in range(bets.shape[1]):
+        mean = 0.0
+        for l in range(bins):
+            mean += present[l] * bets[l, i]
+        stake = share * (evidence[i] + weight) * total / mean
+        for l in range(bins):
+            grown[l] += stake * bets[l, i]
+    for i in range(len(adaptive)):
+        recent_total = 0.0
+        for l in range(bins):
+            recent_total += recent[i, l]
+        stake = adaptive_share * (adaptive[i] + weight) / (recent_total + ADAPTIVE_PRIOR)
+        for l in range(bins):
+            grown[l] += stake * (recent[i, l] * total / present[l] + ADAPTIVE_PRIOR)
+    factor = 1.0
+    for _ in range(
+        bins
+    ):  # Newton from below on a concave function of straight pieces: never beyond the root, and soon there
+        capped, free = 0.0, 0.0
+        for l in range(bins):
+            if factor * grown[l] >= threshold:
+                capped += present[l] / total
+            else:
+                free += present[l] / total * grown[l]
+        better = (before - threshold * capped) / free if free > 0.0 else factor
+        if better <= factor:
+            break
+        factor = better
+    return max(factor * BOOST_SHORT, 1.0)
+
+
+@compiled
+def boost(
+    weight: float, present: F64, bets: F64, share: float, evidence: F32,
+    recent: F32, adaptive_share: float, adaptive: F32, threshold: float,
+) -> float:  # fmt: skip
+    """Raise the evidence of one statistic before its window is seen; returns the weight raised likewise, for `bet` and `bet_adaptively`.
+
+    evidence F32[M] of the fixed bets [r + 1, M], `share` each; adaptive F32[Q] of those with memory recent F32[Q, r + 1],
+    `adaptive_share` each (Q = 0: none); present as in `bet`; threshold of their weighted sum. O(M), near the threshold O(r (M + Q + r)).
+    """
+    before = 0.0
+    for i in range(len(evidence)):
+        before += share * (evidence[i] + weight)
+    for i in range(len(adaptive)):
+        before += adaptive_share * (adaptive[i] + weight)
+    if before * BOOST_REACH < threshold or before >= threshold:
+        return weight
+    factor = boost_factor(weight, present, bets, share, evidence, recent, adaptive_share, adaptive, before, threshold)
+    if factor > 1.0:
+        for i in range(len(evidence)):
+            evidence[i] = kept(evidence[i] * factor)
+        for i in range(len(adaptive)):
+            adaptive[i] = kept(adaptive[i] * factor)
+    return weight * factor
+
+
+@compiled
+def bet_on_share(
+    k: int, weight: float, present: F64, total: float, bets: F64, evidence: F32, threshold: float, scratch: F64
+) -> float:
+    """One window of the bets of one share, weighted alike, none of them adaptive; returns their mean."""
+    share, none = 1.0 / len(evidence), evidence[:0]
+    raised = boost(weight, present, bets, share, evidence, none.reshape((0, len(present))), 0.0, none, threshold)
+    return bet(k, raised, present, total, bets, share, evidence, scratch)

@@ -26,26 +26,22 @@ from detectors.sequential.taut_string import taut_string
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 
-SHIFTS = (0.15, 0.25, 0.45, 0.8, 1.5)
-SCALES = (0.6, 0.8, 1.2, 1.5)
-TAIL_STARTS = (0.95, 0.99, 0.999)
+SHIFTS = (0.15, 0.25, 0.45, 0.75, 1.2)
+SCALES = (0.65, 0.8, 1.25, 1.5)
+TAIL_STARTS = (0.99, 0.999, 0.9999)
 TAIL_SHARE = 0.02
-SHIFT_WEIGHTS = (
-    0.28,
-    0.28,
-    0.20,
-    0.14,
-    0.10,
-)  # most where evidence grows slowly: what is found within some windows needs little
-SHARE_SHIFTS, SHARE_SCALES, SHARE_TAILS, SHARE_PLUG_IN = 0.58, 0.22, 0.12, 0.08
+# What a bet's weight costs is nats, about as many for every size: most go to sizes that take most events and that people ask for.
+SHIFT_WEIGHTS = (0.18, 0.26, 0.24, 0.20, 0.12)
+SCALE_WEIGHTS = (0.18, 0.27, 0.36, 0.19)
+SHARE_SHIFTS, SHARE_SCALES, SHARE_TAILS, SHARE_PLUG_IN = 0.56, 0.22, 0.14, 0.08
 PLUG_IN_DECAY = 0.99  # per window
 PLUG_IN_PRIOR = 200.0  # events' worth of the reference in the plug-in
-BOTH_TAILS = 1  # which of TAIL_STARTS is also watched on both sides at once
+BOTH_TAILS = 0  # which of TAIL_STARTS is also watched on both sides at once
 _TAILS = 2 * len(TAIL_STARTS) + 1
 # Of the target laws, in the order of `laws`: shifts up and down, scales, each tail above and below, both tails.
 LAW_WEIGHTS = np.array(
     [0.5 * SHARE_SHIFTS * weight for weight in SHIFT_WEIGHTS for _ in range(2)]
-    + [SHARE_SCALES / len(SCALES)] * len(SCALES)
+    + [SHARE_SCALES * weight for weight in SCALE_WEIGHTS]
     + [SHARE_TAILS / _TAILS] * _TAILS
 )  # sum 1 - SHARE_PLUG_IN
 LAWS = len(LAW_WEIGHTS)

@@ -6,8 +6,10 @@ target has them), the variance ratio [1]
     VR(q) = q Var(mean of q successive windows) / Var(one window)        1 for independent windows, 1 + rho_1 for q = 2
 
 must have an upper 95 % limit of at most 1.2 for blocks of 2 windows, and at most 1.5 for longer blocks up to a cycle (a
-day). "Not significant" would reward short references; a limit asks for evidence. A target that is slower than the others
-takes several list windows as one.
+day). "Not significant" would reward short references; a limit asks for evidence. And what a long reference shows is not
+passed over where a longer window mends it: of 2 windows the ratio itself should be at most 1.03, or what chance gives the worst
+of some series (the ranks spend nearly all of the budget, so that a lag 1 of .06 makes four false alarms of three). A target that is
+slower than the others takes several list windows as one.
 
 Cost: one pass over the rows per length and target.    Source [1] Lo and MacKinlay 1988, Review of Financial Studies 1.
 """
@@ -35,19 +37,24 @@ LENGTHS_MS = tuple(
 GROUPS = (1, 2, 3, 4, 6, 8, 12)  # list windows that a slow target may take as one
 PAIR_LIMIT, CYCLE_LIMIT = 1.2, 1.5
 CYCLE_MS = DAY_MS
+PAIR_SEEN, SIGMAS_SEEN = 1.03, 3.0  # the ratio itself should be at most 1.03, or so many standard errors above 1
 SIGMAS_95 = 1.645
 BLOCKS_MIN = 100  # blocks that a ratio is taken from: fewer, and chance alone passes 1.5
 WINDOWS_MIN = 100  # of a length that is tried at all: fewer cannot pass 1.2
 SLOW_SHARE_MAX = 0.2  # of the targets may be slower than the list; they take several windows as one
+SEEN_SHARE_MAX = 0.5  # of the targets may show some dependence within the limit: among many, chance makes some
 SHARES_TESTED = 5  # most frequent categories of a categorical target: the limit is meant for one series, not for thirty
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The worst of a target's series: upper limit over its allowed value; at most 1 = independent enough."""
+    """The worst of a target's series: upper limit over its allowed value; at most 1 = independent enough. `pair`: the ratio of
+    blocks of 2; seen: over what is passed over; at most 1 = no dependence is seen.
+    """
 
     excess: float
     pair: float
+    seen: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +125,11 @@ def block_ratios(statistics: F64, ties: F64, length_ms: int, stratum: I64 | None
 def dependence(statistics: F64, ties: F64, length_ms: int, stratum: I64 | None = None) -> Ratio:
     """Whether windows of one target, statistics F64[m, s], follow each other as if independent."""
     if len(statistics) < WINDOWS_MIN:
-        return Ratio(math.inf, math.nan)
+        return Ratio(math.inf, math.nan, math.inf)
     blocks = block_ratios(statistics, ties, length_ms, stratum)
-    return Ratio(max(block.upper / block.allowed for block in blocks), blocks[0].ratio)
+    pair = blocks[0]
+    seen = pair.ratio / max(PAIR_SEEN, 1.0 + SIGMAS_SEEN * pair.error)
+    return Ratio(max(block.upper / block.allowed for block in blocks), pair.ratio, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +144,14 @@ class Choice:
 def choose_window(
     lengths_ms: Sequence[int], judge: Callable[[int], tuple[int, Sequence[Ratio]]], windows_min: int = WINDOWS_MIN
 ) -> Choice:
-    """Shortest of the ascending lengths at which all but SLOW_SHARE_MAX of the targets hold.
+    """Shortest of the ascending lengths at which all but SLOW_SHARE_MAX of the targets hold, and at most half show some
+    dependence; where more do at each, the longest at which they hold.
 
     `judge(length)` gives the number of windows and one Ratio a target. Where none holds: the length at which most targets do,
     the shorter of two; lengths with fewer than `windows_min` windows are only taken when there is no other.
     """
     tried: list[tuple[int, int, float]] = []
+    within = None
     for length in lengths_ms:
         count, ratios = judge(length)
         share = float(np.mean([r.excess <= 1.0 for r in ratios])) if ratios else 1.0
@@ -148,7 +159,11 @@ def choose_window(
         if count < windows_min:
             break
         if share >= 1.0 - SLOW_SHARE_MAX:
-            return Choice(length, True, tuple(tried))
+            within = length
+            if not ratios or np.mean([r.seen > 1.0 for r in ratios]) <= SEEN_SHARE_MAX:
+                return Choice(length, True, tuple(tried))
+    if within is not None:
+        return Choice(within, True, tuple(tried))
     enough = [entry for entry in tried if entry[1] >= windows_min] or tried[:1]
     best = max(enough, key=lambda entry: (entry[2], -entry[0]))
     return Choice(best[0], False, tuple(tried))

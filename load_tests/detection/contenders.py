@@ -24,7 +24,7 @@ from detectors.reference_build import build_reference
 from detectors.reference_windows import bins_of, count_windows, window_ends, windows_in_time
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.default import DetectionSettings, Prepared, prepare, start
-from detectors.sequential.rank_layer import ADAPTIVE_SHARE, SHIFTS
+from detectors.sequential.rank_layer import ADAPTIVE_SHARE, BETS
 from detectors.sequential.strata import Season
 from load_tests.detection.passes import Judged, Pass, Steps, Windows, judged
 from load_tests.detection.streams import EVENT_MS, Rows
@@ -199,7 +199,7 @@ def factors(prepared: Prepared, steps: Steps) -> Factor:
     mixtures = mean("share_evidence")
     fixed = places.real("evidence").astype(np.int64)
     if len(fixed):
-        starts = np.cumsum([0, *(len(s) for s in SHIFTS)])
+        starts = np.cumsum([0, *(len(bets) for bets in BETS)])
         sums = np.add.reduceat(floats[:, fixed], starts[:-1], axis=1) / np.diff(starts)
         values = (1.0 - ADAPTIVE_SHARE) * sums + ADAPTIVE_SHARE * mean("adaptive")
         mixtures = np.concatenate([values, mixtures], axis=1)

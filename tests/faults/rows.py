@@ -197,6 +197,25 @@ ROWS: dict[str, Row] = {
             "tests/laws/test_collector_laws.py::test_outputs_equal_the_recount",
         ),
     ),
+    "F19": Row(
+        "labels before their predictions, twice, taken back; a click of nobody; a conversion before its click",
+        "waits; the last counts, a contradiction is counted; retracted; counted as orphan; counts",
+        (
+            *(
+                f"tests/unit/test_bad_feedback.py::{name}"
+                for name in (
+                    "test_f19_labels_that_arrive_before_their_predictions_wait_for_them",
+                    "test_f19_the_later_of_two_labels_counts_and_is_told",
+                    "test_f19_b4_a_null_retracts_and_so_does_a_record_without_a_value",
+                    "test_f19_a_click_without_an_impression_is_an_orphan",
+                    "test_f19_a_conversion_needs_no_click",
+                )
+            ),
+            "tests/laws/test_join_laws.py::test_any_interleaving_gives_the_recount",
+            "tests/simulation/test_feedback_simulation.py::test_seeds_are_right",
+            "tests/integration/test_feedback_worker.py::test_performance_equals_a_recount_though_a_worker_is_killed",
+        ),
+    ),
     "F20": Row(
         "the predictions topic is absent, then empty; a partition is idle",
         "waits and says so each 30 s; an idle partition ticks",

@@ -17,9 +17,11 @@ from detectors.sequential.categories import RANK_BETS, bet_codes, decode_bets, s
 from detectors.sequential.default import state_from_sections, state_to_sections, update
 from detectors.sequential.rank_layer import (
     ADAPTIVE_DECAY,
-    LOCATION_SHIFTS,
+    BETS,
+    BOOST_REACH,
     bet,
     bet_adaptively,
+    boost,
     kept_ranks,
     rank_counts,
     shift_bets,
@@ -40,7 +42,7 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
     p, events = 10 ** g.uniform(-6, -0.01), int(g.integers(1, 5000))
     coded = np.empty((len(present), RANK_BETS))
     decode_bets(bet_codes(share_rank_bets(p, events, rank, reference_windows)), coded)
-    for bets in (shift_bets(rank, reference_windows, LOCATION_SHIFTS), coded):
+    for bets in (*(shift_bets(rank, reference_windows, kind) for kind in BETS), coded):
         mean, kept = np.zeros(bets.shape[1]), np.zeros(bets.shape[1])
         for k in range(len(present)):
             for i in range(bets.shape[1]):
@@ -70,6 +72,44 @@ def test_no_rank_bet_gains_or_loses_on_average_under_exchangeable_windows(refere
     np.testing.assert_allclose(mean, 1.0, rtol=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3000), st.integers(0, 2**32 - 1), st.booleans())
+def test_raised_evidence_is_worth_no_more_than_it_was_and_near_a_threshold_no_less(
+    reference_windows: int, seed: int, adaptive: bool
+) -> None:
+    """E[min(evidence after, threshold) | past] <= evidence before + weight, summed over the rank bins; equal where a bin passes it."""
+    g = np.random.default_rng(seed)
+    rank = kept_ranks(reference_windows)
+    present = rank_counts(rank, reference_windows) + g.integers(0, 50, len(rank) + 1)
+    probability = present / present.sum()
+    bets = shift_bets(rank, reference_windows, BETS[int(g.integers(len(BETS)))])
+    count = bets.shape[1]
+    memory = g.exponential(3.0, (2 * adaptive, len(present))).astype(np.float32)
+    fixed, other = g.exponential(1.0, count).astype(np.float32), g.exponential(1.0, 2 * adaptive).astype(np.float32)
+    weight, share, each = float(g.exponential(0.3)), 0.92 / count, 0.04
+    before = share * float((fixed.astype(float) + weight).sum()) + each * float((other.astype(float) + weight).sum())
+    threshold = before * float(10.0 ** g.uniform(-0.5, 3.5))
+    plain = 0.0
+    for boosted in (False, True):
+        staked = (fixed.copy(), other.copy())
+        raised = (
+            boost(weight, present, bets, share, staked[0], memory, each, staked[1], threshold) if boosted else weight
+        )
+        mean = 0.0
+        for k in range(len(present)):
+            left = tuple(part.copy() for part in staked)
+            total = bet(k, raised, present, present.sum(), bets, share, left[0], np.empty(64))
+            if adaptive:
+                null, kept_sums = probability[k], memory.sum(axis=1, dtype=np.float64)
+                total += bet_adaptively(k, raised, null, memory.copy(), kept_sums, ADAPTIVE_DECAY, each, left[1])
+            mean += probability[k] * min(total, threshold)
+        assert mean <= before * (1.0 + 1e-12)
+        if boosted and before * BOOST_REACH > threshold * 1.001 and before < threshold * 0.999:
+            assert mean >= plain
+            assert mean >= before * (1.0 - 3e-7)
+        plain = mean
+
+
 @pytest.mark.parametrize("law", LAWS)
 def test_ranks_of_live_windows_are_uniform_even_where_everything_ties(law: str) -> None:
     """Rank bins over many windows of many references follow alpha / (m + 1): chi-squared, each statistic by itself."""
@@ -94,7 +134,8 @@ def test_ranks_of_live_windows_are_uniform_even_where_everything_ties(law: str) 
     [("normal", 20), ("lognormal", 20), ("poisson", 20), ("holes", 20), ("categories", 20), ("rare", 20), ("ar", 50)],
 )
 def test_each_layer_crosses_no_more_often_than_the_budget_allows(law: str, size: int) -> None:
-    """A = 1000 events, 12 streams of 30,000: at most 360 crossings of either layer are expected; alarms are fewer.
+    """A = 1000 events, 12 streams of 30,000: at most 360 crossings of either layer are expected; alarms are fewer. The ranks spend
+    nearly all of it, so what is counted may be beyond by chance.
 
     Autocorrelated events are no law of the tube (it conditions on the past): there the ranks of long windows keep the bound.
     """
@@ -108,7 +149,7 @@ def test_each_layer_crosses_no_more_often_than_the_budget_allows(law: str, size:
         tube += sum(v.tube_crossed for v in verdicts)
         alarms += sum(v.level is Level.ALARM for v in verdicts)
     bound = streams * events / 1000.0
-    assert rank < bound
+    assert rank < bound + 2.0 * bound**0.5
     assert tube < bound or law == "ar"
     assert alarms <= min(rank, tube)
     assert rank > 0.01 * bound  # a bound that is never approached would hide a dead layer

@@ -17,7 +17,7 @@ from detectors.binning import Kind
 from detectors.reference import fold
 from detectors.sequential.categories import BET_VALUES, project_shares, share_tube_bets
 from detectors.sequential.default_tables import Prepared
-from detectors.sequential.rank_layer import SHIFTS
+from detectors.sequential.rank_layer import BETS
 from detectors.sequential.taut_string import taut_string
 from detectors.sequential.tube import LAW_WEIGHTS, laws
 from detectors.sequential.uniforms import uniform, window_seed
@@ -69,10 +69,9 @@ class Twin:
                 )
                 scores.append(np.log(1 + 0.02 * (t / p - 1)))
             self.scores, self.f = np.array(scores), f
-            for shifts in SHIFTS:
-                self.bets.append(
-                    [np.diff(np.concatenate([[0], norm.cdf(rank_probit - s), [1]])) / self.null for s in shifts]
-                )
+            for bets in BETS:
+                masses = [(x, np.diff(np.concatenate([[0], norm.cdf(rank_probit - s), [1]]))) for s, x in bets]
+                self.bets.append([((1 - x) * self.null + x * mass) / self.null for x, mass in masses])
         self.share_p = (first[-2:] + 0.5) / (first.sum() + 1) if self.numeric else (first + 0.5) / (first + 0.5).sum()
         self.share_bets = np.moveaxis(BET_VALUES[prepared.rank[5]], 2, 1)
         self.statistics = len(self.bets) + len(self.share_p)
@@ -81,6 +80,7 @@ class Twin:
         self.seen = np.zeros((self.statistics, len(self.alpha)))
         self.recent = np.zeros((len(self.bets), 2, len(self.alpha)))
         self.recent_total = np.zeros((len(self.bets), 2))
+        self.boosts = 0
         self._tube(rest)
 
     def _tube(self, rest: np.ndarray) -> None:
@@ -149,25 +149,37 @@ class Twin:
         present = self.alpha + self.seen[j]
         p = present / present.sum()
         fixed = self.bets[j] if j < len(self.bets) else self.share_bets[j - len(self.bets)]
-        growth = [h[k] / (p @ h) for h in fixed]
+        factors = [h / (p @ h) for h in fixed]
         share = [1 / len(fixed)] * len(fixed)
         if j < len(self.bets):
             share = [0.92 / len(fixed)] * len(fixed) + [0.04, 0.04]
             for i, decay in enumerate((0.9, 0.98)):
-                growth.append(
-                    (self.recent[j, i, k] + 30 * p[k]) / (self.recent_total[j, i] + 30) / p[k]
-                )  # fmt: skip
+                factors.append((self.recent[j, i] + 30 * p) / (self.recent_total[j, i] + 30) / p)
                 self.recent[j, i] *= decay
                 self.recent[j, i, k] += 1
                 self.recent_total[j, i] = self.recent_total[j, i] * decay + 1
-        self.evidence[j] = (self.evidence[j] + weight) * np.array(growth)
-        self.seen[j, k] += 1
         s = self.prepared.settings
+        staked = self.evidence[j] + weight
+        threshold = s.budget_ms * s.cells / self.v[j]
+        raised = self._boost(np.dot(share, staked), p, np.array(factors).T @ (share * staked), threshold)
+        self.evidence[j] = raised * staked * np.array(factors)[:, k]
+        self.seen[j, k] += 1
         ratio = float(np.dot(share, self.evidence[j])) * self.v[j] / (s.budget_ms * s.cells)
         self.crossed = ratio >= 1
         if self.crossed:
             self.evidence[j][:] = 0
         return ratio
+
+    def _boost(self, before: float, p: np.ndarray, after: np.ndarray, threshold: float) -> float:
+        """The factor that makes E[min(b after, threshold)] = before, by halving; 1 far from the threshold."""
+        if not threshold / 1024 <= before < threshold or after.max() <= threshold:
+            return 1.0
+        self.boosts += 1
+        low, high = 1.0, threshold / after.min()
+        for _ in range(200):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if p @ np.minimum(middle * after, threshold) <= before else (low, middle)
+        return low
 
     def _tube_step(self, core: np.ndarray, shares: np.ndarray, total: int, weight: float) -> tuple[float, bool]:
         exponents = [float(core @ log_h) for log_h in self.laws]
@@ -210,3 +222,4 @@ def test_the_kernel_is_its_twin(law: str) -> None:
         assert (verdict.rank_crossed, verdict.tube_crossed) == (rank_crossed, tube_crossed)
         crossings += rank_crossed + tube_crossed
     assert crossings > 3
+    assert twin.boosts > 3

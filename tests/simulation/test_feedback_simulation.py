@@ -31,7 +31,7 @@ def test_the_seeds_have_seen_everything() -> None:
     for stream in ("clicks", "labels"):
         for what in ("consumed", "late", "future", "matched", "orphan"):
             assert seen[f"{stream} {what}"] > SEEDS, (stream, what, seen)
-    for what in ("labels negative", "labels absurd", "ticks", "switches", "torn"):
+    for what in ("labels negative", "labels absurd", "labels unknown_label", "ticks", "switches", "torn"):
         assert seen[what] > SEEDS / 8, (what, seen)
     for what in ("feedback ticks", "labels carried", "carried panes"):
         assert seen[what] > SEEDS, (what, seen)
@@ -39,3 +39,4 @@ def test_the_seeds_have_seen_everything() -> None:
     for what in ("performance windows", "disparity", "comparison"):
         assert seen[what] > 10 * SEEDS, (what, seen)
     assert seen["promotions"] > 0
+    assert seen["windows of pairs"] > SEEDS

@@ -27,6 +27,7 @@ from stream.performance_merging import Horizon
 from stream.performance_windows import horizons_of
 from stream.plan import OTHER
 from stream.planning import collector_plan
+from stream.replay import replay
 from tests.unit.test_feedback_wiring import (
     LABELS,
     PERFORMANCE,
@@ -185,6 +186,33 @@ def test_nothing_is_said_of_a_model_that_is_configured_no_more() -> None:
     )
     later.load(state.full_blobs())
     assert end(later) == []
+
+
+def test_its_records_say_of_each_window_what_became_known_in_it() -> None:
+    """A year after the predictions, nearly; the windows are those of today's."""
+    own = carrying(defaults={"window": {"every": "5m", "min_events": 1}})
+    lines = [prediction(second, second) for second in range(2_400)]
+    right = [second % 3 == 0 for second in range(0, 2_400, 7)]
+    labels = [
+        label(f"old-{at}", 7 * at, value=1, version="2025", decision=int(good)) for at, good in enumerate(right)
+    ] + [label(str(second), second + 30, value=second % 2) for second in range(0, 2_400, 60)]
+    labels.sort(key=lambda body: body["timestamp"])
+    said = [event["data"] for event in replay(own, lines, feedback={"labels": labels}).performance]
+    records = [
+        data for data in said if data["horizon_ms"] == CARRIED and data["metric"] == "accuracy" and "value" in data
+    ]
+    assert {(data["version"], data["segment"], data["incomplete"]) for data in records} == {("2025", "all", False)}
+    due: dict[str, list[bool]] = {data["window"]["start"]: [] for data in records}
+    for at, good in enumerate(right):
+        due[stamp(7 * at // 300 * 300)].append(good)
+    assert len(due) == 8
+    for data in records:
+        known = due[data["window"]["start"]]
+        assert data["counts"] == {"predictions": len(known), "observed": len(known), "used": len(known)}
+        assert data["value"] == pytest.approx(sum(known) / len(known), abs=1e-12)
+    joined = [data for data in said if data["horizon_ms"] and data["metric"] == "accuracy" and "value" in data]
+    assert sum(data["counts"]["observed"] for data in joined) == 40
+    assert {data["value"] for data in joined} == {1.0}
 
 
 # -- the cap on versions

@@ -12,7 +12,7 @@ from detectors.reference import ReferenceProfile
 from detectors.sequential import batch_kernel as at
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.default import DetectionSettings, DetectorState, direction, prepare, start, update
-from detectors.sequential.rank_layer import ADAPTIVE_SHARE, SHIFTS
+from detectors.sequential.rank_layer import ADAPTIVE_SHARE, BETS
 from detectors.verdict import Level, Verdict
 from load_tests.detection import passes
 from load_tests.detection.contenders import factors, judge, live_judged, live_windows, reference_of
@@ -181,10 +181,10 @@ def test_factors_are_those_that_the_evidence_grew_by(name: str) -> None:
         state.flat[0][:] = floats
         fixed, adaptive = state.real("evidence").astype(float), state.real("adaptive").astype(float)
         values, begin = [], 0
-        for j, shifts in enumerate(SHIFTS if len(fixed) else ()):
-            bets = fixed[begin : begin + len(shifts)]
-            begin += len(shifts)
-            values.append((1 - ADAPTIVE_SHARE) * bets.mean() + ADAPTIVE_SHARE * adaptive[j].mean())
+        for j, bets in enumerate(BETS if len(fixed) else ()):
+            own = fixed[begin : begin + len(bets)]
+            begin += len(bets)
+            values.append((1 - ADAPTIVE_SHARE) * own.mean() + ADAPTIVE_SHARE * adaptive[j].mean())
         expected.append([*values, *state.real("share_evidence").astype(float).mean(axis=1)])
     after = np.array(expected)
     weight = np.array(product.weights)[:, None]

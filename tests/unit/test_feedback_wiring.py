@@ -18,9 +18,9 @@ from stream.config_errors import ConfigError
 from stream.decode import decode, records_from_lines
 from stream.decode_feedback import decode_feedback
 from stream.feedback_planning import feedback_layouts
+from stream.label_values import text_value
 from stream.panes import EDGE_END, EDGE_MIN, INPUTS, Marker, decode_record
 from stream.performance_panes import PerformancePane
-from stream.performance_plan import text_value
 from stream.planning import collector_plan
 from stream.replay import ReplayError, replay
 from stream.stage import Decision

@@ -239,7 +239,7 @@ def test_auto_windows_leave_the_length_to_the_reference() -> None:
 @pytest.mark.parametrize(
     ("more", "events"),
     [
-        ({"reference": {"file": "rows.parquet", "time": "at"}}, 20),
+        ({"reference": {"file": "rows.parquet", "time": "at"}}, 10),
         ({"reference": {"file": "rows.parquet", "time": "at"}, "window": {"min_events": 70}}, 70),
         ({"reference": {"file": "rows.parquet", "time": "at"}, "window": {"every": "5m"}}, 500),
         ({"reference": {"file": "rows.parquet", "time": "at"}, "detectors": [{"type": "psi", "threshold": 0.2}]}, 500),
