@@ -113,17 +113,17 @@ def categories(name: str, column: Column, valid: NDArray[np.bool_], notes: list[
     )
 
 
-def ranked_target(
+def ranked_target(  # noqa: PLR0917 - a reference's windows, and when they and its first rows were
     target: TargetReference,
     windows: I64,
     rule: WindowRule,
     every_ms: int,
     start_ms: I64 | None,
+    end_ms: I64 | None = None,
+    chose: tuple[I64, I64] | None = None,
     *,
     notes: list[str],
     season: Season = Season.NONE,
-    end_ms: I64 | None = None,
-    chose: tuple[I64, I64] | None = None,
 ) -> TargetReference:
     """The target with the counts, ranks, strata and sizes of its windows I64[m, b + 2], which began at start_ms I64[m] (None:
     without time). Where they depend on each other, with the effects of blocks. end_ms I64[m]: None = each within its hour.
