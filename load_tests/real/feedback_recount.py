@@ -188,7 +188,7 @@ def classification(predicted: F64, score: F64, label: F64) -> dict[str, float | 
         "macro_f1": _if(n, f1[there].mean),
         "auroc": _if(both, lambda: sk.roc_auc_score(y, s)),
         "gini": _if(both, lambda: 2 * sk.roc_auc_score(y, s) - 1),
-        "average_precision": _if(both, lambda: sk.average_precision_score(y, _ranks(s, y))),
+        "average_precision": _if(both, lambda: sk.average_precision_score(y, s)),
         "ks_of_classes": _if(both, lambda: _ks(s, y)),
         "lift_at_top_decile": _if(both, lambda: _lift(s, y)),
         "log_loss": _if(n, lambda: sk.log_loss(y, s, labels=[0, 1])),
@@ -207,15 +207,6 @@ def confusion(predicted: F64, label: F64) -> list[list[int]]:
         sk.confusion_matrix(label[known], predicted[known], labels=[0, 1]) if known.any() else np.zeros((2, 2), int)
     ).tolist()
     return matrix
-
-
-def _ranks(score: F64, label: NDArray[Any]) -> NDArray[Any]:
-    """Rows in the order of their scores, of equal ones the positives first: scikit-learn's precision at a tie is that of its end
-    for all positives of it, which no order of single rows has.
-    """
-    rank = np.empty(len(score), int)
-    rank[np.lexsort((label, score))] = np.arange(len(score))
-    return rank
 
 
 def _ks(score: F64, label: NDArray[Any]) -> float:
