@@ -132,6 +132,7 @@ def build_with_windows(
     names = sorted(columns)
     first: list[TargetReference] = []
     bins: list[I64] = []
+    first_bins: list[I64] = []
     summaries = []
     for name in names:
         column = read_column(name, columns[name], roles[name], kinds.get(name)).take(order)
@@ -139,9 +140,10 @@ def build_with_windows(
         if not np.any(start.state == VALID):
             raise EmptyColumn(f"{name}: the first {rows_first} rows (they choose its bins) have no valid value")
         first.append(first_rows(name, roles[name], start, ranges.get(name), notes))
+        first_bins.append(bins_of(first[-1].binning, start))
         bins.append(bins_of(first[-1].binning, column.take(slice(rows_first, rows))).astype(np.int32))
         summaries.append(column_summary(column))
-    row_ms = None if time_ms is None else time_ms[order][rows_first:]
+    first_ms, row_ms = (None, None) if time_ms is None else np.split(time_ms[order], [rows_first])
     info, cut = _file_windows(first, bins, row_ms, rule, season=season, notes=notes)
     of_row, count = cut
     if count < WINDOWS_MIN:
@@ -153,9 +155,10 @@ def build_with_windows(
     if row_ms is not None:
         start_ms = window_starts(row_ms, of_row, count)
         end_ms = window_ends(row_ms, of_row, count, info.every_ms, rule.resolution_ms)
-    for target, row_bins, (summary, extremes) in zip(first, bins, summaries, strict=True):
+    for target, row_bins, chose, (summary, extremes) in zip(first, bins, first_bins, summaries, strict=True):
         counts = count_windows(row_bins, target.binning.bins + 2, of_row, count)
-        done = ranked_target(target, counts, rule, info.every_ms, start_ms, notes=notes, season=season, end_ms=end_ms)
+        own = None if first_ms is None else (chose, first_ms)
+        done = ranked_target(target, counts, rule, info.every_ms, start_ms, end_ms, own, notes=notes, season=season)
         column = read_column(target.name, columns[target.name], target.role, kinds.get(target.name))
         column = column.take(order).take(slice(rows_first, rows))  # read twice: all at once would cost 8 bytes a value
         keep = kept_of_values(target.binning, counts, column.value, of_row, column.state == VALID)

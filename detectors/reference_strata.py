@@ -14,6 +14,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _SECTIONS = (("windows", "<i8"), ("counts", "<i8"), ("rank", "<i8"), ("order", "<f8"), ("tie", "<f8"))
+_FIRST = "first"  # written where any target has it, so that a file without keeps its id
 _PREFIX = "strata_"
 
 
@@ -39,6 +40,8 @@ class Strata:
     counts       I64[n, b + 2]: events of their windows; in the fewest bits in a `slim` profile
     rank         I64[n, r]: which order statistics are kept, each row increasing from 1 to the hour's windows
     order, tie   F64[n, s, r]: value and tie-break of each statistic at those ranks; F32, and perhaps on disk, in a `slim` profile
+    first        I64[n, k]: the rows of these hours among those that chose the cuts, by bin, missing, invalid; the bins of a numeric
+                 target are one. Shares are scored by them. All 0 where shares are scored by the rows of all hours together
     """
 
     season: str
@@ -47,6 +50,7 @@ class Strata:
     rank: I64
     order: Rows
     tie: Rows
+    first: NDArray[Any]
 
 
 def slim_strata(strata: Strata, equal: dict[bytes, I64], put: Put | None) -> Strata:
@@ -56,10 +60,10 @@ def slim_strata(strata: Strata, equal: dict[bytes, I64], put: Put | None) -> Str
     """
     order, tie = (np.asarray(each, np.float32) for each in (strata.order, strata.tie))
     order.flags.writeable = tie.flags.writeable = False
-    counts = strata.counts.astype(np.min_scalar_type(int(strata.counts.max())))
+    counts, first = (each.astype(np.min_scalar_type(int(each.max()))) for each in (strata.counts, strata.first))
     windows, rank = (equal.setdefault(each.tobytes(), each) for each in (strata.windows, strata.rank))
     put = put or _here
-    return replace(strata, order=put(order), tie=put(tie), counts=counts, windows=windows, rank=rank)
+    return replace(strata, order=put(order), tie=put(tie), counts=counts, windows=windows, rank=rank, first=first)
 
 
 def _here(array: NDArray[Any]) -> Rows:
@@ -71,12 +75,18 @@ def strata_sections(strata: Sequence[Strata | None]) -> dict[str, NDArray[Any]]:
     if not any(strata):
         return {}
     sections: dict[str, NDArray[Any]] = {}
-    for name, dtype in _SECTIONS:
+    by_hour = any(one is not None and one.first.any() for one in strata)
+    for name, dtype in (*_SECTIONS, (_FIRST, "<i8")) if by_hour else _SECTIONS:
         empty = np.empty(0, dtype)
         parts = [empty if one is None else np.asarray(getattr(one, name), dtype).reshape(-1) for one in strata]
         sections[_PREFIX + name] = np.concatenate(parts)
         sections[f"{_PREFIX}{name}.length"] = np.array([len(part) for part in parts], "<i8")
     return sections
+
+
+def shares_by_hour(sections: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether shares are scored by the rows of their hour, which older programs cannot read."""
+    return _PREFIX + _FIRST in sections
 
 
 def strata_of(
@@ -86,7 +96,8 @@ def strata_of(
     if not any(seasons):
         return [None] * len(seasons)
     parts = {}
-    for name, _ in _SECTIONS:
+    by_hour = shares_by_hour(sections)
+    for name in (*(name for name, _ in _SECTIONS), _FIRST) if by_hour else (name for name, _ in _SECTIONS):
         ends = np.cumsum(sections[f"{_PREFIX}{name}.length"])
         parts[name] = np.split(sections[_PREFIX + name], ends[:-1])
     found: list[Strata | None] = []
@@ -98,5 +109,7 @@ def strata_of(
         rank = parts["rank"][i].astype(np.int64).reshape(len(counts), -1)
         shape = (*rank.shape[:1], -1, rank.shape[1])
         order, tie = (parts[name][i].astype(np.float64).reshape(shape) for name in ("order", "tie"))
-        found.append(Strata(season, parts["windows"][i].astype(np.int64), counts, rank, order, tie))
+        rows = len(counts)
+        first = parts[_FIRST][i].astype(np.int64).reshape(rows, -1) if by_hour else np.zeros((rows, 3), np.int64)
+        found.append(Strata(season, parts["windows"][i].astype(np.int64), counts, rank, order, tie, first))
     return found

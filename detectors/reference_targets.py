@@ -12,8 +12,8 @@ from detectors.binning import OTHER_LABEL, UNSEEN_LABEL, Binning, Kind, numeric_
 from detectors.column_values import VALID, Column
 from detectors.reference import TargetReference, WindowRule
 from detectors.reference_windows import bins_of
-from detectors.sequential.reference_ranks import grouped, ranked, ranked_strata, window_statistics
-from detectors.sequential.strata import HOURS, Season, choose, within_hours
+from detectors.sequential.reference_ranks import first_by_hour, grouped, ranked, ranked_strata, window_statistics
+from detectors.sequential.strata import HOURS, Season, choose, hours_of, within_hours
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
 from detectors.sequential.tolerance_auto import block_effects
 from detectors.sequential.windows_auto import SHARES_TESTED, Ratio, choose_group, dependence
@@ -113,19 +113,21 @@ def categories(name: str, column: Column, valid: NDArray[np.bool_], notes: list[
     )
 
 
-def ranked_target(
+def ranked_target(  # noqa: PLR0917 - a reference's windows, and when they and its first rows were
     target: TargetReference,
     windows: I64,
     rule: WindowRule,
     every_ms: int,
     start_ms: I64 | None,
+    end_ms: I64 | None = None,
+    chose: tuple[I64, I64] | None = None,
     *,
     notes: list[str],
     season: Season = Season.NONE,
-    end_ms: I64 | None = None,
 ) -> TargetReference:
     """The target with the counts, ranks, strata and sizes of its windows I64[m, b + 2], which began at start_ms I64[m] (None:
     without time). Where they depend on each other, with the effects of blocks. end_ms I64[m]: None = each within its hour.
+    chose: bins and times in ms I64[rows] of the rows that chose the cuts; None: shares are scored by those of all hours together.
     """
     group, effects = 1, None
     if start_ms is not None and every_ms > 0:
@@ -151,9 +153,14 @@ def ranked_target(
         tested, tested_ties = tested_statistics(target, judged)
         chosen = choose(season, starts[inside], tested[inside], tested_ties[inside], group * every_ms)
         if chosen.stratum is not None:
-            hours, own = HOURS[chosen.season], (statistics[inside], ties[inside])
+            hours, first = HOURS[chosen.season], np.zeros((HOURS[chosen.season], 3), np.int64)
+            if chose is not None:
+                first = first_by_hour(target.binning, chose[0], hours_of(chosen.season, chose[1]), hours)
+                by_hour = first, hours_of(chosen.season, starts)
+                statistics, ties = window_statistics(target.binning, target.name, target.first, judged, by_hour)
+            own = statistics[inside], ties[inside]
             strata = ranked_strata(
-                chosen.season.value, hours, *own, chosen.stratum, judged[inside], STRATUM_WINDOWS_MIN
+                chosen.season.value, first, *own, chosen.stratum, judged[inside], STRATUM_WINDOWS_MIN
             )
     sizes = judged.sum(axis=1)
     return replace(

@@ -213,6 +213,8 @@ def counter_differences(bootstrap: str, told: recount.Log) -> list[str]:
     """What the last markers count of the labels, against the recount."""
     last: dict[tuple[int, str], Marker] = {}
     for record in harness.records(bootstrap, f"{PREFIX}panes"):
+        if record.key is not None:  # a pane: markers have no model's name
+            continue
         body = decode_record(record.value)
         if isinstance(body, Marker) and body.stream.startswith("labels@"):
             place = body.partition, body.stream

@@ -27,17 +27,25 @@ Chunk = dict[str, Array]
 
 class ColumnLog:
     """`columns`: name -> dtype, or (dtype, width) of a column with rows of its own. `derived`: names that snapshots leave out.
+    `optional`: those that a stored state may lack, which are 0 then, or have without `columns` having them.
 
     `prefix` begins the names of the blobs.
     """
 
     def __init__(
-        self, prefix: str, columns: Mapping[str, Any], chunk_rows: int, *, derived: frozenset[str] = frozenset()
+        self,
+        prefix: str,
+        columns: Mapping[str, Any],
+        chunk_rows: int,
+        *,
+        derived: frozenset[str] = frozenset(),
+        optional: frozenset[str] = frozenset(),
     ) -> None:
         self.prefix = prefix
         self.chunk_rows = chunk_rows
         self.columns = dict(columns)
         self.stored = tuple(sorted(set(columns) - derived))
+        self.optional = optional
         self.chunks: dict[int, Chunk] = {}
         self.count = 0  # number of the next entry
         self._blobs: dict[int, int] = {}  # first -> stop of what snapshots hold, ascending
@@ -166,7 +174,11 @@ class ColumnLog:
         mine = sorted((int(name.rpartition("/")[2]), name) for name in blobs if name.rpartition("/")[0] == self.prefix)
         self.count = self._saved = tail
         for first, name in mine:
-            sections = container.decode(blobs[name]).expect(self.prefix, VERSIONS, self.stored).sections
+            required = [column for column in self.stored if column not in self.optional]
+            stored = container.decode(blobs[name]).expect(self.prefix, VERSIONS, required, self.optional).sections
+            entries = len(stored[required[0]])
+            lacking = {column: np.zeros(entries, np.uint8) for column in self.stored if column not in stored}
+            sections = {column: stored[column] for column in self.stored if column in stored} | lacking
             if first != self.count:
                 raise container.Malformed(f"{name}: entry {self.count} expected")
             try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detectors.performance import METRICS, Task
+from detectors.performance.paired import COMPARED
 from stream.config import Config, Model, Window
 from stream.config_detectors import ROWS
 from stream.config_topics import ClickMapping, ConversionMapping, LabelMapping, MappingSettings, Performance
 from stream.decode_feedback import VALUE, FeedbackPaths, feedback_layout
-from stream.mapping import CONSTANT, PREDICTION, Layout, Mapping, MappingError
+from stream.mapping import CONSTANT, PREDICTION, REQUEST, Layout, Mapping, MappingError
 from stream.performance_plan import KINDS, PROXY_TOPICS
 from stream.topics import INPUTS, TopicRole, topic_name
 
@@ -43,13 +44,14 @@ def _topics(config: Config) -> Iterator[Finding]:
 
 def mapping_of(settings: MappingSettings) -> Mapping:
     """The mapping that decoding compiles. Raises MappingError."""
-    return Mapping(**settings.model_dump())
+    return Mapping(**settings.model_dump(exclude_none=True))
 
 
 def _mapping(config: Config) -> Iterator[Finding]:
     try:
         mapping = mapping_of(config.topics.predictions.mapping)
-        Layout.compile(mapping, (), (PREDICTION, *mapping.scores, "features.x", "segments.x"))
+        asked = (REQUEST,) if mapping.request_id else ()
+        Layout.compile(mapping, (), (PREDICTION, *mapping.scores, "features.x", "segments.x", *asked))
     except MappingError as error:
         yield "DL-C026", ("topics", "predictions", "mapping"), str(error), "expected: dotted paths without empty keys"
 
@@ -116,6 +118,7 @@ def _performance(config: Config) -> Iterator[Finding]:
                 "expected: two classes",
             )
         yield from _disparity(model, own, path)
+        yield from _challengers(config, name, own, path)
     yield from _constant_model(config)
     for role in sorted(set(topics) - asked):
         read = f"no model asks for anything of {role.value}"
@@ -136,6 +139,35 @@ def _disparity(model: Model, own: Performance, path: tuple[str, ...]) -> Iterato
     if own.disparity and not (classes and len(own.classes) == 2):
         read = "rates of groups need labels of two classes"
         yield "DL-C020", (*path, "disparity"), read, "expected: metrics of two classes, or no disparity"
+
+
+def _challengers(config: Config, name: str, own: Performance, path: tuple[str, ...]) -> Iterator[Finding]:
+    """Other models, whose labels mean the same; requests have an id; metrics that can be compared in pairs."""
+    if own.challengers and config.topics.predictions.mapping.request_id is None:
+        expected = "expected: topics.predictions.mapping.request_id, and topics that are keyed by it"
+        yield "DL-C020", (*path, "challengers"), "predictions of one request are not told", expected
+    if own.challengers and not any(each in COMPARED for each in own.metrics):
+        expected = f"expected: metrics with one of {', '.join(COMPARED)}"
+        yield "DL-C020", (*path, "challengers"), "no metric that can be compared in pairs is asked for", expected
+    for place, other in enumerate(own.challengers):
+        where: tuple[str | int, ...] = (*path, "challengers", place)
+        their: Performance | None = None
+        if other in config.models:
+            their = config.models[other].performance
+        if other == name or other not in config.models or own.challengers.count(other) > 1:
+            yield "DL-C020", where, f"{other} is no other model, once", f"expected: one of {', '.join(config.models)}"
+        elif their is None or not their.metrics:
+            yield "DL-C020", where, f"{other} has no labels", f"expected: models.{other}.performance.metrics"
+        elif labels_mean(their) != labels_mean(own):
+            read = f"labels of {other} mean something else than those of {name}"
+            yield "DL-C020", where, read, "expected: the same classes and positive, or numbers in both"
+
+
+def labels_mean(own: Performance) -> tuple[str, ...]:
+    """Classes, the positive one first; () = numbers."""
+    if METRICS[own.metrics[0]].task is Task.REGRESSION:
+        return ()
+    return (own.positive or own.classes[-1], *own.classes)
 
 
 def _windows(config: Config) -> Iterator[Finding]:

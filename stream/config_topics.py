@@ -61,6 +61,10 @@ class MappingSettings(Section):
     segments: PathText = Field(
         default="segments", description='path of the object that holds segment values; "" = the event itself'
     )
+    request_id: Name | None = Field(
+        default=None,
+        description="path of what predictions of several models about one request have in common, to compare them in pairs",
+    )
     strict_duplicate_keys: bool = Field(
         default=False,
         description="refuse an event whose id, model, version or timestamp stands twice; otherwise the last one counts",
@@ -258,6 +262,10 @@ class Performance(Section):
     )
     champion: ClassName | None = Field(
         default=None, description="version that the others are compared with; without it the one that serves"
+    )
+    challengers: tuple[Name, ...] = Field(
+        default=(),
+        description="other models that see the same requests: compared with this one in pairs of predictions",
     )
     least_events: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
         default=LEAST_EVENTS, description="rows that both sides of a comparison must have in a window"

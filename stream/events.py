@@ -262,10 +262,14 @@ class DisparityData(Contrast, PerformanceAbout):
 
 
 class ComparisonData(PerformanceAbout):
-    """A version (challenger) against the champion; difference = challenger - champion."""
+    """A version, or another model (challenger), against the champion; difference = challenger - champion."""
 
+    challenger_model: str
+    challenger_version: str
     champion_version: str
-    samples: Literal["independent"]
+    samples: Literal["independent", "paired"] = Field(description="paired: both models predicted each of the requests")
+    pairs: int | None = Field(default=None, description="requests of the window that both predicted")
+    paired_share: float | None = Field(default=None, description="of the champion's predictions, those with a pair")
     challenger: Side
     champion: Side
     difference: PerformanceEstimate

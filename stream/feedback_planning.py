@@ -15,7 +15,7 @@ from stream.config_topics import ClicksTopic, LabelsTopic, Performance
 from stream.decode_feedback import feedback_layout
 from stream.join import JoinPlan
 from stream.join_feedback import FeedbackKind, FeedbackStream
-from stream.mapping import CONSTANT, PREDICTION, SEGMENTS
+from stream.mapping import CONSTANT, PREDICTION, REQUEST, SEGMENTS
 from stream.mapping import Layout as EventLayout
 from stream.performance_detection import PerformanceDetection, PerformanceLimit, PerformanceWatcher
 from stream.performance_plan import (
@@ -54,6 +54,7 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         disparity=tuple(sorted(own.disparity.items())),
         champion=own.champion,
         least_events=own.least_events,
+        challengers=own.challengers,
     )
 
 
@@ -104,7 +105,12 @@ def performance_paths(config: Config) -> list[str]:
     """Cells of a prediction that joining needs, beside those of segments."""
     if not config.topics.feedback():
         return []
-    return [PREDICTION, score_of(config)]
+    return [PREDICTION, score_of(config), *([REQUEST] if pairs(config) else [])]
+
+
+def pairs(config: Config) -> bool:
+    """Whether models are compared in pairs of predictions of one request."""
+    return any(model.performance is not None and model.performance.challengers for model in config.models.values())
 
 
 def score_of(config: Config) -> str:
@@ -145,8 +151,9 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
         config.max_future_skew.ms,
         config.feedback.waiting_predictions_max,
         config.feedback.waiting_events_max,
+        requests=pairs(config),
     )
-    return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)])
+    return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)], column.get(REQUEST, NO_COLUMN))
 
 
 def feedback_layouts(config: Config) -> dict[str, EventLayout]:
@@ -155,6 +162,10 @@ def feedback_layouts(config: Config) -> dict[str, EventLayout]:
         role.value: feedback_layout(KINDS[role], feedback_paths(topic.mapping), list(config.models))
         for role, topic in config.topics.feedback().items()
     }
+
+
+def _said(own: Performance) -> set[str]:
+    return SAID if own.challengers else SAID | {"challengers"}  # a configuration without keeps its hash
 
 
 def feedback_deciding(config: Config) -> dict[str, Any]:
@@ -166,7 +177,7 @@ def feedback_deciding(config: Config) -> dict[str, Any]:
         },
         "waiting": config.feedback.model_dump(mode="json"),
         "models": {
-            name: model.performance.model_dump(mode="json", exclude=SAID)
+            name: model.performance.model_dump(mode="json", exclude=_said(model.performance))
             for name, model in config.models.items()
             if model.performance is not None
         },

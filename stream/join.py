@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream import container
-from stream.columns import F64, I64, U8, U32
+from stream.columns import F64, I64, U8, U32, U64
 from stream.join_feedback import CARRIED, Carried, Feedback, FeedbackState, FeedbackStream
 from stream.join_groups import Group, Groups
 from stream.join_index import CHUNK_ROWS, JoinIndex, Predictions
@@ -45,7 +45,8 @@ class JoinPlanError(ValueError):
 @dataclass(frozen=True, slots=True)
 class JoinPlan:
     """`scores`: how many each prediction has. `rows_max`: predictions that may wait, at least two chunks; `waiting_max`: events
-    of one stream that may wait for the watermarks; `versions_max`: of a model in one pane of feedback that needs no join.
+    of one stream that may wait for the watermarks; `versions_max`: of a model in one pane of feedback that needs no join;
+    `requests`: keep which request each prediction is about, 8 bytes more of each.
     """
 
     resolution_ms: int
@@ -55,6 +56,7 @@ class JoinPlan:
     waiting_max: int
     scores: int = 1
     chunk_rows: int = CHUNK_ROWS
+    requests: bool = False
     versions_max: int = 20
 
 
@@ -83,6 +85,7 @@ class Matured:
     complete: NDArray[np.bool_]
     final: bool
     incomplete: bool
+    request: U64 | None = None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -111,7 +114,7 @@ class Join:
         _check(plan)
         self.plan = plan
         self.watermark_ms = EDGE_MIN
-        self.index = JoinIndex(plan.scores, plan.chunk_rows)
+        self.index = JoinIndex(plan.scores, plan.chunk_rows, requests=plan.requests)
         self.groups = Groups(GROUPS)
         self.streams = {
             stream.name: FeedbackState(
@@ -211,6 +214,7 @@ class Join:
                 order = np.argsort(edge, kind="stable")
                 rows, time, edge = rows[order], time[order], edge[order]
             group, predicted, score = log.gather(rows, "group", "predicted", "score")
+            (request,) = log.gather(rows, "request") if self.plan.requests else (None,)
             observed, outcome, delay = state.outcomes(self.index, rows, horizon_ms)
             complete = time + horizon_ms <= state.done_ms
             for a, b in _runs(edge):
@@ -219,6 +223,7 @@ class Join:
                     state.plan.name, horizon_ms, edge_ms, self.groups, time[a:b], group[a:b], predicted[a:b], score[a:b],
                     observed[a:b], outcome[a:b], delay[a:b], complete[a:b],
                     final=edge_ms + resolution + horizon_ms <= state.done_ms, incomplete=edge_ms < self._evicted_until_ms,
+                    request=None if request is None else request[a:b],
                 )  # fmt: skip
 
     def _spans(self, first_ms: int, stop_ms: int) -> Iterator[tuple[int, int]]:

@@ -27,7 +27,7 @@ class Predictions:
     """n accepted predictions in log order, without duplicates.
 
     event_time_ms I64[n], id_high U64[n], id_low U32[n], score F64[n, k], predicted F64[n] (a value, or the code of a class),
-    group U32[n]: codes of the join's `groups`.
+    group U32[n]: codes of the join's `groups`; request U64[n]: hash of the request's id, 0 = none told; None: of none of them.
     """
 
     event_time_ms: I64
@@ -36,6 +36,7 @@ class Predictions:
     score: F64
     predicted: F64
     group: U32
+    request: U64 | None = None
 
     def __len__(self) -> int:
         return len(self.event_time_ms)
@@ -57,7 +58,7 @@ class JoinIndex:
     `left_out`: rows that no id finds, as it stood in its chunk join_table.REUSES_MAX times. Theirs are counted like all others.
     """
 
-    def __init__(self, scores: int, chunk_rows: int = CHUNK_ROWS) -> None:
+    def __init__(self, scores: int, chunk_rows: int = CHUNK_ROWS, *, requests: bool = False) -> None:
         if not 0 < chunk_rows <= join_table.CHUNK_ROWS_MAX:
             raise ValueError(f"{chunk_rows} rows a chunk, at most {join_table.CHUNK_ROWS_MAX}")
         columns = {
@@ -67,8 +68,8 @@ class JoinIndex:
             "score": ("<f8", scores),
             "predicted": "<f8",
             "group": "<u4",
-        }
-        self.log = ColumnLog("join-rows", columns, chunk_rows)
+        } | ({"request": "<u8"} if requests else {})
+        self.log = ColumnLog("join-rows", columns, chunk_rows, optional=frozenset({"request"}))
         self.left_out = 0
         self._chunks: dict[int, _Chunk] = {}
 
@@ -82,7 +83,10 @@ class JoinIndex:
 
     def add(self, batch: Predictions) -> list[tuple[int, int, int]]:
         """Append; returns the (chunk, first, stop) of the places that were filled. Cost: .1 µs a prediction."""
-        filled = self.log.append({name: getattr(batch, name) for name in self.log.columns})
+        columns = {name: getattr(batch, name) for name in self.log.columns}
+        if columns.get("request", 0) is None:
+            columns["request"] = np.zeros(len(batch), np.uint64)
+        filled = self.log.append(columns)
         self._enter(filled)
         return filled
 

@@ -21,13 +21,14 @@ import xxhash
 
 from detectors.performance import Part, PerformanceSums
 from stream.accounting import future_rejects, reject_of
-from stream.columns import F64, I64, U8, Reject, Tag
+from stream.columns import F64, I64, U8, U64, Reject, Tag
 from stream.decode_feedback import FeedbackColumns, values_of
 from stream.edge_state import EdgeState
 from stream.join import Join, Matured
 from stream.join_feedback import CARRIED, FeedbackKind
 from stream.join_groups import Group
 from stream.join_index import Predictions
+from stream.join_pairs import NO_REQUEST, paired_panes
 from stream.kernels import timeline
 from stream.kernels.timeline import APPLIED, FUTURE
 from stream.label_values import ABSURD, NEGATIVE, UNKNOWN_LABEL, is_text
@@ -39,6 +40,7 @@ from stream.plan import ALL
 from stream.stage import Output
 from stream.topics import TopicRole
 
+NUMBER_SALT = np.uint64(0x9E37_79B9_7F4A_7C15)  # 0 is a number, too
 LetterWriter = Callable[[Reject], Output]
 Label = Callable[[int, str, str], str]
 """(edge, model, version) -> the version under which it is counted."""
@@ -116,10 +118,12 @@ class Joining:
         score[tag == Tag.NUMBER] = chunk.number[rows, self.plan.score][tag == Tag.NUMBER]
         column = self.plan.prediction
         predicted = values_of(np.ascontiguousarray(chunk.cell[rows, column]), chunk.tag[rows, column])
+        request = None if self.plan.request < 0 else _requests(chunk, rows, self.plan.request)
         self._groups, self._rows = [], []
         self.join.add_predictions(
             Predictions(
-                event_time_ms[rows], chunk.id_high[rows], chunk.id_low[rows], score.reshape(-1, 1), predicted, codes[place]
+                event_time_ms[rows], chunk.id_high[rows], chunk.id_low[rows], score.reshape(-1, 1), predicted, codes[place],
+                request,
             ),
             watermark_ms,
         )  # fmt: skip
@@ -213,9 +217,11 @@ class Joining:
     def _panes(self, matured: Matured) -> Iterator[PerformancePane]:
         """Of one pane at one horizon: one for each model, version and segment, in this order."""
         parts: dict[tuple[str, str, int, str], list[I64]] = {}
+        models: dict[str, list[tuple[Group, I64]]] = {}
         for group, rows in matured.parts():
             if matured.edge_ms < self._first_ms(matured, group.model):
                 continue
+            models.setdefault(group.model, []).append((group, rows))
             for place, segment in enumerate((ALL, *group.segments)):
                 parts.setdefault((group.model, group.version, place, segment), []).append(rows)
         for model, version, place, segment in sorted(parts):
@@ -239,6 +245,8 @@ class Joining:
                 classes=plan.classes if stream.layout.classes else (),
                 sums=sums_of(plan, stream, matured, rows),
             )
+        for model in sorted(models):
+            yield from paired_panes(self._partition, self._named[model], models, matured)
 
     def _first_ms(self, matured: Matured, model: str) -> int:
         """The first edge that is said of a model; of one that is configured no more nothing is."""
@@ -303,6 +311,15 @@ def sums_of(plan: ModelPerformance, stream: StreamPerformance, matured: Matured,
         predicted = matured.predicted[rows]
         sums.add_errors(np.where(is_text(predicted), np.nan, predicted), np.where(is_text(outcome), np.nan, outcome))
     return sums
+
+
+def _requests(chunk: Chunk, rows: I64, column: int) -> U64:
+    """Hash of each row's request; NO_REQUEST where the event tells none. A number is not the text that looks like it."""
+    cell, tag = chunk.cell[rows, column], chunk.tag[rows, column]
+    found = np.full(len(rows), NO_REQUEST, np.uint64)
+    found[tag == Tag.TEXT] = cell[tag == Tag.TEXT]
+    found[tag == Tag.NUMBER] = cell[tag == Tag.NUMBER] ^ NUMBER_SALT
+    return found
 
 
 def _segment(chunk: Chunk, rows: I64, segment: Any) -> I64:

@@ -19,6 +19,7 @@ FEATURES = "features"
 SEGMENTS = "segments"
 PREDICTION = "prediction"
 OUTCOME = "$outcome"
+REQUEST = "$request_id"
 
 Keys = tuple[str, ...]
 
@@ -38,6 +39,7 @@ class Mapping:
     strict_duplicate_keys   refuse an event in which a key on the way to its id, model, version or time stands twice
     unknown_models       "dlq" refuses events of models that the layout does not name; "count" keeps them, counted
     outcome              of feedback: what became of a prediction, a scalar; "" = there is none
+    request_id           what predictions of several models about one thing have in common; "" = there is none
     model_optional       of feedback: an event without a model is of none that the layout names
     """
 
@@ -53,6 +55,7 @@ class Mapping:
     strict_duplicate_keys: bool = False
     unknown_models: str = "count"
     outcome: str = ""
+    request_id: str = ""
     model_optional: bool = False
 
     def __post_init__(self) -> None:
@@ -61,7 +64,7 @@ class Mapping:
         for name in ("prediction_id", "timestamp"):
             if getattr(self, name).startswith(CONSTANT):
                 raise MappingError(f"{name} cannot be a constant")
-        for name in ("features", "segments", "prediction", "outcome"):
+        for name in ("features", "segments", "prediction", "outcome", "request_id"):
             if getattr(self, name).startswith((CONSTANT, "$")):
                 raise MappingError(f"{name} must be a path")
         for name, path in self.scores.items():
@@ -102,13 +105,15 @@ class Source:
 
 
 def cell_keys(mapping: Mapping, path: str) -> Keys:
-    """Keys of a wanted cell. `path` is "features.<name>", "segments.<key>", "prediction", OUTCOME or a score's name; the name
+    """Keys of a wanted cell. `path` is "features.<name>", "segments.<key>", "prediction", OUTCOME, REQUEST or a score's name; the name
     after the first dot is one literal key. Raises MappingError for anything else.
     """
     if path == PREDICTION:
         return split(mapping.prediction)
     if path == OUTCOME and mapping.outcome:
         return split(mapping.outcome)
+    if path == REQUEST and mapping.request_id:
+        return split(mapping.request_id)
     if path in mapping.scores:
         return split(mapping.scores[path])
     role, dot, name = path.partition(".")
@@ -182,7 +187,12 @@ class Layout:
     def envelope_keys(self) -> frozenset[str]:
         """First keys of everything that is no feature: where the event itself holds its features, it holds these, too."""
         sources = (self.prediction_id, self.model, self.version, self.timestamp)
-        mapped = (self.mapping.prediction, self.mapping.segments, *self.mapping.scores.values())
+        mapped = (
+            self.mapping.prediction,
+            self.mapping.request_id,
+            self.mapping.segments,
+            *self.mapping.scores.values(),
+        )
         return frozenset(keys[0] for keys in (*(source.keys for source in sources), *map(split, mapped)) if keys)
 
 

@@ -74,7 +74,7 @@ def counting_hash(config: Config) -> str:
         for name, model in config.models.items()
     }
     deciding: dict[str, Any] = {
-        "predictions": config.topics.predictions.model_dump(mode="json"),
+        "predictions": config.topics.predictions.model_dump(mode="json", exclude_none=True),
         "models": models,
         "resolution_ms": config.resolution.ms,
         "max_future_skew_ms": config.max_future_skew.ms,

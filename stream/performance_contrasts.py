@@ -3,10 +3,11 @@ against the champion. Written to the performance topic beside the metrics, once,
 versions, windows and horizons.
 
     driftline.disparity.v1    difference and ratio of the rates in detectors.performance.disparity, group against reference group
-    driftline.comparison.v1   difference of every metric that was asked for, version against champion
+    driftline.comparison.v1   difference of every metric that was asked for, version against champion; and of another model
+                              against this one, over the requests that both predicted
 
-Their rows are different predictions, so the two sides are taken as independent. Versions that see the same requests (shadow
-traffic) go together, which makes the interval too wide, never too narrow.
+Rows of groups and versions are different predictions, so the two sides are taken as independent. Versions that see the same
+requests (shadow traffic) go together, which makes the interval too wide, never too narrow. Pairs know how they go together.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from detectors.performance import Estimate, Part, measure, undefined
 from detectors.performance.disparity import DISPARITIES, Disparity, contrast, disparity_of
 from detectors.performance.estimate import CONFIDENCE
+from detectors.performance.paired import COMPARED
 from stream.performance_plan import ModelPerformance
 from stream.performance_records import QUANTILE_LOSS, Measured, ReferenceTest, estimated, event_output, wanted
 from stream.plan import ALL
@@ -29,6 +31,7 @@ SERVING_FACTOR = (
     2  # so many times the predictions of the version that serves make another one serve: a split never swings
 )
 VERSIONS = ("version", "champion")
+MODELS = ("challenger", "champion")
 
 Key = tuple[str, str, str]  # version, segment, kept
 
@@ -117,9 +120,50 @@ def _comparisons(
         if name == QUANTILE_LOSS:
             continue
         sides = [measure(name, each.sums) for each in (one, other)]
-        said: dict[str, Any] = {"champion_version": champion, "samples": "independent"}
+        said: dict[str, Any] = {
+            "challenger_model": one.model,
+            "challenger_version": one.version,
+            "champion_version": champion,
+            "samples": "independent",
+        }
         for side, each, value in zip(("challenger", "champion"), (one, other), sides, strict=True):
             said[side] = estimated(value) | {"predictions": each.rows, "observed": each.observed}
         difference = contrast(sides[0], sides[1], plan.least_events, VERSIONS)
         said |= {"difference": estimated(difference), "incomplete": not (one.whole and other.whole)}
         yield event_output(COMPARISON_TYPE, one, name, (champion,), said)
+
+
+# ---- models in pairs ----------------------------------------------------------------------------------------------------
+
+
+def paired_outputs(
+    pairs: Sequence[Measured], measured: Sequence[Measured], plan: ModelPerformance, asked: Sequence[str]
+) -> Iterator[Output]:
+    """What the common requests of this model (champion) and each challenger say; `measured`: all predictions of this model."""
+    rows: dict[tuple[str, str], int] = {}
+    for each in measured:
+        rows[each.version, each.segment] = rows.get((each.version, each.segment), 0) + each.rows
+    for each in pairs:
+        model, version = each.against
+        about: dict[str, Any] = {
+            "challenger_model": model,
+            "challenger_version": version,
+            "champion_version": each.version,
+            "samples": "paired",
+            "pairs": each.rows,
+            "paired_share": each.rows / max(rows.get((each.version, each.segment), 0), each.rows),
+            "incomplete": not each.whole,
+        }
+        for name in wanted(each.kind, each.sums.layout, asked):
+            if name in COMPARED:
+                said = about | _paired(each, name, plan.least_events)
+                yield event_output(COMPARISON_TYPE, each, name, ("paired", model, version), said)
+
+
+def _paired(pair: Measured, name: str, least_events: int) -> dict[str, Any]:
+    sides = {"challenger": measure(name, pair.sums.a), "champion": measure(name, pair.sums.b)}
+    said = {
+        side: estimated(each) | {"predictions": pair.rows, "observed": pair.observed} for side, each in sides.items()
+    }
+    few = contrast(sides["challenger"], sides["champion"], least_events, MODELS)
+    return said | {"difference": estimated(pair.sums.compare(name) if few.defined else few)}

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detectors.performance import PerformanceSums
+from detectors.performance.paired import PairedSums
 from stream import container
 from stream.merging import PaneRecord, UnknownSourceError
 from stream.panes import EDGE_END, EDGE_MIN, Announcement, Marker, decode_record
@@ -50,17 +51,18 @@ class Counted:
     rows: int
     observed: int
     complete: bool
-    sums: PerformanceSums
+    sums: PerformanceSums | PairedSums
+    against: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, pane: PerformancePane) -> Counted:
-        return cls(pane.kind, pane.classes, pane.rows, pane.observed, pane.complete, pane.sums)
+        return cls(pane.kind, pane.classes, pane.rows, pane.observed, pane.complete, pane.sums, pane.against)
 
     def add(self, other: Counted) -> None:
         self.rows += other.rows
         self.observed += other.observed
         self.complete &= other.complete
-        self.sums.merge(other.sums)
+        self.sums.merge(other.sums)  # type: ignore[arg-type]  # groups tell the two apart
 
 
 Groups = dict[PerformanceGroup, Counted]

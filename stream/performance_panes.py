@@ -10,7 +10,7 @@ Size: about 1 kB of two classes with scores, .6 kB of a numeric target; `bytes_m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from detectors.performance import Layout, PerformanceSums, default_score_cuts, from_sections
 from detectors.performance.exact import LIMB_BITS, LIMBS
+from detectors.performance.paired import PairedSums, paired_from_sections
 from detectors.verdict import DetectorError
 from stream import container
 from stream.columns import F64
@@ -50,6 +51,7 @@ class PerformancePane:
     kind       of the stream: a FeedbackKind's value       segment    "all" or "key=value"
     rows       predictions counted                         observed   of them with feedback
     complete   False: the cap of waiting predictions has cost this pane rows
+    against    () or model and version of a challenger: `sums` are of pairs of predictions, the challenger's side is a
     classes    what the layout's codes of classes stand for, in order; () = no classes
     """
 
@@ -65,12 +67,14 @@ class PerformancePane:
     observed: int
     complete: bool
     classes: tuple[str, ...]
-    sums: PerformanceSums
+    sums: PerformanceSums | PairedSums
+    against: tuple[str, ...] = ()
 
     @property
     def kept(self) -> str:
         """Names what the sums are of: panes are added only with their like."""
-        return kept_name(self.sums.layout, self.classes)
+        own = kept_name(self.sums.layout, self.classes)
+        return own + "".join(f"\0\0{name}" for name in self.against)
 
 
 def kept_name(layout: Layout, classes: tuple[str, ...]) -> str:
@@ -126,6 +130,8 @@ def encode_performance_pane(pane: PerformancePane) -> bytes:
         "classes": list(pane.classes),
         "layout": layout_header(layout),
     }
+    if pane.against:  # others keep their bytes
+        header["against"] = list(pane.against)
     record = container.encode(KIND, VERSION, header, sums_sections(pane.sums) | cuts_section(layout))
     if len(record) > RECORD_BYTES_MAX:
         raise PerformancePaneTooLargeError(
@@ -139,8 +145,10 @@ def performance_pane_of(record: container.Container) -> PerformancePane:
     header = dict(record.expect(KIND, VERSIONS).header)
     try:
         layout = layout_from(header.pop("layout"), record.sections)
-        sums = sums_from(layout, {name: each for name, each in record.sections.items() if name != _CUTS})
-        return PerformancePane(**header | {"classes": tuple(header["classes"])}, sums=sums)
+        found = {name: each for name, each in record.sections.items() if name != _CUTS}
+        texts: dict[str, Any] = {name: tuple(header[name]) for name in ("classes", "against") if name in header}
+        read = paired_sums_from if texts.get("against") else sums_from
+        return PerformancePane(**header | texts, sums=read(layout, found))
     except (DetectorError, KeyError, TypeError) as error:
         raise container.Malformed(f"{KIND}: {error}") from None
 
@@ -179,24 +187,40 @@ def _layout(key: tuple[int, int, tuple[str, ...], tuple[float, ...], float], cut
     return Layout(classes, positive, **flags, quantiles=quantiles, centre=centre, cuts=own)
 
 
-def sums_sections(sums: PerformanceSums) -> dict[str, NDArray[Any]]:
+def sums_sections(sums: PerformanceSums | PairedSums) -> dict[str, NDArray[Any]]:
     """Sections of sums, the counts sparse and in the smallest dtype that holds them."""
-    sections = dict(sums.to_sections())
-    found: dict[str, NDArray[Any]] = {_HEAD: sections.pop(_HEAD), _SUMS: sections.pop(_SUMS)}
-    for name, counts in sections.items():
-        found |= sparse(name, counts) if len(counts) > 16 else {name: smallest(counts)}
+    found: dict[str, NDArray[Any]] = {}
+    for name, values in sums.to_sections().items():
+        if name.rpartition(".")[2] in {_HEAD, _SUMS}:
+            found[name] = values
+        else:
+            found |= sparse(name, values) if len(values) > 16 else {name: smallest(values)}
     return found
 
 
 def sums_from(layout: Layout, sections: Mapping[str, NDArray[Any]]) -> PerformanceSums:
     """What `sums_sections` had. Raises Malformed, UnknownSection, BadState."""
-    counts = layout.shape.counts
-    known = {_HEAD, _SUMS, *counts, *(f"{name}_at" for name in counts)}
+    return from_sections(layout, _whole([_HEAD, _SUMS], layout.shape.counts, sections))
+
+
+def paired_sums_from(layout: Layout, sections: Mapping[str, NDArray[Any]]) -> PairedSums:
+    """The same of pairs."""
+    shapes = {f"{side}.{name}": shape for side in "ab" for name, shape in layout.shape.counts.items()}
+    shapes |= {f"paired.{name}": each.shape for name, each in PairedSums(layout, layout).counts.items()}
+    whole = [f"paired.{_SUMS}", *(f"{side}.{name}" for side in "ab" for name in (_HEAD, _SUMS))]
+    return paired_from_sections(layout, layout, _whole(whole, shapes, sections))
+
+
+def _whole(
+    names: Sequence[str], shapes: Mapping[str, tuple[int, ...]], sections: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """Sections as sums give them: `names` as they are, counts of `shapes` dense. Raises Malformed, UnknownSection."""
+    known = {*names, *shapes, *(f"{name}_at" for name in shapes)}
     for name in sections:
         if name not in known:
             raise container.UnknownSection(KIND, name, "unknown")
-    for name in (_HEAD, _SUMS, *counts):
+    for name in (*names, *shapes):
         if name not in sections:
             raise container.UnknownSection(KIND, name, "missing")
-    whole = {name: dense(name, sections, math.prod(shape)).astype("<i8") for name, shape in counts.items()}
-    return from_sections(layout, {_HEAD: sections[_HEAD], _SUMS: sections[_SUMS], **whole})
+    counts = {name: dense(name, sections, math.prod(shape)).astype("<i8") for name, shape in shapes.items()}
+    return {name: sections[name] for name in names} | counts

@@ -18,6 +18,7 @@ from stream.join_feedback import CARRIED, FeedbackKind
 from stream.label_values import text_value
 from stream.performance_detection import PerformanceDetection
 from stream.plan import SegmentPlan
+from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
 KINDS: dict[TopicRole, FeedbackKind] = {
@@ -87,6 +88,7 @@ class ModelPerformance:
     disparity      (key, value of the reference group), ascending
     champion       version that the others are compared with; None: the one that serves
     least_events   rows that both sides of a comparison must have
+    challengers    models that are compared with this one, in pairs of predictions of one request
     detection      the monitor's; collectors do not heed it
     """
 
@@ -98,6 +100,7 @@ class ModelPerformance:
     disparity: tuple[tuple[str, str], ...] = ()
     champion: str | None = None
     least_events: int = LEAST_EVENTS
+    challengers: tuple[str, ...] = ()
     detection: PerformanceDetection = field(default_factory=PerformanceDetection)
 
     @cached_property
@@ -126,12 +129,15 @@ class ModelPerformance:
 
 @dataclass(frozen=True, slots=True)
 class FeedbackPlan:
-    """What a collector joins: models by index in Columns.model, and the columns of prediction and score in a chunk of predictions."""
+    """What a collector joins: models by index in Columns.model, and the columns of prediction, score and request in a chunk of
+    predictions; NO_COLUMN where requests are not told.
+    """
 
     join: JoinPlan
     models: dict[int, ModelPerformance]
     prediction: int
     score: int
+    request: int = NO_COLUMN
 
     @property
     def series(self) -> tuple[tuple[str, int], ...]:

@@ -19,7 +19,6 @@ from detectors.performance import (
     Layout,
     MetricSettings,
     Part,
-    PerformanceSums,
     confusion_matrix,
     measure,
     ratio,
@@ -47,6 +46,7 @@ EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("exp
 class Measured:
     """What one window of a series has of a version and segment. `whole`: nothing of it was lost; the rest as of a pane.
 
+    against   () or model and version of a challenger, and `sums` are of pairs
     serving   version that serves in this window; `promoted_from`: the one before it, where that is news
     said      metrics that were measured already
     """
@@ -63,9 +63,10 @@ class Measured:
     observed: int
     whole: bool
     classes: tuple[str, ...]
-    sums: PerformanceSums
+    sums: Any  # PerformanceSums, or PairedSums where there is a challenger
     serving: str = ""
     promoted_from: str = ""
+    against: tuple[str, ...] = ()
     said: dict[str, Estimate] = field(default_factory=dict)
 
     def estimate(self, metric: str) -> Estimate:

@@ -18,9 +18,16 @@ from detectors.reference import ReferenceProfile
 from stream import container
 from stream.limits import limit
 from stream.panes import EDGE_MIN
-from stream.performance_contrasts import contrast_outputs, serving_version
+from stream.performance_contrasts import contrast_outputs, paired_outputs, serving_version
 from stream.performance_merging import Counted, Groups, Horizon, PerformanceGroup
-from stream.performance_panes import cuts_section, layout_from, layout_header, sums_from, sums_sections
+from stream.performance_panes import (
+    cuts_section,
+    layout_from,
+    layout_header,
+    paired_sums_from,
+    sums_from,
+    sums_sections,
+)
 from stream.performance_plan import ModelPerformance
 from stream.performance_records import Judged, Measured, ReferenceTest, performance_outputs
 from stream.performance_watch import PerformanceWatch
@@ -134,20 +141,23 @@ class PerformanceWindows:
         if series.horizon_ms and _rows(groups) != window.events:
             whole = False
         before, serving = self._serve(self.series[series], groups)
-        found = []
+        found: list[Measured] = []
+        pairs: list[Measured] = []
         for group in sorted(groups, key=lambda group: (group.version, group.segment != ALL, group.segment, group.kept)):
             counted = groups[group]
-            found.append(Measured(
+            measured = Measured(
                 self.model, group.version, group.segment, series.stream, series.horizon_ms, group.kept, window, counted.kind,
                 counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums, serving,
-                before if before != serving else "",
-            ))  # fmt: skip
+                before if before != serving else "", counted.against,
+            )  # fmt: skip
+            (pairs if counted.against else found).append(measured)
         asked, test = self.metrics[series.stream], self._test()
         judged, alerts = self._judge(series, window, found, whole=whole)
         for measured in found:
             yield from performance_outputs(measured, asked, test, judged)
         if self.plan is not None:
             yield from contrast_outputs(found, self.plan, asked, test)
+            yield from paired_outputs(pairs, found, self.plan, asked)
         yield from alerts
 
     def _judge(
@@ -163,7 +173,7 @@ class PerformanceWindows:
         """(version that served in the window before, in this one)."""
         now: dict[str, int] = {}
         for group, counted in groups.items():
-            if group.segment == ALL:
+            if group.segment == ALL and not counted.against:
                 now[group.version] = now.get(group.version, 0) + counted.rows
         before, at.serving = at.serving, serving_version(at.serving, now)
         return before, at.serving
@@ -252,7 +262,7 @@ def _by_group(item: tuple[PerformanceGroup, Counted]) -> PerformanceGroup:
 
 def _rows(groups: Groups) -> int:
     """Predictions, of all versions, each once."""
-    return sum(counted.rows for group, counted in groups.items() if group.segment == ALL)
+    return sum(counted.rows for group, counted in groups.items() if group.segment == ALL and not counted.against)
 
 
 def _encoded(part: Sequence[tuple[Horizon, PerformanceGroup, Counted]]) -> bytes:
@@ -267,6 +277,7 @@ def _encoded(part: Sequence[tuple[Horizon, PerformanceGroup, Counted]]) -> bytes
             "classes": list(counted.classes),
             "counts": [counted.rows, counted.observed, counted.complete],
             "layout": layout_header(layout),
+            "against": list(counted.against),
         })  # fmt: skip
         own = sums_sections(counted.sums) | cuts_section(layout)
         sections |= {f"{place}.{name}": each for name, each in own.items()}
@@ -281,7 +292,9 @@ def _decoded(data: bytes) -> Iterator[tuple[Horizon, PerformanceGroup, Counted]]
         parts.setdefault(int(number), {})[section] = each
     for place, head in enumerate(saved.header["groups"]):
         layout = layout_from(head["layout"], parts[place])
-        sums = sums_from(layout, {name: each for name, each in parts[place].items() if name != "cuts"})
+        against = tuple(head.get("against", ()))
+        own = {name: each for name, each in parts[place].items() if name != "cuts"}
+        sums = (paired_sums_from if against else sums_from)(layout, own)
         rows, observed, complete = head["counts"]
-        counted = Counted(head["kind"], tuple(head["classes"]), rows, observed, complete, sums)
+        counted = Counted(head["kind"], tuple(head["classes"]), rows, observed, complete, sums, against)
         yield Horizon(*head["series"]), PerformanceGroup(*head["group"]), counted

@@ -288,7 +288,7 @@ def policy_of(config: Config) -> Policy:
 def collector_hash(config: Config, plan: CollectorPlan) -> str:
     """Name of everything that counting depends on: mapping, plans, and the rules of time."""
     deciding: dict[str, Any] = {
-        "mapping": config.topics.predictions.mapping.model_dump(),
+        "mapping": config.topics.predictions.mapping.model_dump(exclude_none=True),
         "models": [model.hash for model in plan.models],
         "resolution_ms": plan.resolution_ms,
         "lateness_ms": plan.lateness_ms,

@@ -44,6 +44,7 @@ STRATA_BYTES = {
 }  # of a target with hours: objects, tables of the hour in force; its ranks are on disk (row_file.py)
 SEEN_BYTES = 2  # of an hour and rank bin
 STRATUM_COUNT_BYTES = 2  # of an hour and bin, up to 65,535 events
+FIRST_COUNTS = 3  # of an hour: valid, missing and invalid rows among those that chose the cuts
 WINDOW_TARGET_BYTES = 4_000  # what statistics need 1 kB; the last 8 windows 2 kB, starts and shifts of the last 256
 OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
@@ -208,8 +209,9 @@ def _strata_bytes(model: ModelPlan, hours: Hours) -> int:
     found = 0
     for target in model.targets:
         bins = _target_bins(target) + 2
-        statistics = bins if target.binning.kind is Kind.CATEGORICAL else len(NUMERIC_STATISTICS)
-        seen, counts = statistics * (hours.ranks + 1) * SEEN_BYTES, bins * STRATUM_COUNT_BYTES
+        categorical = target.binning.kind is Kind.CATEGORICAL
+        statistics, first = (bins, bins) if categorical else (len(NUMERIC_STATISTICS), FIRST_COUNTS)
+        seen, counts = statistics * (hours.ranks + 1) * SEEN_BYTES, (bins + first) * STRATUM_COUNT_BYTES
         found += STRATA_BYTES[target.binning.kind] + hours.count * (seen + counts)
     return found
 

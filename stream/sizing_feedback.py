@@ -16,6 +16,7 @@ from stream.plan import CollectorPlan
 
 FEEDBACK_SHARE = {FeedbackKind.CLICK: 0.2, FeedbackKind.CONVERSION: 0.2, FeedbackKind.LABEL: 1.0}
 ROW_BYTES = 40  # of a prediction with one score: time, id, score, decision, group
+REQUEST_BYTES = 8  # more, where models are compared in pairs
 TABLE_BYTES = 4 * 4 / 3  # a table is three quarters full
 NEWEST_BYTES = 4  # of a prediction, for every topic
 CHANGE_BYTES = 29  # of an event that changed a prediction
@@ -51,7 +52,7 @@ def waits(plan: CollectorPlan, partitions: int, events_per_s: float) -> Iterator
     join = plan.feedback.join
     each_s = _joined_per_s(plan, partitions, events_per_s)
     slower = sum(NEWEST_BYTES + CHANGE_BYTES * FEEDBACK_SHARE[stream.kind] for stream in join.streams)
-    row_bytes = ROW_BYTES + TABLE_BYTES + slower
+    row_bytes = ROW_BYTES + TABLE_BYTES + slower + (REQUEST_BYTES if join.requests else 0)
     needed = math.ceil(each_s * reach_ms(plan) / 1000) + join.chunk_rows
     yield Waits("", needed, join.rows_max, row_bytes)
     for stream in join.streams:

@@ -69,13 +69,13 @@ def rows(seed):
     found = []
     for partition in range(SOURCES):
         for edge in range(0, END, RESOLUTION):
+            versions = "112" if edge < END // 2 else "122"
             quiet = 150 <= edge < 190  # no traffic at all: windows do not touch
             for _ in range(0 if quiet else r.randrange(25)):
                 model = FRAUD if r.random() < 0.8 else PRICE
                 score = r.random()
                 found.append(Row(
-                    partition, model, edge + r.randrange(RESOLUTION), r.choice("112" if edge < END // 2 else "122"),
-                    r.choice(("DE", "FR")), score,
+                    partition, model, edge + r.randrange(RESOLUTION), r.choice(versions), r.choice(("DE", "FR")), score,
                     float(score > 0.5) if model == FRAUD else r.gauss(100, 10), delay(0.6), delay(0.3), r.gauss(20, 5), delay(0.9),
                     float(r.random() < score) if model == FRAUD else r.gauss(100, 10),
                 ))  # fmt: skip

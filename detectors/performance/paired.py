@@ -74,6 +74,11 @@ class PairedSums:
         }
         self.sums = np.zeros((len(LOSSES) * len(MOMENTS), exact.LIMBS), np.int64)
 
+    @property
+    def layout(self) -> Layout:
+        """What is kept of either model; the cuts are b's."""
+        return self.b.layout
+
     def add_classes(self, predicted_a: I64, predicted_b: I64, label: I64) -> None:
         """Codes I64[n]; a row counts if all three are a class."""
         self.a._needs(Part.CONFUSION, len(label), a=predicted_a, b=predicted_b, label=label)  # noqa: SLF001 - one module's

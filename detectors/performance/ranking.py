@@ -1,8 +1,8 @@
 """Metrics of how scores order the classes, from histograms of them: each with a bound on what the bins hide.
 
 Within a bin every order of its rows is taken as equally likely, for equal scores as for different ones: the value is the mean
-over these orders, and `error` the distance to the furthest of them. Ties that scikit-learn counts as one threshold (average
-precision) are within it.
+over these orders, and `error` the distance to the furthest of them. Of average precision it also holds what scikit-learn says,
+which gives all positives of equal scores the precision at their last row: at most that of the bin's positives without its negatives.
 Source  DeLong et al. 1988 (the variance of auroc); delta method over the bins' counts (average precision, lift)
 """
 
@@ -86,7 +86,7 @@ def average_precision_of(negatives: F64, positives: F64) -> Ranking:
     r = np.divide(p - 1.0, d - 1.0, out=np.zeros(len(p)), where=d > 1.0)
     harmonic = _harmonic(s + d) - _harmonic(s)
     mean = np.divide(p, d, out=np.zeros(len(p)), where=d > 0.0) * (r * d + (a + 1.0 - r - r * s) * harmonic)
-    best = p - c * (_harmonic(s + p) - _harmonic(s))
+    best = p * np.divide(a + p, a + p + c, out=np.zeros(len(p)), where=p > 0.0)
     worst = p - (c + q) * (_harmonic(s + d) - _harmonic(s + q))
     value = float(mean.sum() / total)
     error = max(float(best.sum() / total) - value, value - float(worst.sum() / total), 0.0)
@@ -203,7 +203,7 @@ METRICS = (
     Metric("gini", "2 auroc - 1", _T, _UP, _PART, "of auroc", _ONE, "2 roc_auc_score - 1", gini, "", _BINS.format("twice auroc's")),
     Metric("average_precision", "mean precision at the positive labels, in the order of scores", _T, _UP, _PART,
            "delta method over the bins' counts, on the logit", _ONE, "scikit-learn average_precision_score", average_precision,
-           "share", _BINS.format(f"to the best or worst order within them; {_FOUND}: 2e-4, 2e-3")),
+           "share", _BINS.format(f"to the best or worst order and ties within them; {_FOUND}: 2e-4, 2e-3")),
     Metric("ks_of_classes", "largest distance of the classes' score distributions", _T, _UP, _PART,
            "Newcombe's, the place of the maximum taken as given: too high where the classes hardly differ", _ONE,
            "scipy ks_2samp", ks_of_classes, "share", _BINS.format("what a bin allows beyond its ends")),

@@ -259,7 +259,7 @@ class Batch:
         f32, f64, i64, u8, u16 = np.float32, np.float64, np.int64, np.uint8, np.uint16
         places: Sequence[tuple[int, NDArray[Any], type[np.generic]]] = (
             (at.SCORE, prepared.scores[0], f64), (at.CHOSE, prepared.scores[1], i64), (at.SCORE_MEAN, tables.score_mean, f64),
-            (at.SHARE_P, prepared.share_p, f64), (at.ORDER, order, f32), (at.TIE, tie, f32), (at.ALPHA, alpha, f64),
+            (at.SHARE_P, tables.share_p, f64), (at.ORDER, order, f32), (at.TIE, tie, f32), (at.ALPHA, alpha, f64),
             (at.BETS, bets, f64), (at.BET_START, bet_start, i64), (at.SHARE_BETS, share_bets, u8),
             (at.THRESHOLDS, thresholds, f64), (at.REFERENCE, reference, i64), (at.SHARE_IN, share_in, f64),
             (at.SHARE_OUT, share_out, f64), (at.SHARE_MASSES, share_masses, f64), (at.SHARE_LO, share_lo, f64),

@@ -146,7 +146,7 @@ def _judged(
     out, effect = np.empty(kernel.FIELDS), np.empty(kernel.EFFECT_FIELDS)
     _judge(
         counts, seed, float(weight_ms), window_start_ms, prepared.settings.latch_windows, prepared.first, prepared.core,
-        *prepared.scores, tables.score_mean, prepared.share_p, *tables.rank, *tables.tube,
+        *prepared.scores, tables.score_mean, tables.share_p, *tables.rank, *tables.tube,
         clock, *map(state.real, RANK_ARRAYS), *seen, state.real("recent"),
         state.real("tube"), state.real("gain"), state.whole("gain_start"), state.real("plug"), out, effect,
     )  # fmt: skip

@@ -71,6 +71,7 @@ class Tables(NamedTuple):
     """
 
     score_mean: F64
+    share_p: F64
     rank: tuple[Any, ...]
     tube: tuple[Any, ...]
 
@@ -170,6 +171,14 @@ def share_masses(binning: Binning, counts: I64) -> F64:
     return masses
 
 
+def hour_shares(pooled: F64, first: NDArray[Any]) -> F64:
+    """Shares F64[q] of an hour with rows `first` (Strata.first) among those that chose the cuts: (n + p) / (rows + 1), p those of all
+    hours. A feature that is there by day only is scored as wholly missing by night, however many events a window has.
+    """
+    shares: F64 = (first[-len(pooled) :] + pooled) / (first.sum() + 1.0) if first.any() else pooled
+    return shares
+
+
 def statistic_names(target: TargetReference) -> tuple[str, ...]:
     """Order of the statistics in `order`, `tie`, and in the state."""
     if target.binning.kind is Kind.CATEGORICAL:
@@ -228,6 +237,7 @@ def prepare(target: TargetReference, settings: DetectionSettings, reference_id: 
         share_p=share_p,
         tables=Tables(
             _score_mean(target, target.counts, score),
+            share_p,
             _rank_tables(target, settings, share_p, _first_yardstick(target)),
             _tube_tables(target, settings, taken, target.counts),
         ),
@@ -272,8 +282,9 @@ def stratum_tables(prepared: Prepared, row: int) -> Tables:
     assert target.strata is not None
     counts = target.strata.counts[row].astype(np.int64)
     tube = _tube_tables(target, settings, prepared.tolerances, counts)
-    ranks = _rank_tables(target, settings, prepared.share_p, _yardstick(target.strata, row))
-    return Tables(_score_mean(target, counts, prepared.scores[0]), ranks, (*tube[:-1], prepared.tube[-1]))
+    share_p = shared(hour_shares(prepared.share_p, target.strata.first[row]))
+    ranks = _rank_tables(target, settings, share_p, _yardstick(target.strata, row))
+    return Tables(_score_mean(target, counts, prepared.scores[0]), share_p, ranks, (*tube[:-1], prepared.tube[-1]))
 
 
 def expected(prepared: Prepared, windows: Sequence[tuple[int, int]]) -> Tables:
@@ -296,7 +307,7 @@ def expected(prepared: Prepared, windows: Sequence[tuple[int, int]]) -> Tables:
     share = events[used] / events.sum() / parts.sum(axis=1)
     counts = np.round(share @ parts * parts.sum()).astype(np.int64)
     tube = _tube_tables(target, prepared.settings, prepared.tolerances, counts)
-    return Tables(_score_mean(target, counts, prepared.scores[0]), prepared.rank, tube)
+    return Tables(_score_mean(target, counts, prepared.scores[0]), prepared.share_p, prepared.rank, tube)
 
 
 @lru_cache(maxsize=256)

@@ -78,7 +78,8 @@ def _with_ranks(prepared: Prepared, by: float, window_ms: float, tube: float) ->
         shares = [(1.0 - adaptive_share) / bets.shape[1]] * bets.shape[1] + [adaptive_share / len(decay)] * len(decay)
     else:
         statistic = int(np.argmax(prepared.tube[5]))
-        q = _share_law(prepared, by, statistic, order[statistic].astype(np.float64))
+        now = cdf(ppf(float(tables.tube[5][statistic])) + by)
+        q = _share_law(prepared, float(tables.share_p[statistic]), now, order[statistic].astype(np.float64))
         bets, decay = BET_VALUES[share_bets[statistic]], np.zeros(0)
         shares = [1.0 / bets.shape[1]] * bets.shape[1]
     needed = float(thresholds[statistic]) / window_ms
@@ -102,9 +103,8 @@ def _location_law(prepared: Prepared, by: float, order: F64, alpha: F64) -> F64:
     return np.diff(np.concatenate([[0.0], cdf_all(at), [1.0]]))
 
 
-def _share_law(prepared: Prepared, by: float, statistic: int, order: F64) -> F64:
-    """The same of a category's share: binomial counts; order F64[r] of its statistic (categories.py)."""
-    p, now = float(prepared.share_p[statistic]), cdf(ppf(float(prepared.tube[5][statistic])) + by)
+def _share_law(prepared: Prepared, p: float, now: float, order: F64) -> F64:
+    """The same of a category's share that is `now`: binomial counts; order F64[r] of its statistic by share p (categories.py)."""
     below = np.where(order < 0.0, np.exp(np.minimum(order, 0.0)) / 2, 1.0 - np.exp(-np.maximum(order, 0.0)) / 2)
     at_most = np.empty(len(order))
     share_cdf(max(prepared.target.size_median, 1), p, now, np.clip(below, 1e-300, 1.0 - 1e-15), at_most)

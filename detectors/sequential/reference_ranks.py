@@ -12,7 +12,7 @@ from detectors.compiled import compiled
 from detectors.reference import fold
 from detectors.reference_strata import Strata
 from detectors.sequential import default_kernel as kernel
-from detectors.sequential.default_tables import share_masses
+from detectors.sequential.default_tables import hour_shares, share_masses
 from detectors.sequential.rank_layer import kept_ranks, order_statistics
 from detectors.sequential.scores import score_table
 
@@ -22,28 +22,43 @@ I64 = NDArray[np.int64]
 
 @compiled
 def _all_statistics(
-    core: I64, shares: I64, score: F64, nominal: F64, shape_scale: F64, share_p: F64, seed: I64, out: F64, tie: F64
+    core: I64,
+    shares: I64,
+    score: F64,
+    nominal: F64,
+    shape_scale: F64,
+    share_p: F64,
+    of: I64,
+    seed: I64,
+    out: F64,
+    tie: F64,
 ) -> None:
     for w in range(len(core)):
         row = np.uint64(seed[w])
-        kernel.statistics(core[w], shares[w], score, nominal, shape_scale, share_p, row, out[w], tie[w])
+        kernel.statistics(core[w], shares[w], score, nominal, shape_scale, share_p[of[w]], row, out[w], tie[w])
 
 
-def window_statistics(binning: Binning, name: str, first: I64, windows: I64) -> tuple[F64, F64]:
-    """(statistic, tie-break) F64[m, s] of windows I64[m, b + 2], scored by the rows `first` that chose the cuts."""
+def window_statistics(
+    binning: Binning, name: str, first: I64, windows: I64, hours: tuple[I64, I64] | None = None
+) -> tuple[F64, F64]:
+    """(statistic, tie-break) F64[m, s] of windows I64[m, b + 2], scored by the rows `first` that chose the cuts; `hours`: shares by
+    those of their hour, I64[hours, k] as in Strata, and the hour I64[m] of each window.
+    """
     folded_first, folded = fold(binning, first), fold(binning, windows)
     core = folded.shape[1] - 2 if binning.kind is Kind.NUMERIC else 0
     table = score_table(folded_first[:core]) if core else None
     score = (table.score, table.nominal, table.shape_scale) if table else (np.zeros((0, 4)), np.zeros(0), np.zeros(0))
-    share_p = share_masses(binning, folded_first)
+    pooled = share_masses(binning, folded_first)
+    by_hour, of = hours or (np.zeros((1, 1), np.int64), np.zeros(len(windows), np.int64))
+    share_p = np.stack([hour_shares(pooled, row) for row in by_hour])
     # Ties of reference windows need uniforms that no live window has: theirs are seeded by the number of the window.
     seed = np.array(
         [xxhash.xxh3_64_intdigest(f"reference/{name}/{w}".encode()) >> 1 for w in range(len(windows))], np.int64
     )
-    count = (5 if core else 0) + len(share_p)
+    count = (5 if core else 0) + len(pooled)
     out, tie = np.empty((len(windows), count)), np.empty((len(windows), count))
     parts = np.ascontiguousarray(folded[:, :core]), np.ascontiguousarray(folded[:, core:])
-    _all_statistics(*parts, *score, share_p, seed, out, tie)
+    _all_statistics(*parts, *score, share_p, of, seed, out, tie)
     return out, tie
 
 
@@ -68,10 +83,12 @@ def common_ranks(windows: I64) -> I64:
 
 
 def ranked_strata(
-    season: str, hours: int, statistics: F64, ties: F64, stratum: I64, windows: I64, least: int
+    season: str, first: I64, statistics: F64, ties: F64, stratum: I64, windows: I64, least: int
 ) -> Strata:
-    """Windows I64[m, b + 2] with statistics and ties F64[m, s] by strata I64[m] < hours; of those with `least` windows or more."""
-    count = np.bincount(stratum, minlength=hours).astype(np.int64)
+    """Windows I64[m, b + 2] with statistics and ties F64[m, s] by strata I64[m] of the hours that first I64[hours, k] has (as in
+    Strata); of those with `least` windows or more.
+    """
+    count = np.bincount(stratum, minlength=len(first)).astype(np.int64)
     rows = np.flatnonzero(count >= least)
     rank = common_ranks(count[rows])
     order, tie = np.empty((2, len(rows), statistics.shape[1], rank.shape[1]))
@@ -80,7 +97,15 @@ def ranked_strata(
         for j in range(statistics.shape[1]):
             order[row, j], tie[row, j] = order_statistics(statistics[inside, j], ties[inside, j], rank[row])
     counts = np.stack([windows[stratum == hour].sum(axis=0) for hour in rows.tolist()])
-    return Strata(season, count, counts, rank, order, tie)
+    return Strata(season, count, counts, rank, order, tie, first[rows])
+
+
+def first_by_hour(binning: Binning, bins: I64, hour: I64, hours: int) -> I64:
+    """I64[hours, k], as Strata.first, of the rows in these bins and hours I64[rows]."""
+    group = bins if binning.kind is Kind.CATEGORICAL else np.maximum(bins - binning.bins + 1, 0)
+    width = binning.bins + 2 if binning.kind is Kind.CATEGORICAL else 3
+    counts: I64 = np.bincount(hour * width + group, minlength=hours * width).reshape(hours, width).astype(np.int64)
+    return counts
 
 
 def grouped(windows: I64, group: int) -> I64:

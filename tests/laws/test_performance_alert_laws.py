@@ -43,7 +43,9 @@ def stage_of():
     """Every window counts: a budget of a few windows, so that the default detector alarms, too."""
     plain = world.settings()
     models = {
-        name: replace(each, budget_ms=0.001, resolve_after=2, performance=replace(each.performance, detection=DETECTION))
+        name: replace(
+            each, budget_ms=0.001, resolve_after=2, performance=replace(each.performance, detection=DETECTION)
+        )
         for name, each in plain.models.items()
     }
     return Monitor(0, sources=world.SOURCES, settings=replace(plain, models=models), profiles={}, app_version="1")

@@ -113,6 +113,24 @@ def test_histograms_are_within_their_stated_error(n: int, shape: str, cuts: str)
         assert abs(found.value - value) <= found.error + 1e-12, (name, found, value)
 
 
+@pytest.mark.parametrize("values", [2, 5, 40])
+def test_average_precision_of_many_equal_scores_is_within_its_error(values: int) -> None:
+    """Also where a later tie holds more positives than what is before it: no order of its rows has the precision of the tie."""
+    g = np.random.default_rng(values)
+    beyond = 0
+    for _ in range(200):
+        score = g.integers(0, values, 60) / 50.0
+        label = (g.random(60) < g.random(values)[(score * 50).astype(int)]).astype(int)
+        if not 0 < label.sum() < 60:
+            continue
+        layout = Layout(classes=2, scores=True, cuts=np.arange(0.03, 0.8, 0.06))
+        found = measure("average_precision", binary(score, label, label, layout))
+        exact = sk.average_precision_score(label, score)
+        assert abs(found.value - exact) <= found.error + 1e-12
+        beyond += exact > found.value
+    assert beyond > 10
+
+
 @pytest.mark.parametrize("shape", ["middle", "rare", "sure"])
 def test_what_256_bins_cost(shape: str) -> None:
     """Figures of the documents: 100,000 rows, cuts from a reference of 20,000."""

@@ -67,11 +67,16 @@ def performance(model: str, horizons: tuple[int, ...], segments: Any) -> ModelPe
         StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name], each.carries) for each in STREAMS
     )
     disparity = tuple((each.key, each.values[0]) for each in segments)
-    return ModelPerformance(model, ("0", "1"), 1, streams, segments, disparity, least_events=2, detection=DETECTION)
+    others = tuple(name for name in MODELS[1:] if model == MODELS[0])
+    return ModelPerformance(
+        model, ("0", "1"), 1, streams, segments, disparity, least_events=2, challengers=others, detection=DETECTION
+    )  # fmt: skip
 
 
 MODELS_JOINED = {0: performance("m", HORIZONS, PLANS[0].segments), 1: performance("k", HORIZONS[:1], ())}
-JOIN = FeedbackPlan(JoinPlan(1_000, STREAMS, 60_000, 1 << 20, 1 << 20, chunk_rows=CHUNK_ROWS), MODELS_JOINED, 2, 3)
+JOIN = FeedbackPlan(
+    JoinPlan(1_000, STREAMS, 60_000, 1 << 20, 1 << 20, chunk_rows=CHUNK_ROWS, requests=True), MODELS_JOINED, 2, 3, 4
+)
 
 SETTINGS_JOINED = replace(
     SETTINGS,
@@ -89,6 +94,11 @@ SETTINGS_JOINED = replace(
 
 def predicted(ident: int) -> int:
     return ident * 7 % 3 % 2
+
+
+def request(ident: int) -> int:
+    """What three predictions in a row are about, of whichever models."""
+    return ident // 3
 
 
 def score(ident: int) -> float:
@@ -122,8 +132,9 @@ class FeedbackKit(RealKit):
     def batch(self, log: list[Any], start: int, stop: int) -> Columns:
         columns = super().batch(log, start, stop)
         idents = columns.id_high.astype(np.int64).tolist()
-        more = np.array([[float(predicted(ident)), score(ident)] for ident in idents], np.float64).reshape(-1, 2)
-        tags = np.full((len(idents), 2), Tag.NUMBER, np.uint8)
+        told = [[float(predicted(ident)), score(ident), float(request(ident))] for ident in idents]
+        more = np.array(told, np.float64).reshape(-1, 3)
+        tags = np.full((len(idents), 3), Tag.NUMBER, np.uint8)
         cell = np.ascontiguousarray(np.hstack([columns.cell, more.view(np.uint64)]))
         return replace(columns, cell=cell, tag=np.ascontiguousarray(np.hstack([columns.tag, tags])))
 
@@ -221,32 +232,35 @@ class FeedbackKit(RealKit):
             window = data["window"]["start_ms"], data["window"]["end_ms"]
             world.counts[event["type"].split(".")[1]] += 1
             world.counts["promotions"] += "promoted_from" in data
+            about = (data["model"], data["version"], data["segment"], data["feedback"], data["horizon_ms"], window[0])
+            if data.get("samples") == "paired" and data["metric"] == "accuracy":
+                against = data["challenger_model"], data["challenger_version"]
+                said[*about, against] = data["pairs"], data["champion"]["observed"], None
             if data["metric"] in {"ctr", "confusion_matrix"} and event["type"] == "driftline.performance.v1":
-                key = (data["model"], data["version"], data["segment"], data["feedback"], data["horizon_ms"], window[0])
+                key = (*about, ())
                 counts = data["counts"]
                 said[key] = counts["predictions"], counts["observed"], data.get("matrix")
                 windows[data["model"], window[0]] = window
         due: dict[Any, Any] = {}
-        for (_, model, version, segment, stream, horizon, edge), (rows, observed, matrix, _) in kept.items():
+        for (_, model, version, segment, stream, horizon, edge, against), (rows, observed, matrix, *_) in kept.items():
             ends = sorted(span[::-1] for (name, _), span in windows.items() if name == model)
             for start in [start for end, start in ends if edge < end][:1]:
                 if start <= edge or horizon == CARRIED:
-                    key = (model, version, segment, stream, horizon, start)
+                    key = (model, version, segment, stream, horizon, start, against)
                     a, b, cells = due.get(key, (0, 0, [[0, 0], [0, 0]]))
-                    if stream == "clicks":
-                        due[key] = a + rows, b + observed, None
-                    else:
-                        due[key] = a + rows, b + observed, (np.array(cells) + np.array(matrix)).tolist()
+                    summed = None if stream == "clicks" or against else (np.array(cells) + np.array(matrix)).tolist()
+                    due[key] = a + rows, b + observed, summed
         wrong = [f"performance {key}: {said.get(key)}, its panes {due.get(key)}" for key in said.keys() | due.keys()
                  if said.get(key) != due.get(key)]  # fmt: skip
         world.counts["performance windows"] += len(due)
+        world.counts["windows of pairs"] += sum(bool(key[-1]) for key in due)
         return sorted(wrong)
 
     def compare_feedback(self, world: Any, result: Recount, partition: int) -> list[str]:
         """Panes of performance of one source partition, dead letters and counters against the oracle."""
         logs = {stream: self.oracle_log(world, result, stream, partition) for stream in self.feedback}
         known: list[Any] = [
-            Prediction(time, ident, score(ident), float(predicted(ident)), (model, version, row[1]))
+            Prediction(time, ident, score(ident), float(predicted(ident)), (model, version, (row[1], ident)))
             for time, ident, model, version, row in result.applied[partition]
         ]
         streams = [
@@ -317,15 +331,35 @@ class FeedbackKit(RealKit):
         panes: dict[Any, list[Any]] = defaultdict(list)
         for (stream, horizon, edge), lines in said.panes.items():
             for line in lines:
-                model, version, country = line[1]
+                model, version, more = line[1]
                 if model == "__unknown__" or (model == MODELS[1] and horizon == HORIZONS[1]):
                     continue
                 segments = ["all"]
                 if model == MODELS[0] and horizon != CARRIED:
-                    segments.append(f"country={country if country in VALUES else '__other__'}")
+                    segments.append(named(more[0]))
                 for segment in segments:
-                    panes[partition, model, version, segment, stream, horizon, edge].append(line)
-        return {key: expected_sums(key[4], lines) for key, lines in panes.items()}
+                    panes[partition, model, version, segment, stream, horizon, edge, ()].append(line)
+        pairs = self.expected_pairs(partition, said)
+        return {key: expected_sums(key[4], lines) for key, lines in panes.items()} | pairs
+
+    def expected_pairs(self, partition: int, said: Any) -> dict[Any, Any]:
+        """Of each request the first prediction of either model in a pane, one after the other."""
+        panes: dict[Any, list[Any]] = defaultdict(list)
+        for (stream, horizon, edge), lines in said.panes.items():
+            if stream != "labels" or horizon == CARRIED:
+                continue
+            first: dict[Any, Any] = {}
+            for line in lines:
+                model, _, (_, ident) = line[1]
+                first.setdefault((model, request(ident)), line)
+            for (model, about), own in first.items():
+                theirs = first.get((MODELS[1], about))
+                if model != MODELS[0] or theirs is None:
+                    continue
+                for segment in ("all", named(own[1][2][0])):
+                    key = (partition, model, own[1][1], segment, stream, horizon, edge, (MODELS[1], theirs[1][1]))
+                    panes[key].append((theirs, own))
+        return {key: expected_pair_sums(pairs) for key, pairs in panes.items()}
 
     def kept_performance(self, world: Any) -> dict[Any, Any]:
         """What counts in the panes topics: by the newest epoch, marked, the first of each."""
@@ -342,7 +376,8 @@ class FeedbackKit(RealKit):
                 if hasattr(body, "horizon_ms"):
                     series = f"{body.stream}@{body.horizon_ms}"
                     if body.edge_ms >= marked.get((p, series), LOWEST):
-                        key = (p, body.model, body.version, body.segment, body.stream, body.horizon_ms, body.edge_ms)
+                        about = (body.model, body.version, body.segment, body.stream, body.horizon_ms, body.edge_ms)
+                        key = (p, *about, body.against)
                         fresh[p].setdefault(key, body)
                 elif hasattr(body, "counters"):
                     if body.edge_ms > marked.get((p, body.stream), LOWEST):
@@ -359,11 +394,31 @@ class FeedbackKit(RealKit):
 def said_sums(pane: Any) -> Any:
     assert pane.complete
     sums = pane.sums
+    if pane.against:
+        sides = [side.count(Part.CONFUSION, "matrix").tolist() for side in (sums.a, sums.b)]
+        return pane.rows, pane.observed, *sides, sums.b.total(Part.SCORES, "score")
     if pane.stream == "clicks":
         rows = sums.count(Part.PROXIES, "rows").tolist()
         return pane.rows, pane.observed, rows[:5], sums.total(Part.PROXIES, "score")
     matrix = sums.count(Part.CONFUSION, "matrix").tolist()
     return pane.rows, pane.observed, matrix, sums.total(Part.SCORES, "score")
+
+
+def named(country: str) -> str:
+    return f"country={country if country in VALUES else '__other__'}"
+
+
+def expected_pair_sums(pairs: list[Any]) -> Any:
+    """Pairs are lines of the challenger and of the champion, whose label counts where there is one."""
+    matrices, scores, observed = [[[0, 0], [0, 0]] for _ in "ab"], [], 0
+    for sides in pairs:
+        label = next((int(line[5]) for line in reversed(sides) if line[4]), None)
+        if label is not None:
+            observed += 1
+            scores.append(sides[1][3])
+            for matrix, line in zip(matrices, sides, strict=True):
+                matrix[label][int(line[2])] += 1
+    return len(pairs), observed, *matrices, math.fsum(scores)
 
 
 def expected_sums(stream: str, lines: list[Any]) -> Any:

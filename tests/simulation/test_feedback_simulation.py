@@ -42,3 +42,4 @@ def test_the_seeds_have_seen_everything() -> None:
     for what in ("promised alerts", "alerts of errors"):
         assert seen[what] > SEEDS / 8, (what, seen)
     assert seen["promotions"] > 0
+    assert seen["windows of pairs"] > SEEDS

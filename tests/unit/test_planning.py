@@ -297,7 +297,9 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
         estimate(plain, 8, hours={"fraud": hours}),
         estimate(plain, 8, hours={"fraud": replace(hours, auto=True)}),
     )
-    each = STRATA_BYTES[Kind.NUMERIC] + 24 * (7 * 36 * 2 + (4 + 2) * 2)  # 7 statistics, 4 bins, missing, invalid
+    each = STRATA_BYTES[Kind.NUMERIC] + 24 * (
+        7 * 36 * 2 + (4 + 2 + 3) * 2
+    )  # 7 statistics; 4 bins, missing, invalid, and the rows that chose them
     assert told.strata_bytes == auto.auto_strata_bytes == 100 * each
     assert (
         told.total_bytes - eight.total_bytes == told.strata_bytes * 9 // 8

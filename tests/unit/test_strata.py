@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import detector_kits as kit
 
 from detectors.reference import (
+    VERSION_HOURS,
     CorruptReference,
     NotWritableError,
     ReferenceProfile,
@@ -23,6 +24,7 @@ from detectors.reference import (
     from_sections,
     slim,
     to_sections,
+    with_id,
 )
 from detectors.reference_build import build_reference, build_with_windows
 from detectors.sequential.default import (
@@ -141,8 +143,28 @@ def test_a_reference_with_hours_goes_through_its_records(law: str) -> None:
     assert there is not None
     assert back is not None
     assert type(there.season) is type(back.season) is str
-    for name in ("windows", "counts", "rank", "order", "tie"):
+    for name in ("windows", "counts", "rank", "order", "tie", "first"):
         np.testing.assert_array_equal(getattr(back, name), getattr(there, name))
+    assert there.first.sum() == found.targets[0].first.sum()
+
+
+def test_shares_are_scored_by_their_hour_and_of_an_older_reference_by_the_whole_day() -> None:
+    found = reference("daily", 36)
+    target = found.targets[0]
+    assert target.strata is not None
+    pooled = prepare(target, SETTINGS, found.id)
+    assert pooled.strata is not None
+    own = pooled.strata.tables(pooled, 3).share_p
+    np.testing.assert_allclose(own, (target.strata.first[3, -2:] + pooled.share_p) / (target.strata.first[3].sum() + 1))
+    assert to_sections(found)[0]["version"] == VERSION_HOURS
+    before = replace(target, strata=replace(target.strata, first=np.zeros_like(target.strata.first)))
+    header, sections = to_sections(with_id(replace(found, targets=(before,))))
+    assert header["version"] < VERSION_HOURS
+    assert "strata_first" not in sections
+    for read in (from_sections(header, sections), slim(from_sections(header, sections))):
+        old = prepare(read.targets[0], SETTINGS, read.id)
+        assert old.strata is not None
+        np.testing.assert_array_equal(old.strata.tables(old, 3).share_p, old.share_p)
 
 
 def test_ranks_on_disk_judge_alike() -> None:
@@ -231,7 +253,7 @@ def test_a_profile_with_strata_is_stored_and_one_without_is_as_it_was() -> None:
         to_sections(slim(found))
     bare, _ = to_sections(_without_windows(found))
     plain, parts = to_sections(_without_windows(reference("normal")))
-    assert bare["version"] == 2  # a program that does not know strata refuses it by name
+    assert bare["version"] == VERSION_HOURS  # a program that does not know strata refuses it by name
     assert plain["version"] == 1
     assert not [name for name in parts if name.startswith("strata")]
     assert "season" not in plain["targets"][0]
@@ -253,10 +275,12 @@ def test_each_window_moves_the_counts_of_its_own_stratum() -> None:
 def test_within_one_hour_it_is_the_detector_of_that_hours_reference() -> None:
     """Bit for bit, but for the weights of the tube's bets, which are the same at every hour."""
     found = slim(reference("daily"))
-    target = found.targets[0]
-    strata = target.strata
+    strata = found.targets[0].strata
     assert strata is not None
-    hour = 6
+    strata = replace(
+        strata, first=np.zeros_like(strata.first)
+    )  # shares of the whole day, as that hour's reference has them
+    target, hour = replace(found.targets[0], strata=strata), 6
     alone = replace(
         target, strata=None, rank=strata.rank[hour], order=strata.order[hour], tie=strata.tie[hour],
         windows=int(strata.windows[hour]), counts=strata.counts[hour].astype(np.int64),

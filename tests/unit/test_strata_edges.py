@@ -57,14 +57,14 @@ def alarms(profile: ReferenceProfile, a_day: int, seed: int) -> tuple[int, int]:
 
 
 def test_a_feature_that_is_missing_by_night_is_no_drift_whenever_windows_begin() -> None:
-    """The reference's windows begin five minutes beside live ones. At the same rate, and with a tenth more traffic, where the ranks of
-    shares move and the tube alone holds: of hours that hold windows of two laws it did not (30 alarms).
+    """The reference's windows begin five minutes beside live ones. At the same rate, and with a tenth more traffic: scored by the share
+    of the whole day, more of the same is news (5 alarms), and where hours hold windows of two laws the tube lets it pass (30).
     """
     seeds = (1, 2, 4, 5)
     same = [alarms(night_reference(8 * DAY_MS, seed), A_DAY, seed) for seed in seeds[:3]]
     more = [alarms(night_reference(8 * DAY_MS, seed), A_DAY * 11 // 10, seed) for seed in seeds]
     assert sum(fired for fired, _ in same) <= 1, same
-    assert sum(fired for fired, _ in more) <= 6, more
+    assert sum(fired for fired, _ in more) <= 1, more
     assert min(judged for _, judged in same + more) > 2 * 3 * 24 * 4, "five of six windows lie within an hour"
 
 
