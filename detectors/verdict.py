@@ -10,7 +10,7 @@ from typing import NamedTuple
 TOLERANCE_MAX = 3.0  # of a tube: beyond it, it holds every law that a detector could tell apart
 AUTO_EVENTS_MIN = 10
 """Of a window of `auto`, where nothing else was asked for: a change is found within some windows at best, so larger ones are
-slower (1 sd: 54 events in windows of 10, 67 of 20, 140 of 50, at 30M events a false alarm), and among the windows of one hour
+slower (1 sd: 51 events in windows of 10, 68 of 20, 140 of 50, at 30M events a false alarm), and among the windows of one hour
 of a reference fewer tell less. What a window costs, a record, is bounded by panes: none is shorter than one.
 """
 

@@ -328,7 +328,7 @@ class ModelMonitor(ModelState):
     def _prepare(self, profile: ReferenceProfile, name: str, promise: Promise) -> default.Prepared:
         key = (profile.id, name, promise)
         if key not in self._prepared:
-            chosen = detection(self.settings, name, promise.budget_ms, promise.cells)
+            chosen = detection(self.settings, name, profile.windows, promise.budget_ms, promise.cells)
             self._prepared[key] = default.prepare(profile.target(name), chosen, profile.id)
         return self._prepared[key]
 

@@ -7,10 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from detectors.reference import BlockEffects, ReferenceProfile
+from detectors.reference import BlockEffects, ReferenceProfile, WindowInfo
 from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare, tolerances_of
 from detectors.sequential.expected_delay import expected_events
 from detectors.sequential.tolerance_auto import BLOCKS_MIN
+from detectors.sequential.windows_auto import reserve
 from stream.monitor_settings import ModelSettings
 from stream.quantities import Duration
 
@@ -39,10 +40,12 @@ class Taken:
         return max(self.values, self.absent) > self.least
 
 
-def detection(settings: ModelSettings, target: str, budget_ms: float, cells: int) -> DetectionSettings:
+def detection(
+    settings: ModelSettings, target: str, windows: WindowInfo, budget_ms: float, cells: int
+) -> DetectionSettings:
     """What the detector of one of `cells` targets is told."""
     tolerance, auto = settings.tolerance_of(target)
-    return DetectionSettings(tolerance, budget_ms, cells, auto=auto)
+    return DetectionSettings(tolerance, budget_ms, cells, auto=auto, reserve=reserve(windows.auto))
 
 
 def taken(settings: ModelSettings, profile: ReferenceProfile) -> tuple[Taken, ...]:
@@ -50,10 +53,10 @@ def taken(settings: ModelSettings, profile: ReferenceProfile) -> tuple[Taken, ..
     cells = len(profile.targets)
     found = []
     for target in profile.targets:
-        told = detection(settings, target.name, settings.inputs_budget_ms, cells)
+        told = detection(settings, target.name, profile.windows, settings.inputs_budget_ms, cells)
         window_ms = max(profile.windows.every_ms, 1) * target.group
         prepared = prepare(target, told, profile.id)
-        plain = prepare(target, DetectionSettings(told.tolerance, told.budget_ms, cells), profile.id)
+        plain = prepare(target, replace(told, auto=False), profile.id)
         found.append(
             Taken(
                 name=target.name,

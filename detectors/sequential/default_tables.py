@@ -54,6 +54,7 @@ STATISTIC_SHARES = (0.35, 0.22, 0.14, 0.14, 0.15)
 class DetectionSettings:
     """tolerance: probit units, >= 0; `auto`: at least it, and as much as holds the reference's own block effects.
     budget_ms: A, the time in which one false alarm of the model is accepted. cells: d.
+    reserve: what the rank layer's thresholds are raised by, >= 1 (windows_auto.reserve).
     """
 
     tolerance: float
@@ -61,6 +62,7 @@ class DetectionSettings:
     cells: int = 1
     latch_windows: int = 200
     auto: bool = False
+    reserve: float = 1.0
 
 
 class Tables(NamedTuple):
@@ -210,6 +212,8 @@ def _check(target: TargetReference, settings: DetectionSettings) -> None:
         raise BadSettings(f"tolerance {settings.tolerance!r} is not between 0 and {TOLERANCE_MAX}")
     if not (math.isfinite(settings.budget_ms) and settings.budget_ms > 0):
         raise BadSettings(f"budget {settings.budget_ms!r} ms is not positive")
+    if not (math.isfinite(settings.reserve) and settings.reserve >= 1.0):
+        raise BadSettings(f"reserve {settings.reserve!r} is not at least 1")
     if settings.cells < 1 or settings.latch_windows < 1:
         raise BadSettings("cells and latch_windows must be at least 1")
 
@@ -326,7 +330,7 @@ def _rank_tables(
         bets = bets[:0]
     share_bets = shared(np.stack([_share_bets(float(p), size, ranks, windows) for p in share_p]))
     alpha = shared(rank_counts(yardstick.rank, windows))
-    thresholds = shared(settings.budget_ms * settings.cells / statistic_shares(target))
+    thresholds = shared(settings.budget_ms * settings.cells * settings.reserve / statistic_shares(target))
     whole = yardstick.order.dtype == np.float64  # of a profile that is not `slim`
     order, tie = (shared(each.astype(np.float32)) if whole else each for each in (yardstick.order, yardstick.tie))
     return order, tie, alpha, bets, bet_start, share_bets, ADAPTIVE_DECAY, ADAPTIVE_SHARE, thresholds

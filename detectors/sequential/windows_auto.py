@@ -17,8 +17,9 @@ Cost: one pass over the rows per length and target.    Source [1] Lo and MacKinl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ BLOCKS_MIN = 100  # blocks that a ratio is taken from: fewer, and chance alone p
 WINDOWS_MIN = 100  # of a length that is tried at all: fewer cannot pass 1.2
 SLOW_SHARE_MAX = 0.2  # of the targets may be slower than the list; they take several windows as one
 SEEN_SHARE_MAX = 0.5  # of the targets may show some dependence within the limit: among many, chance makes some
+DEPENDENCE_RESERVE = (
+    1.3  # where shorter windows depended on each other: what is left makes 1.2 times the crossings with AR(.5)
+)
 SHARES_TESTED = 5  # most frequent categories of a categorical target: the limit is meant for one series, not for thirty
 
 
@@ -167,6 +171,13 @@ def choose_window(
     enough = [entry for entry in tried if entry[1] >= windows_min] or tried[:1]
     best = max(enough, key=lambda entry: (entry[2], -entry[0]))
     return Choice(best[0], False, tuple(tried))
+
+
+def reserve(auto: Mapping[str, Any]) -> float:
+    """What the rank layer's thresholds are raised by, from WindowInfo.auto. Its ranks spend the whole budget on windows that are
+    exchangeable; where windows had to be made longer until little dependence was seen, what is not seen needs a part of it.
+    """
+    return DEPENDENCE_RESERVE if len(auto.get("tried", ())) > 1 else 1.0
 
 
 def choose_group(judge: Callable[[int], Ratio]) -> tuple[int, bool]:

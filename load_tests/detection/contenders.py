@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,6 +26,7 @@ from detectors.sequential import default_kernel as kernel
 from detectors.sequential.default import DetectionSettings, Prepared, prepare, start
 from detectors.sequential.rank_layer import ADAPTIVE_SHARE, BETS
 from detectors.sequential.strata import Season
+from detectors.sequential.windows_auto import reserve
 from load_tests.detection.passes import Judged, Pass, Steps, Windows, judged
 from load_tests.detection.streams import EVENT_MS, Rows
 
@@ -132,7 +133,8 @@ def judge(
     """Every window in turn. `after`: until the first alarm at or after that event.
     `factor`: its steps, too, of a pass without `after`.
     """
-    prepared = prepare(profile.targets[0], settings, profile.id)
+    told = replace(settings, reserve=reserve(profile.windows.auto))
+    prepared = prepare(profile.targets[0], told, profile.id)
     detector, run = Pass(prepared), Run([], [], [])
     size = max(len(windows), 1) if after is None else UNTIL_FOUND
     for first in range(0, max(len(windows), 1), size):

@@ -155,6 +155,8 @@ def test_settings_and_states_that_do_not_fit_are_refused() -> None:
         DetectionSettings(0.05, float("inf")),
         DetectionSettings(0.05, 1e5, cells=0),
         DetectionSettings(0.05, 1e5, latch_windows=0),
+        DetectionSettings(0.05, 1e5, reserve=0.9),
+        DetectionSettings(0.05, 1e5, reserve=float("nan")),
     ):
         with pytest.raises(BadSettings):
             prepare(found.targets[0], settings, found.id)
@@ -236,6 +238,14 @@ def test_a_tighter_budget_and_more_cells_never_alarm_earlier() -> None:
         prepared, state = kit.ready(found, budget, 0.03, cells)
         first.append(next(i for i, v in enumerate(kit.run(prepared, state, counts)) if v.level is Level.ALARM))
     assert first == sorted(first)
+
+
+def test_a_reserve_raises_the_thresholds_of_the_ranks_alone() -> None:
+    found = kit.profile("normal")
+    plain, reserved = (prepare(found.targets[0], DetectionSettings(0.05, 1e5, reserve=r), found.id) for r in (1.0, 1.3))
+    assert reserved.rank[-1] == pytest.approx(1.3 * plain.rank[-1])
+    assert reserved.tube[0] == plain.tube[0]
+    assert reserved.threshold_log10 == plain.threshold_log10
 
 
 def test_targets_inside_the_tube_have_no_weight() -> None:

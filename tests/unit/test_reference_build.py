@@ -46,7 +46,7 @@ from detectors.reference_build import (
 from detectors.reference_targets import CATEGORIES_MAX
 from detectors.reference_windows import bins_of, shuffled, windows_in_time
 from detectors.sequential.default import DetectionSettings, prepare, start, update
-from detectors.sequential.windows_auto import Ratio, choose_window, dependence, variance_ratio
+from detectors.sequential.windows_auto import Ratio, choose_window, dependence, reserve, variance_ratio
 from detectors.verdict import IncompleteReference
 from stream.category import category_hash as stream_hash
 from stream.windows import Lengths, WindowList
@@ -273,6 +273,7 @@ def test_auto_takes_the_shortest_window_that_holds(phi: float, longest_ms: int) 
     holding = [entry["every_ms"] for entry in found.windows.auto["tried"] if entry["targets_that_hold"] >= 0.8]
     assert found.windows.every_ms == holding[-1]
     assert min(holding) > 1000 or phi == 0
+    assert reserve(found.windows.auto) == (1.0 if phi == 0 else 1.3)
 
 
 def test_auto_takes_windows_of_ten_events_where_panes_hold_fewer() -> None:
