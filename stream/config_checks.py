@@ -149,6 +149,9 @@ def _challengers(config: Config, name: str, own: Performance, path: tuple[str, .
     if own.challengers and not any(each in COMPARED for each in own.metrics):
         expected = f"expected: metrics with one of {', '.join(COMPARED)}"
         yield "DL-C020", (*path, "challengers"), "no metric that can be compared in pairs is asked for", expected
+    if own.challengers and labels_mean(own) and len(own.classes) > 2:
+        read = f"pairs are of two classes or of numbers, there are {len(own.classes)} classes"
+        yield "DL-C020", (*path, "challengers"), read, "expected: two classes, or no challengers"
     for place, other in enumerate(own.challengers):
         where: tuple[str | int, ...] = (*path, "challengers", place)
         their: Performance | None = None
@@ -158,14 +161,14 @@ def _challengers(config: Config, name: str, own: Performance, path: tuple[str, .
             yield "DL-C020", where, f"{other} is no other model, once", f"expected: one of {', '.join(config.models)}"
         elif their is None or not their.metrics:
             yield "DL-C020", where, f"{other} has no labels", f"expected: models.{other}.performance.metrics"
-        elif labels_mean(their) != labels_mean(own):
+        elif own.metrics and labels_mean(their) != labels_mean(own):
             read = f"labels of {other} mean something else than those of {name}"
             yield "DL-C020", where, read, "expected: the same classes and positive, or numbers in both"
 
 
 def labels_mean(own: Performance) -> tuple[str, ...]:
-    """Classes, the positive one first; () = numbers."""
-    if METRICS[own.metrics[0]].task is Task.REGRESSION:
+    """Classes, the positive one first; () = numbers, or none asked for."""
+    if not own.metrics or METRICS[own.metrics[0]].task is Task.REGRESSION:
         return ()
     return (own.positive or own.classes[-1], *own.classes)
 

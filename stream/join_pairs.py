@@ -21,6 +21,7 @@ from stream.columns import F64, I64, U64
 from stream.join import Matured
 from stream.join_feedback import FeedbackKind
 from stream.join_groups import Group
+from stream.label_values import numbers_of
 from stream.performance_panes import PerformancePane
 from stream.performance_plan import NO_CODE, ModelPerformance, StreamPerformance
 from stream.plan import ALL
@@ -101,7 +102,7 @@ def _sums(plan: ModelPerformance, stream: StreamPerformance, matured: Matured, r
         for values in (matured.predicted, matured.score[:, 0])
     )
     if not stream.layout.classes:
-        sums.add_errors(predicted[0], predicted[1], outcome)
+        sums.add_errors(numbers_of(predicted[0]), numbers_of(predicted[1]), numbers_of(outcome))
         return sums
     label = np.where(np.isnan(outcome), NO_CODE, plan.codes(outcome))
     sums.add_classes(plan.codes(predicted[0]), plan.codes(predicted[1]), label)

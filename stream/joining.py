@@ -31,7 +31,7 @@ from stream.join_index import Predictions
 from stream.join_pairs import NO_REQUEST, paired_panes
 from stream.kernels import timeline
 from stream.kernels.timeline import APPLIED, FUTURE
-from stream.label_values import ABSURD, NEGATIVE, UNKNOWN_LABEL, is_text
+from stream.label_values import ABSURD, NEGATIVE, UNKNOWN_LABEL, numbers_of
 from stream.pane_state import Chunk, segment_name
 from stream.panes import EDGE_END, EDGE_MIN, REASON_PREFIX, Marker, encode_marker
 from stream.performance_panes import PerformancePane, encode_performance_pane, series_name
@@ -41,6 +41,7 @@ from stream.stage import Output
 from stream.topics import TopicRole
 
 NUMBER_SALT = np.uint64(0x9E37_79B9_7F4A_7C15)  # 0 is a number, too
+NUMBER_END = 2.0**53  # whole numbers below it are told apart
 LetterWriter = Callable[[Reject], Output]
 Label = Callable[[int, str, str], str]
 """(edge, model, version) -> the version under which it is counted."""
@@ -308,17 +309,19 @@ def sums_of(plan: ModelPerformance, stream: StreamPerformance, matured: Matured,
         if Part.SCORES in stream.layout.parts:
             sums.add_scores(score, label)
     else:
-        predicted = matured.predicted[rows]
-        sums.add_errors(np.where(is_text(predicted), np.nan, predicted), np.where(is_text(outcome), np.nan, outcome))
+        sums.add_errors(numbers_of(matured.predicted[rows]), numbers_of(outcome))
     return sums
 
 
 def _requests(chunk: Chunk, rows: I64, column: int) -> U64:
-    """Hash of each row's request; NO_REQUEST where the event tells none. A number is not the text that looks like it."""
+    """Hash of each row's request; NO_REQUEST where the event tells none. A number is not the text that looks like it; from
+    2^53 on numbers are read as those beside them, so that they would pair requests that are not the same: they tell none.
+    """
     cell, tag = chunk.cell[rows, column], chunk.tag[rows, column]
     found = np.full(len(rows), NO_REQUEST, np.uint64)
     found[tag == Tag.TEXT] = cell[tag == Tag.TEXT]
-    found[tag == Tag.NUMBER] = cell[tag == Tag.NUMBER] ^ NUMBER_SALT
+    exact = (tag == Tag.NUMBER) & (np.abs(chunk.number[rows, column]) < NUMBER_END)
+    found[exact] = cell[exact] ^ NUMBER_SALT
     return found
 
 

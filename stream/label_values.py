@@ -23,6 +23,11 @@ def is_text(values: F64) -> NDArray[np.bool_]:
     return (values >= TEXT_VALUE_MIN) & (values < TEXT_VALUE_END)
 
 
+def numbers_of(values: F64) -> F64:
+    """The values, NaN where they stand for texts, which are no numbers to compute with."""
+    return np.where(is_text(values), np.nan, values)
+
+
 def value_status(values: F64, low: float, high: float, classes: tuple[float, ...] | None, *, numbers: bool) -> U8:
     """APPLIED, or what is wrong with each of the values F64[n].
 

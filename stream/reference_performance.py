@@ -17,7 +17,7 @@ from detectors.reference_performance import ReferencePerformance, reference_perf
 from stream.columns import F64, I64
 from stream.config import Config
 from stream.feedback_planning import performance_of, score_of
-from stream.label_values import text_value
+from stream.label_values import numbers_of, text_value
 from stream.mapping import PREDICTION
 from stream.pane_state import segment_name
 from stream.performance_panes import kept_name
@@ -90,7 +90,7 @@ def _places(segment: SegmentPlan, values: NDArray[Any]) -> I64:
 def _sums(plan: ModelPerformance, stream: StreamPerformance, predicted: F64, score: F64, label: F64) -> PerformanceSums:
     sums = PerformanceSums(stream.layout)
     if not stream.layout.classes:
-        sums.add_errors(predicted, label)
+        sums.add_errors(numbers_of(predicted), numbers_of(label))
         return sums
     codes = plan.codes(label)
     sums.add_classes(plan.codes(predicted), codes)

@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import monitor_kit as kit
 import performance_kit as world
 
-from detectors.performance import Layout, PerformanceSums
+from detectors.performance import Layout, PerformanceSums, measure
 from detectors.performance.paired import COMPARED, PairedSums
-from stream import container
+from stream import container, join_pairs, joining
 from stream.collector import Collector
 from stream.column_log import ColumnLog
+from stream.columns import Tag
 from stream.config import Config, config_from
 from stream.config_checks import check
 from stream.decode import decode, records_from_lines
@@ -51,7 +53,8 @@ def config(**changes: Any) -> Config:
     }
     champion = model | {"performance": PERFORMANCE | {"challengers": ["new", "ensemble"]} | changes.pop("champion", {})}
     challenger = model | {"performance": PERFORMANCE | changes.pop("challenger", {})}
-    models = {"old": champion, "new": challenger, "ensemble": model, "plain": model | {"performance": None}}
+    ensemble = model | {"performance": PERFORMANCE | changes.pop("ensemble", {})}
+    models = {"old": champion, "new": challenger, "ensemble": ensemble, "plain": model | {"performance": None}}
     topics = {"predictions": changes.pop("predictions", MAPPED), "labels": LABELS}
     return config_from({"kafka": {"bootstrap_servers": "unused:9092"}, "topics": topics, "models": models})
 
@@ -318,6 +321,25 @@ def test_records_of_a_window_are_what_all_its_pairs_say_whatever_was_restarted()
     assert {event["data"]["counts"]["predictions"] for event in singles} == {200}
 
 
+def test_a_decision_that_is_a_text_is_no_number_of_a_pair() -> None:
+    decisions = np.array([0.25, 0.75, 0.25, 2.0**52 + 17])  # the last one stands for a text
+    matured: Any = SimpleNamespace(predicted=decisions, score=np.full((4, 1), np.nan))
+    stream: Any = SimpleNamespace(layout=Layout(errors=True))
+    rows, labels = np.array([[1, 0], [3, 2]]), np.array([0.5, 0.5])
+    sums = join_pairs._sums(None, stream, matured, rows, labels)  # type: ignore[arg-type]
+    found = [measure("mae", each) for each in (sums.a, sums.b)]
+    assert [(each.value, each.events) for each in found] == [(0.25, 1), (0.25, 1)]
+
+
+def test_requests_that_are_numbers_too_large_to_tell_apart_are_none() -> None:
+    numbers = np.array([[1.0], [2.0**53 - 1], [2.0**53], [2.0**60], [-(2.0**53)]])
+    tag = np.full((5, 1), int(Tag.NUMBER), np.uint8)
+    chunk: Any = SimpleNamespace(cell=numbers.view(np.uint64), number=numbers, tag=tag)
+    found = joining._requests(chunk, np.arange(5), 0)
+    assert len(set(found[:2].tolist())) == 2
+    assert found.astype(bool).tolist() == [True, True, False, False, False]
+
+
 # ---- configuration ------------------------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -329,8 +351,20 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "other classes": ({"challenger": {"classes": ["no", "yes"]}}, "labels of new mean something else"),
     "other positive": ({"challenger": {"positive": "0"}}, "labels of new mean something else"),
     "numbers": ({"challenger": {"metrics": ["mae"]}}, "labels of new mean something else"),
+    "three classes": (
+        {
+            name: {"metrics": ["accuracy"], "classes": ["0", "1", "2"]}
+            for name in ("champion", "challenger", "ensemble")
+        },
+        "pairs are of two classes or of numbers, there are 3 classes",
+    ),
     "not in pairs": ({"champion": {"metrics": ["ks_of_classes"]}}, "no metric that can be compared in pairs"),
 }
+
+
+def test_challengers_without_metrics_of_labels_are_refused() -> None:
+    own = config(champion={"metrics": [], "proxies": ["ctr"], "challengers": ["new"]})
+    assert [read for _, _, read, _ in check(own) if "no metric that can be compared in pairs" in read]
 
 
 @pytest.mark.parametrize("name", BAD)

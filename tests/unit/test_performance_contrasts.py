@@ -284,6 +284,13 @@ def test_files_that_say_nothing_of_performance_give_a_reference_without(tmp_path
     assert without.segments == ("all",)
 
 
+def test_decisions_of_a_file_that_are_texts_are_no_numbers(tmp_path: Path) -> None:
+    own = config(tmp_path, metrics=["mae"], disparity={})
+    found = measured_rows(own, "fraud", table(prediction=["none"] * ROWS, fraud=np.ones(ROWS)))[0]
+    assert found is not None
+    assert found.estimate("all", "mae") is None
+
+
 def test_cells_of_a_file_are_read_as_those_of_an_event(tmp_path: Path) -> None:
     """A decision that is a bool in the file and 1 in events, a label that is a number: one class."""
     own = config(tmp_path, classes=["0", "1"])
