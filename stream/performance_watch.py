@@ -72,7 +72,7 @@ class PerformanceWatch:
         self._by_segment: dict[tuple[Horizon, str], list[CellName]] = {}
         for name in self.names:
             self._by_segment.setdefault((Horizon(name.stream, name.horizon_ms), name.segment), []).append(name)
-        self._targets = {target_of(name) for name in self.names}
+        self._watched = {(name.segment, target_of(name)) for name in self.names}
         self.followed = {series: Followed() for series in dict.fromkeys(series for series, _ in self._by_segment)}
         self._dirty: set[Horizon] = set()
 
@@ -87,7 +87,7 @@ class PerformanceWatch:
             return {}, []
         self._dirty.add(series)
         states: States = {}
-        outputs = self._without_targets(window.end_ms)
+        outputs = self._without_targets(series, window.end_ms)
         now: dict[str, int] = {}
         for measured in found:
             if measured.segment == ALL:
@@ -188,11 +188,14 @@ class PerformanceWatch:
                     ended.append(self.book.resolved(incident, reason, end_ms, incident.data | {"historical": late}))
         return ended
 
-    def _without_targets(self, end_ms: int) -> list[Output]:
-        """Another configuration asks for other metrics or horizons."""
-        ended: list[Output] = []
-        for target in sorted({each.target for each in self.book.open.values()} - self._targets):
-            ended += self.book.end(NO_TARGET, end_ms, historical=historical(end_ms, self.log_ms), target=target)
+    def _without_targets(self, series: Horizon, end_ms: int) -> list[Output]:
+        """Another configuration asks for other metrics, horizons or segments."""
+        gone = [each for each in self.book.open.values() if (each.segment, each.target) not in self._watched]
+        late = historical(end_ms + series.horizon_ms, self.log_ms)
+        ended = []
+        for incident in sorted(gone, key=lambda each: each.key):
+            del self.book.open[incident.key]
+            ended.append(self.book.resolved(incident, NO_TARGET, end_ms, incident.data | {"historical": late}))
         return ended
 
     def _retire(self, series: Horizon, own: Followed, end_ms: int) -> list[Output]:

@@ -317,7 +317,7 @@ class RankAlone:
         cls, settings: Settings, header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]
     ) -> RankAlone:
         """Inverse of `to_sections`. A series that was still learning goes on with the number of windows that the settings ask for
-        now. Raises BadState.
+        now; where others choose the centre then, it begins anew. Raises BadState.
         """
         if header.get("version") != VERSION:
             raise BadState(f"state of version {header.get('version')}; this is version {VERSION}")
@@ -338,8 +338,10 @@ class RankAlone:
         self.learnt = sections["learnt"].astype(np.float64).reshape(-1, 4)
         self.starts = [(float(a), float(b)) for a, b in sections["pairs"].reshape(-1, 2)]
         chosen = len(self.learnt) - len(self.starts)
-        if chosen != min(len(self.learnt), self.settings.first):  # other settings: learnt anew from the same windows
+        if chosen != min(len(self.learnt), self.settings.first):  # other settings: learnt anew, from the next window on
             self.learnt, self.starts, self.centre, self.scale = np.zeros((0, 4)), [], math.nan, math.nan
+        elif len(self.learnt) == self.settings.first:  # with other settings these may not have been all that choose it
+            self._centre()
         elif self.starts and len(self.learnt) >= self.settings.learning:
             self._complete()
 

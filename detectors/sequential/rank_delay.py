@@ -5,7 +5,8 @@ alpha_k the reference's ranks in it, m its windows, t the live windows that were
 
     log L = sum_k q(k) log h(k) - log sum_k p(k) h(k),    p(k) = (alpha_k + t q(k)) / (m + 1 + t)
 
-for every bet h of the statistic, adaptive ones with their expected counts; evidence grows as in rank_layer.py. Live windows that
+for every bet h of the statistic, adaptive ones with their expected counts; evidence grows as in rank_layer.py, but is not raised
+near the threshold as it is there, which would find the shift somewhat sooner. Live windows that
 are all beyond the reference's m gain no more than log C(m + t, t) together: a shift that is not found before it has become
 usual is never found. Windows before the shift would make m larger, so a later shift is found no later.
 

@@ -209,7 +209,7 @@ def test_b33_the_beginning_of_a_batch_is_not_published_again_as_an_event(reason:
     place = {"partition": 0, "offset": 0, "timestamp": 1}
     letter = letter_of(SimpleNamespace(key=output.key, value=output.value, headers=output.headers, **place))
     assert letter is not None
-    assert why_not(letter, "t", 1) == "payload truncated: the original bytes are not in the letter"
+    assert why_not(letter, {"t": 1}) == "payload truncated: the original bytes are not in the letter"
     assert "value_sha256" not in letter.facts
 
 

@@ -13,6 +13,7 @@ from detectors.sequential import batch_kernel as at
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.default import DetectionSettings, DetectorState, direction, prepare, start, update
 from detectors.sequential.rank_layer import ADAPTIVE_SHARE, BETS
+from detectors.sequential.windows_auto import reserve
 from detectors.verdict import Level, Verdict
 from load_tests.detection import passes
 from load_tests.detection.contenders import factors, judge, live_judged, live_windows, reference_of
@@ -22,11 +23,16 @@ REFERENCE, LIVE = 40_000, 30_000
 SETTINGS = DetectionSettings(0.03, 2e3 * EVENT_MS, 1, auto=True)  # so small a budget that both layers cross often
 
 
+def in_force(profile: ReferenceProfile, settings: DetectionSettings) -> DetectionSettings:
+    """As the product tells its detectors."""
+    return replace(settings, reserve=reserve(profile.windows.auto))
+
+
 class Product:
     """The product's own way, window by window, with what is carried until `update` is called."""
 
     def __init__(self, profile: ReferenceProfile, settings: DetectionSettings) -> None:
-        self.prepared = prepare(profile.targets[0], settings, profile.id)
+        self.prepared = prepare(profile.targets[0], in_force(profile, settings), profile.id)
         self.state: DetectorState = start(self.prepared)
         self.least = profile.windows.size_min
         self.verdicts: list[Verdict] = []
@@ -91,7 +97,7 @@ def both(profile: ReferenceProfile, live: Rows, settings: DetectionSettings) -> 
     product = Product(profile, settings)
     product.run(windows)
     whole = passes.judged(profile, windows)
-    detector = passes.Pass(prepare(profile.targets[0], settings, profile.id))
+    detector = passes.Pass(prepare(profile.targets[0], in_force(profile, settings), profile.id))
     steps = detector.take(whole, floats=True)
     state = detector.states[0]
     # what a pass does not touch: the time that still waits for a window that is judged
@@ -143,7 +149,7 @@ def test_what_is_too_small_is_carried_collected_or_lost_as_update_has_it() -> No
 def test_large_windows_are_thinned() -> None:
     reference, live = rows_of("normal")
     profile = reference_of(reference)
-    changed = replace(profile.targets[0], size_max=21)
+    changed = replace(profile.targets[0], size_max=profile.targets[0].size_median)
     product, _ = both(replace(profile, targets=(changed,)), live, SETTINGS)
     assert 0.2 < np.mean([said.thinned for said in product.verdicts]) < 0.8
 

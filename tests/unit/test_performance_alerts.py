@@ -16,6 +16,7 @@ from detectors.performance import METRICS, Layout, Part, PerformanceSums
 from detectors.performance.judged import COUNTED, NOT_JUDGED, errors_of, number_of
 from detectors.performance.metric import DEFAULTS
 from detectors.sequential.rank_alone import NOT_COUNTED, Number
+from stream.alerts import HISTORICAL_MS
 from stream.config import Config, config_from
 from stream.config_checks import check
 from stream.config_errors import ConfigError
@@ -402,6 +403,20 @@ def test_what_is_no_longer_asked_for_is_ended():
     assert [(*told([each])[0][:2], each["data"]["reason"]) for each in events] == [
         ("resolved", "ctr@10m", "the target is no longer watched")
     ]
+
+
+def test_a_segment_that_is_no_longer_followed_is_ended():
+    watch = PerformanceWatch(settings_of(segments=(COUNTRY,), limits=(below(0.1),)))
+    both = [measured(0, clicks(0.0)), measured(0, clicks(0.0), segment="country=DE")]
+    assert [each[2] for each in told(feed(watch, 0, *both)[1])] == [ALL, "country=DE"]
+    other = PerformanceWatch(settings_of(limits=(below(0.1),)))
+    other.load("w", kept(watch, {}), same=False)
+    other.log_ms = 2 * MINUTE + 600_000 + HISTORICAL_MS  # not before can the value be there
+    events = feed(other, 1, measured(1, clicks(0.0)))[1]
+    assert [(*told([each])[0][:3], each["data"]["reason"], each["data"]["historical"]) for each in events] == [
+        ("resolved", "ctr@10m", "country=DE", "the target is no longer watched", False)
+    ]
+    assert [each.segment for each in other.book.open.values()] == [ALL]
 
 
 # ---- which metrics are what, and the configuration ------------------------------------------------------------------------

@@ -139,6 +139,20 @@ def test_new_settings_keep_what_was_learnt_and_begin_the_evidence_anew():
     assert ranks.update(Number(0.0, 50, 0.1), 1.0, 140, seed(140)).log10 < 1.0
 
 
+@pytest.mark.parametrize("learnt", [8, 20, 25, 31])
+def test_another_number_of_windows_to_learn_from_makes_no_series_blind(learnt):
+    """Also where exactly the windows are there that choose the centre: 20 of 133, of which the state knew none."""
+    numbers = shares(np.random.default_rng(12), 200)
+    before = RankAlone(Settings(1e6, learning=200))
+    run(before, numbers[:learnt])
+    after = RankAlone.from_sections(Settings(1e6, learning=133), *before.to_sections())
+    said = run(after, numbers, learnt)
+    assert abs(after.centre - RATE) < 0.02
+    assert np.isfinite(after.order).all()
+    assert said[-1].level is Level.JUDGED
+    assert math.isfinite(said[-1].shift)
+
+
 def test_what_cannot_be_judged_is_refused_and_changes_nothing():
     g, ranks = np.random.default_rng(10), RankAlone(Settings(1e6, learning=50))
     run(ranks, means(g, 60))
