@@ -328,8 +328,9 @@ class ModelMonitor(ModelState):
     def _prepare(self, profile: ReferenceProfile, name: str, promise: Promise) -> default.Prepared:
         key = (profile.id, name, promise)
         if key not in self._prepared:
-            chosen = detection(self.settings, name, profile.windows, promise.budget_ms, promise.cells)
-            self._prepared[key] = default.prepare(profile.target(name), chosen, profile.id)
+            target = profile.target(name)
+            chosen = detection(self.settings, target, profile.windows, promise.budget_ms, promise.cells)
+            self._prepared[key] = default.prepare(target, chosen, profile.id)
         return self._prepared[key]
 
     def _drop(self, keys: Iterable[SeriesKey]) -> None:

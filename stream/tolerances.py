@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from detectors.reference import BlockEffects, ReferenceProfile, WindowInfo
+from detectors.reference import BlockEffects, ReferenceProfile, TargetReference, WindowInfo
 from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare, tolerances_of
 from detectors.sequential.expected_delay import expected_events
 from detectors.sequential.tolerance_auto import BLOCKS_MIN
@@ -41,11 +41,11 @@ class Taken:
 
 
 def detection(
-    settings: ModelSettings, target: str, windows: WindowInfo, budget_ms: float, cells: int
+    settings: ModelSettings, target: TargetReference, windows: WindowInfo, budget_ms: float, cells: int
 ) -> DetectionSettings:
     """What the detector of one of `cells` targets is told."""
-    tolerance, auto = settings.tolerance_of(target)
-    return DetectionSettings(tolerance, budget_ms, cells, auto=auto, reserve=reserve(windows.auto))
+    tolerance, auto = settings.tolerance_of(target.name)
+    return DetectionSettings(tolerance, budget_ms, cells, auto=auto, reserve=reserve(windows.auto, target.group))
 
 
 def taken(settings: ModelSettings, profile: ReferenceProfile) -> tuple[Taken, ...]:
@@ -53,7 +53,7 @@ def taken(settings: ModelSettings, profile: ReferenceProfile) -> tuple[Taken, ..
     cells = len(profile.targets)
     found = []
     for target in profile.targets:
-        told = detection(settings, target.name, profile.windows, settings.inputs_budget_ms, cells)
+        told = detection(settings, target, profile.windows, settings.inputs_budget_ms, cells)
         window_ms = max(profile.windows.every_ms, 1) * target.group
         prepared = prepare(target, told, profile.id)
         plain = prepare(target, replace(told, auto=False), profile.id)

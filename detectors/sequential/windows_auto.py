@@ -173,11 +173,12 @@ def choose_window(
     return Choice(best[0], False, tuple(tried))
 
 
-def reserve(auto: Mapping[str, Any]) -> float:
-    """What the rank layer's thresholds are raised by, from WindowInfo.auto. Its ranks spend the whole budget on windows that are
-    exchangeable; where windows had to be made longer until little dependence was seen, what is not seen needs a part of it.
+def reserve(auto: Mapping[str, Any], group: int) -> float:
+    """What the rank layer's thresholds of a target are raised by, from WindowInfo.auto and TargetReference.group. Ranks spend the
+    whole budget on windows that are exchangeable; where windows had to be made longer until little dependence was seen, what is
+    not seen needs a part of it.
     """
-    return DEPENDENCE_RESERVE if len(auto.get("tried", ())) > 1 else 1.0
+    return DEPENDENCE_RESERVE if group > 1 or len(auto.get("tried", ())) > 1 else 1.0
 
 
 def choose_group(judge: Callable[[int], Ratio]) -> tuple[int, bool]:

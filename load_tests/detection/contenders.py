@@ -133,7 +133,7 @@ def judge(
     """Every window in turn. `after`: until the first alarm at or after that event.
     `factor`: its steps, too, of a pass without `after`.
     """
-    told = replace(settings, reserve=reserve(profile.windows.auto))
+    told = replace(settings, reserve=reserve(profile.windows.auto, profile.targets[0].group))
     prepared = prepare(profile.targets[0], told, profile.id)
     detector, run = Pass(prepared), Run([], [], [])
     size = max(len(windows), 1) if after is None else UNTIL_FOUND

@@ -25,7 +25,7 @@ SETTINGS = DetectionSettings(0.03, 2e3 * EVENT_MS, 1, auto=True)  # so small a b
 
 def in_force(profile: ReferenceProfile, settings: DetectionSettings) -> DetectionSettings:
     """As the product tells its detectors."""
-    return replace(settings, reserve=reserve(profile.windows.auto))
+    return replace(settings, reserve=reserve(profile.windows.auto, profile.targets[0].group))
 
 
 class Product:

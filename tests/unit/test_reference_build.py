@@ -273,7 +273,8 @@ def test_auto_takes_the_shortest_window_that_holds(phi: float, longest_ms: int) 
     holding = [entry["every_ms"] for entry in found.windows.auto["tried"] if entry["targets_that_hold"] >= 0.8]
     assert found.windows.every_ms == holding[-1]
     assert min(holding) > 1000 or phi == 0
-    assert reserve(found.windows.auto) == (1.0 if phi == 0 else 1.3)
+    assert reserve(found.windows.auto, 1) == (1.0 if phi == 0 else 1.3)
+    assert reserve(found.windows.auto, 2) == 1.3
 
 
 def test_auto_takes_windows_of_ten_events_where_panes_hold_fewer() -> None:
