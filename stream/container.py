@@ -136,7 +136,9 @@ class Container:
 
 
 def encode(kind: str, version: int, header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> bytes:
-    """Bytes of one container. Raises NotStorable for a type that the format does not have."""
+    """Bytes of one container. Raises NotStorable for a type that the format does not have, and for what `decode` would refuse."""
+    if len(sections) > SECTIONS_MAX:
+        raise NotStorable(f"{kind}: {len(sections)} sections, at most {SECTIONS_MAX}")
     listing = []
     parts: list[bytes] = []
     for name in sorted(sections):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from stream import container
 from stream.alerts import INSIDE, NEW_REFERENCE, NO_TARGET, RETIRED, AlertBook, Breach, Transition, historical
+from stream.container import SECTIONS_MAX
 from stream.limits import VERSIONS_FOLLOWED_MAX
 from stream.monitor_settings import RETIRED_MS, ModelSettings
 from stream.performance_alerts import Seen, observation, performance_data, series_of_version, target_of
@@ -34,7 +35,8 @@ from stream.window_series import FromReference, passed
 KIND = "performance-watch"
 CELLS_KIND = "performance-cells"
 VERSION = 1
-CELLS_PER_BLOB = 32  # a container holds at most 4096 sections; a cell that carries sums has some 70
+CELLS_PER_BLOB = 32  # at most
+CELL_SECTIONS, ONLINE_SECTIONS = 80, 6  # of a cell that carries sums, and of each of its online detectors, at most
 
 
 class CellKey(NamedTuple):
@@ -75,6 +77,8 @@ class PerformanceWatch:
         self._watched = {(name.segment, target_of(name)) for name in self.names}
         self.followed = {series: Followed() for series in dict.fromkeys(series for series, _ in self._by_segment)}
         self._dirty: set[Horizon] = set()
+        online = max((len(self._watchers(name)) for name in self.names), default=0)
+        self._per_blob = max(1, min(CELLS_PER_BLOB, SECTIONS_MAX // (CELL_SECTIONS + ONLINE_SECTIONS * online)))
 
     def window(
         self, series: Horizon, window: Closed, found: Sequence[Measured], *, whole: bool
@@ -220,8 +224,8 @@ class PerformanceWatch:
         blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
         for series in sorted(self._dirty):
             keys = sorted(self.followed[series].cells)
-            for name, first in _parts(prefix, series, len(keys)):
-                part = keys[first : first + CELLS_PER_BLOB]
+            for name, first in _parts(prefix, series, len(keys), self._per_blob):
+                part = keys[first : first + self._per_blob]
                 blobs[name] = _encoded(series, [(key, self.followed[series].cells[key]) for key in part])
         self._dirty.clear()
         return blobs
@@ -230,7 +234,11 @@ class PerformanceWatch:
         """Of all live blobs."""
         if not self.names:
             return set()
-        return {prefix, *(name for s, own in self.followed.items() for name, _ in _parts(prefix, s, len(own.cells)))}
+        per = self._per_blob
+        return {
+            prefix,
+            *(name for s, own in self.followed.items() for name, _ in _parts(prefix, s, len(own.cells), per)),
+        }
 
     def load(self, prefix: str, blobs: Mapping[str, bytes], *, same: bool) -> None:
         """Become what the blobs say, as far as there are such cells still. `same`: detection is what it was."""
@@ -281,8 +289,8 @@ def _twice(found: Sequence[Measured]) -> set[tuple[str, str]]:
     return twice
 
 
-def _parts(prefix: str, series: Horizon, cells: int) -> Iterator[tuple[str, int]]:
-    for number, first in enumerate(range(0, cells, CELLS_PER_BLOB)):
+def _parts(prefix: str, series: Horizon, cells: int, per_blob: int) -> Iterator[tuple[str, int]]:
+    for number, first in enumerate(range(0, cells, per_blob)):
         yield f"{prefix}/{series.stream}/{series.horizon_ms}/{number:04d}", first
 
 

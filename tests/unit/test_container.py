@@ -179,3 +179,9 @@ def test_any_content_survives(header: dict[str, object], sections: dict[str, np.
     for name, array in sections.items():
         assert got.sections[name].dtype == array.dtype
         assert got.sections[name].tobytes() == array.tobytes()
+
+
+def test_more_sections_than_are_read_are_not_written() -> None:
+    sections = {f"s{number}": np.zeros(1, np.int64) for number in range(4097)}
+    with pytest.raises(NotStorable, match="4097 sections, at most 4096"):
+        container.encode("kind", 1, {}, sections)

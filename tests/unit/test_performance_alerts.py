@@ -508,3 +508,18 @@ def test_what_makes_no_sense_is_refused(detector, why):
 def test_a_segment_that_is_not_followed_is_refused():
     own = config(detectors=[{"type": "auroc", "below": 0.7, "segments": ["country=FR"]}])
     assert [(code, read) for code, _, read, _ in check(own)] == [("DL-C020", "country=FR is not followed")]
+
+
+def test_cells_with_many_online_detectors_are_read_back() -> None:
+    """A container holds 4096 sections: 25 detectors of each of 32 cells are more."""
+    watchers = tuple(watching("adwin", metric) for metric in ("accuracy", "recall") for _ in range(25))
+    settings = settings_of(LABELS, watchers=watchers)
+    watch = PerformanceWatch(settings)
+    feed(watch, 0, *[measured(0, labels(0.9), str(version), stream=LABELS) for version in range(16)])
+    saved = {name: data for name, data in watch.blobs("w").items() if data is not None}
+    assert set(saved) == watch.names_of("w")
+    restored = PerformanceWatch(settings)
+    restored.load("w", saved, same=True)
+    cells = [len(own.cells) for own in watch.followed.values()]
+    assert max(cells) == 32
+    assert [len(own.cells) for own in restored.followed.values()] == cells
