@@ -2,8 +2,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := .locks
-# Side by side; those with a broker one after the other. With ARGS all go one after the other.
+# Files side by side, first those that need no broker, then those that have one of each process. With ARGS one after the other.
 PURE_TESTS := tests/unit tests/laws tests/oracle tests/simulation
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
 PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name; done))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The package itself: its dependencies are in the lock already, its build backend too, so nothing unhashed is fetched.
@@ -19,8 +20,8 @@ demo: $(VENV)/.runtime  ## a real Kafka, a simulated model with a scripted drift
 	@$(BIN)/driftline demo $(or $(ARGS),--duration 90)
 
 test: lint  ## everything that must hold before a commit lands: lint, types, all tests
-	@$(BIN)/python -m pytest $(or $(ARGS),$(PURE_TESTS) -n auto --maxprocesses 4 --dist loadfile)
-	@$(if $(ARGS),,$(BIN)/python -m pytest tests/integration)
+	@$(BIN)/python -m pytest $(or $(ARGS),$(PURE_TESTS) $(SIDE_BY_SIDE))
+	@$(if $(ARGS),,$(BIN)/python -m pytest tests/integration $(SIDE_BY_SIDE))
 
 faults: $(VENV)/.dev  ## whole processes and brokers made to fail, one fault at a time
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
