@@ -11,7 +11,7 @@ from detectors.binning import Kind as BinKind
 from detectors.reference import COVERS_BINNINGS, TargetReference
 from detectors.sequential.tolerance_auto import Tolerances
 from detectors.verdict import Level, Verdict
-from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation
+from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation, breach_evidence
 from stream.monitor_settings import ModelSettings
 from stream.plan import Role
 from stream.quantities import Duration
@@ -275,14 +275,7 @@ def _evidence(case: Case, incident: Incident, seen: Observation) -> dict[str, An
     }
     if case.tolerances.absent != case.tolerances.values:
         body["tolerance_of_missing"] = case.tolerances.absent
-    beyond = [
-        {"type": each.type, "value": each.value, "threshold": each.threshold}
-        | ({"made": each.made} if each.made else {})
-        for each in seen.breaches
-        if each.threshold is not None
-    ]
-    found = [{"type": each.type, "statistic": each.value} for each in seen.breaches if each.threshold is None]
-    return body | ({"thresholds": beyond} if beyond else {}) | ({"online": found} if found else {})
+    return body | breach_evidence(seen.breaches)
 
 
 def promise(case: Case) -> str:

@@ -84,6 +84,18 @@ class Breach:
         return f"{self.type} {self.value:.2g} is {side} {limit}"
 
 
+def breach_evidence(breaches: Sequence[Breach]) -> dict[str, Any]:
+    """What operators' limits and online detectors said: `thresholds` and `online`, each where there is any."""
+    beyond = [
+        {"type": each.type, "value": each.value, "threshold": each.threshold}
+        | ({"made": each.made} if each.made else {})
+        for each in breaches
+        if each.threshold is not None
+    ]
+    online = [{"type": each.type, "statistic": each.value} for each in breaches if each.threshold is None]
+    return ({"thresholds": beyond} if beyond else {}) | ({"online": online} if online else {})
+
+
 @dataclass(frozen=True, slots=True)
 class Observation:
     """One judged window of one target. `effect`: |shift| in tolerances; `quiet`: inside the tube, no crossing, no breach.

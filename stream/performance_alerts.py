@@ -9,7 +9,7 @@ from typing import Any
 from detectors.performance import METRICS
 from detectors.performance.judged import worse
 from detectors.sequential.rank_alone import Level, RankAlone
-from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation, Transition
+from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation, Transition, breach_evidence
 from stream.monitor_settings import ModelSettings
 from stream.performance_cell import Cell, Judgement
 from stream.performance_cells import CellName
@@ -117,14 +117,7 @@ def _evidence(seen: Seen, incident: Incident, settings: ModelSettings) -> dict[s
         "promise": learnt if incident.promised else "none: an operator's threshold",
         "tolerance": ranks.settings.tolerance,
     }
-    beyond = [
-        {"type": each.type, "value": each.value, "threshold": each.threshold}
-        | ({"made": each.made} if each.made else {})
-        for each in seen.breaches
-        if each.threshold is not None
-    ]
-    online = [{"type": each.type, "statistic": each.value} for each in seen.breaches if each.threshold is None]
-    return body | ({"thresholds": beyond} if beyond else {}) | ({"online": online} if online else {})
+    return body | breach_evidence(seen.breaches)
 
 
 def _effect(seen: Seen) -> dict[str, Any]:
