@@ -7,7 +7,7 @@ so that the id does not depend on a machine. Size: 40 bytes a segment and metric
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,13 @@ class ReferencePerformance:
 
 
 def reference_performance(
-    kept: str, metrics: Sequence[str], segments: Mapping[str, PerformanceSums]
+    kept: str,
+    metrics: Sequence[str],
+    segments: Mapping[str, PerformanceSums],
+    measured: Callable[[str, PerformanceSums], Estimate] = measure,
 ) -> ReferencePerformance:
-    """Raises BadSettings as `measure`."""
-    found = [[measure(metric, sums) for metric in metrics] for sums in segments.values()]
+    """`measured` gives the metric of a name. Raises as it does: `measure` BadSettings."""
+    found = [[measured(metric, sums) for metric in metrics] for sums in segments.values()]
     values = [[[_number(getattr(each, part)) for part in PARTS] for each in row] for row in found]
     events = [[each.events for each in row] for row in found]
     shape = (len(segments), len(metrics))

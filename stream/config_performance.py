@@ -16,6 +16,7 @@ from stream.config_detectors import PARAMETERS_MAX, LimitField, one_of
 from stream.config_kafka import Name, Section
 from stream.performance_detection import Chosen, PerformanceLimit, PerformanceWatcher
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
+from stream.performance_told import QUANTILE_LOSS
 from stream.quantities import Duration, refusal
 from stream.watchers import Watcher
 
@@ -23,6 +24,7 @@ JUDGED = tuple(name for name in (*PROXY_TOPICS, *LABEL_METRICS) if name not in N
 ONLINE = tuple(name for name, entry in REGISTRY.items() if entry.family is Family.ONLINE)
 TYPES = (*JUDGED, *ONLINE)
 
+Number = Annotated[float, Field(allow_inf_nan=False)]
 TypeName = Annotated[str, one_of(TYPES), WithJsonSchema({"enum": list(TYPES)})]
 MetricName = Annotated[str, one_of(JUDGED), WithJsonSchema({"enum": list(JUDGED)})]
 
@@ -37,6 +39,9 @@ class PerformanceDetector(Section):
     )
     horizons: tuple[Duration, ...] = Field(default=(), description="some of `horizons`; none = all")
     segments: tuple[Name, ...] = Field(default=(), description="`all`, or key=value of `segments`; none = all of them")
+    quantiles: tuple[Number, ...] = Field(
+        default=(), description="of quantile_loss: some of `performance.quantiles`; none = all"
+    )
     threshold: LimitField | None = Field(
         default=None,
         description="pages above this: a number; 3 std: beyond the mean of the windows that were learnt, in windows of this size; or "
@@ -49,6 +54,8 @@ class PerformanceDetector(Section):
 
     @model_validator(mode="after")
     def _one_thing(self) -> Self:
+        if self.quantiles and self.metric != QUANTILE_LOSS:
+            raise refusal("DL-C020", f"{self.metric} is of no quantile", f"no quantiles: those are of {QUANTILE_LOSS}")
         if self.type in ONLINE:
             self._watches()
             return self
@@ -87,7 +94,8 @@ class PerformanceDetector(Section):
 
     def read(self) -> PerformanceLimit | PerformanceWatcher:
         """As the monitor uses it."""
-        chosen = Chosen(self.metric, tuple(each.ms for each in self.horizons), self.segments)
+        horizons = tuple(each.ms for each in self.horizons)
+        chosen = Chosen(self.metric, horizons, self.segments, self.quantiles)
         if self.series is not None:
             return PerformanceWatcher(chosen, Watcher(self.type, self.series, (), self._chosen()))
         return PerformanceLimit(chosen, self.threshold, self.below)

@@ -8,7 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
 from stream.config import AUTO, Config, Window
+from stream.config_topics import NATIVE
 from stream.quantities import Duration, Rate, Size
+from stream.topics import INPUTS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -34,8 +36,10 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the whole file. Texts that stand for an object (`auto`, a topic's name) are allowed too."""
     schema = Config.model_json_schema(schema_generator=_Generator)
     definitions = schema["$defs"]
-    _also(definitions["Topics"]["properties"], "predictions", {"type": "string"})
-    _also(definitions["PredictionsTopic"]["properties"], "mapping", {"const": "native"})
+    for role in INPUTS:
+        _also(definitions["Topics"]["properties"], role.value, {"type": "string"})
+    for section in ("PredictionsTopic", "ClicksTopic", "ConversionsTopic", "LabelsTopic"):
+        _also(definitions[section]["properties"], "mapping", {"const": NATIVE})
     for section in ("Defaults", "Model"):
         _also(definitions[section]["properties"], "window", {"const": AUTO})
     for section in ("Defaults", "Model", "Target"):

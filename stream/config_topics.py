@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from detectors.performance.disparity import LEAST_EVENTS
-from detectors.performance.layout import CLASSES_MAX
+from detectors.performance.layout import CLASSES_MAX, QUANTILES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
 from stream.config_performance import PerformanceDetector
 from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
+from stream.performance_told import QUANTILE_LOSS
 from stream.quantities import Duration, refusal
 from stream.topics import TopicRole
 
@@ -39,6 +40,7 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
+Quantile = Annotated[Number, Field(gt=0, lt=1)]
 PathText = Annotated[str, Field(max_length=NAME_MAX)]
 ClassName = Annotated[Name, BeforeValidator(_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 
@@ -246,6 +248,11 @@ class Performance(Section):
     positive: ClassName | None = Field(
         default=None, description="the class that scores are of, where there are two; default the last one"
     )
+    quantiles: Annotated[tuple[Quantile, ...], Field(max_length=QUANTILES_MAX)] = Field(
+        default=(),
+        description="of quantile_loss, one series each: the quantile that predictions are meant to be, or several losses of the same "
+        "predictions",
+    )
     learning: Annotated[int, Field(ge=50, le=100_000)] = Field(
         default=200,
         description="first windows of each series (version, segment, metric, horizon) that say what is normal: recorded, and only "
@@ -280,10 +287,23 @@ class Performance(Section):
             raise refusal("DL-C020", f"positive: {self.positive} is none of the classes", ", ".join(self.classes))
         if not self.proxies and not self.metrics:
             raise refusal("DL-C020", "neither proxies nor metrics", "at least one of them")
+        self._told()
         for detector in self.detectors:
             if detector.metric not in (*self.proxies, *self.metrics):
                 raise refusal("DL-C020", f"{detector.metric} is not asked for", "one of proxies and metrics")
             strange = [str(each) for each in detector.horizons if each not in self.horizons]
             if strange:
                 raise refusal("DL-C020", f"{strange[0]} is no horizon of it", ", ".join(map(str, self.horizons)))
+            unknown = [f"{each:g}" for each in detector.quantiles if each not in self.quantiles]
+            if unknown:
+                known = ", ".join(f"{each:g}" for each in self.quantiles) or "none: those are of quantile_loss"
+                raise refusal("DL-C020", f"{unknown[0]} is none of its quantiles", known)
         return self
+
+    def _told(self) -> None:
+        """What is said of a metric is of one that is asked for, and the other way round."""
+        if bool(self.quantiles) != (QUANTILE_LOSS in self.metrics):
+            read = f"quantiles, and no {QUANTILE_LOSS}" if self.quantiles else f"{QUANTILE_LOSS}, and of no quantile"
+            raise refusal("DL-C020", read, f"metrics: [{QUANTILE_LOSS}] and quantiles, for instance [0.9]")
+        if len(set(self.quantiles)) < len(self.quantiles):
+            raise refusal("DL-C020", "a quantile stands twice", "each once")

@@ -268,6 +268,7 @@ class ComparisonData(PerformanceAbout):
     challenger_version: str
     champion_version: str
     samples: Literal["independent", "paired"] = Field(description="paired: both models predicted each of the requests")
+    quantile: float | None = Field(default=None, description="of quantile_loss")
     pairs: int | None = Field(default=None, description="requests of the window that both predicted")
     paired_share: float | None = Field(default=None, description="of the champion's predictions, those with a pair")
     challenger: Side

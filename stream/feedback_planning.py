@@ -26,11 +26,12 @@ from stream.performance_plan import (
     StreamPerformance,
     label_layout,
 )
+from stream.performance_told import Told
 from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
-SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors"}
+SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors", "quantiles"}
 """What is said of what was counted: collectors do not depend on it."""
 
 
@@ -55,6 +56,7 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         champion=own.champion,
         least_events=own.least_events,
         challengers=own.challengers,
+        told=Told(quantiles=own.quantiles),
     )
 
 

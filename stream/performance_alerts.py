@@ -14,6 +14,7 @@ from stream.monitor_settings import ModelSettings
 from stream.performance_cell import Cell, Judgement
 from stream.performance_cells import CellName
 from stream.performance_records import Measured
+from stream.performance_told import metric_of
 from stream.quantities import Duration
 from stream.window_records import evidence, window_body
 from stream.windows import Window
@@ -84,11 +85,12 @@ def performance_data(
         "largest_changes": [],
         "consequence": _consequence(seen),
         "events": rows,
-        "metric": seen.name.metric,
+        "metric": metric_of(seen.name.metric),
         "feedback": seen.name.stream,
         "horizon_ms": seen.name.horizon_ms,
         "window": window_body(Window(judgement.start_ms, window.end_ms, window.events, sufficient=True)),
         "reference": "",
+        **seen.measured.told.beside(seen.name.metric),
     }
     if transition is not Transition.RESOLVED:
         data["summary"] = _summary(seen, incident, settings, rows)
@@ -138,7 +140,7 @@ def _consequence(seen: Seen) -> dict[str, str]:
     verdict, ranks = seen.judgement.verdict, seen.cell.ranks
     if verdict.level is not Level.JUDGED:
         return {"verdict": "unknown", "why": "its first windows are still being learnt from"}
-    worse_now = worse(METRICS[seen.name.metric], ranks.centre, verdict.now)
+    worse_now = worse(METRICS[metric_of(seen.name.metric)], ranks.centre, verdict.now)
     said = "changed" if worse_now is None else "worse" if worse_now else "better"
     return {"verdict": said, "why": f"{_moved(seen)} of its first windows"}
 

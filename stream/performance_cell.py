@@ -19,7 +19,7 @@ import numpy as np
 
 from detectors import REGISTRY, load
 from detectors.online import Online, restored, started
-from detectors.performance import METRICS, PerformanceSums, measure, merged
+from detectors.performance import METRICS, PerformanceSums, merged
 from detectors.performance.judged import COUNTED, errors_of, number_of
 from detectors.registry import Reads
 from detectors.sequential.rank_alone import Level, Number, RankAlone, Settings, Verdict
@@ -102,7 +102,7 @@ class Cell:
             assert alone is not None  # a share has counts always
             return Number.share(carried.hits + alone.hits, carried.rows + alone.rows), carried.start_ms
         both = merged(measured.sums.layout, [carried.sums, measured.sums])
-        together = number_of(self.metric, measure(self.metric, both))
+        together = number_of(self.metric, measured.told.measure(self.metric, both))
         least = self.ranks.least_rows()
         if (together is None or together.rows < least) and alone is not None and alone.rows >= least:
             return alone, start_ms

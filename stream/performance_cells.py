@@ -8,14 +8,15 @@ from typing import NamedTuple
 from detectors.performance.judged import NOT_JUDGED
 from detectors.sequential.rank_alone import Settings
 from stream.performance_detection import Chosen
-from stream.performance_plan import ModelPerformance, StreamPerformance, possible
+from stream.performance_plan import ModelPerformance, StreamPerformance, wanted
+from stream.performance_told import Told
 from stream.plan import ALL
 
 PERFORMANCE_SHARE = 0.2  # of a model's false alarms, once its performance is judged; inputs and outputs keep the rest
 
 
 class CellName(NamedTuple):
-    """One series that pages, of every version."""
+    """One series that pages, of every version. `metric`: with what was told of it (performance_told.py)."""
 
     stream: str
     horizon_ms: int
@@ -23,10 +24,10 @@ class CellName(NamedTuple):
     metric: str
 
 
-def judged(stream: StreamPerformance) -> tuple[str, ...]:
-    """Metrics of a topic that are judged."""
-    can = possible(stream.kind.value, stream.layout)
-    return tuple(name for name in can if name not in NOT_JUDGED and (not stream.metrics or name in stream.metrics))
+def judged(stream: StreamPerformance, told: Told) -> tuple[str, ...]:
+    """Series of a topic that are judged."""
+    asked = wanted(stream.kind.value, stream.layout, stream.metrics, told)
+    return tuple(name for name in asked if name not in NOT_JUDGED)
 
 
 def segments_of(plan: ModelPerformance) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ def cells_of(plan: ModelPerformance | None) -> tuple[CellName, ...]:
         for stream in plan.streams
         for horizon_ms in stream.series_ms
         for segment in segments_of(plan)
-        for metric in judged(stream)
+        for metric in judged(stream, plan.told)
     )
 
 

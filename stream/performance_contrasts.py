@@ -21,7 +21,8 @@ from detectors.performance.disparity import DISPARITIES, Disparity, contrast, di
 from detectors.performance.estimate import CONFIDENCE
 from detectors.performance.paired import COMPARED
 from stream.performance_plan import ModelPerformance
-from stream.performance_records import QUANTILE_LOSS, Measured, ReferenceTest, estimated, event_output, wanted
+from stream.performance_records import Measured, ReferenceTest, estimated, event_output
+from stream.performance_told import metric_of
 from stream.plan import ALL
 from stream.stage import Output
 
@@ -116,10 +117,8 @@ def _comparisons(
     other = found.get((champion, one.segment, one.kept))
     if other is None or one.version == champion:
         return
-    for name in wanted(one.kind, one.sums.layout, asked):
-        if name == QUANTILE_LOSS:
-            continue
-        sides = [measure(name, each.sums) for each in (one, other)]
+    for series in one.wanted(asked):
+        sides = [each.estimate(series) for each in (one, other)]
         said: dict[str, Any] = {
             "challenger_model": one.model,
             "challenger_version": one.version,
@@ -129,8 +128,10 @@ def _comparisons(
         for side, each, value in zip(("challenger", "champion"), (one, other), sides, strict=True):
             said[side] = estimated(value) | {"predictions": each.rows, "observed": each.observed}
         difference = contrast(sides[0], sides[1], plan.least_events, VERSIONS)
-        said |= {"difference": estimated(difference), "incomplete": not (one.whole and other.whole)}
-        yield event_output(COMPARISON_TYPE, one, name, (champion,), said)
+        told = one.told.beside(series)
+        said |= told | {"difference": estimated(difference), "incomplete": not (one.whole and other.whole)}
+        about = (champion, *(str(each) for each in told.values()))
+        yield event_output(COMPARISON_TYPE, one, metric_of(series), about, said)
 
 
 # ---- models in pairs ----------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def paired_outputs(
             "paired_share": each.rows / max(rows.get((each.version, each.segment), 0), each.rows),
             "incomplete": not each.whole,
         }
-        for name in wanted(each.kind, each.sums.layout, asked):
+        for name in each.wanted(asked):
             if name in COMPARED:
                 said = about | _paired(each, name, plan.least_events)
                 yield event_output(COMPARISON_TYPE, each, name, ("paired", model, version), said)

@@ -6,24 +6,32 @@ from dataclasses import dataclass
 from typing import Any
 
 from detectors.sequential.rank_alone import LEAST_ROWS
+from stream.performance_told import metric_of, quantile_of
 from stream.watchers import Watcher
 from stream.window_series import FromReference, Limit
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which series an operator means: of `metric`; no horizons, no segments = all."""
+    """Which series an operator means: of `metric`; no horizons, no segments, no quantiles = all."""
 
     metric: str
     horizons_ms: tuple[int, ...] = ()
     segments: tuple[str, ...] = ()
+    quantiles: tuple[float, ...] = ()
 
-    def means(self, metric: str, horizon_ms: int, segment: str) -> bool:
+    def means(self, series: str, horizon_ms: int, segment: str) -> bool:
         return (
-            metric == self.metric
+            metric_of(series) == self.metric
+            and (not self.quantiles or quantile_of(series) in self.quantiles)
             and (not self.horizons_ms or horizon_ms in self.horizons_ms)
             and (not self.segments or segment in self.segments)
         )
+
+    @property
+    def deciding(self) -> list[Any]:
+        own = [list(self.horizons_ms), list(self.segments)]
+        return [*own, list(self.quantiles)] if self.quantiles else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +45,7 @@ class PerformanceLimit:
     @property
     def deciding(self) -> list[Any]:
         above, below = (each.deciding if isinstance(each, FromReference) else each for each in (self.above, self.below))
-        return [self.chosen.metric, above, below, list(self.chosen.horizons_ms), list(self.chosen.segments)]
+        return [self.chosen.metric, above, below, *self.chosen.deciding]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ class PerformanceWatcher:
 
     @property
     def deciding(self) -> list[Any]:
-        return [*self.watcher.deciding, list(self.chosen.horizons_ms), list(self.chosen.segments)]
+        return [*self.watcher.deciding, *self.chosen.deciding]
 
 
 @dataclass(frozen=True, slots=True)

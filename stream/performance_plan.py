@@ -17,6 +17,7 @@ from stream.join import JoinPlan
 from stream.join_feedback import CARRIED, FeedbackKind
 from stream.label_values import text_value
 from stream.performance_detection import PerformanceDetection
+from stream.performance_told import NOTHING, Told, metric_of
 from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
@@ -44,7 +45,7 @@ KIND_METRICS = {
 """Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
 
 UNASKED = frozenset({"business_value", "kpi_to_target"})  # need what the operator must say
-_NEEDS_MORE = {"business_value", "quantile_loss"}  # than its name: a cost matrix, a quantile
+_NEEDS_MORE = {"business_value"}  # than its name: a cost matrix
 LABEL_METRICS: tuple[str, ...] = tuple(
     name
     for name, metric in METRICS.items()
@@ -55,11 +56,17 @@ LABEL_METRICS: tuple[str, ...] = tuple(
 NO_CODE = -1
 
 
-def possible(kind: str, layout: Layout) -> tuple[str, ...]:
-    """Names of the metrics that feedback of this kind, kept so, can say."""
+def possible(kind: str, layout: Layout, told: Told = NOTHING) -> tuple[str, ...]:
+    """Series that feedback of this kind, kept so, can say, with what the operator has said."""
     own = KIND_METRICS.get(FeedbackKind(kind))
     others = {name for names in KIND_METRICS.values() for name in names}
-    return tuple(name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
+    can = (name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
+    return tuple(series for name in can for series in told.series(name))
+
+
+def wanted(kind: str, layout: Layout, asked: Sequence[str], told: Told = NOTHING) -> tuple[str, ...]:
+    """Those of `possible` whose metric was asked for; none asked = all."""
+    return tuple(name for name in possible(kind, layout, told) if not asked or metric_of(name) in asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,7 @@ class ModelPerformance:
     champion       version that the others are compared with; None: the one that serves
     least_events   rows that both sides of a comparison must have
     challengers    models that are compared with this one, in pairs of predictions of one request
-    detection      the monitor's; collectors do not heed it
+    detection, told   the monitor's; collectors do not heed them
     """
 
     model: str
@@ -102,6 +109,7 @@ class ModelPerformance:
     least_events: int = LEAST_EVENTS
     challengers: tuple[str, ...] = ()
     detection: PerformanceDetection = field(default_factory=PerformanceDetection)
+    told: Told = NOTHING
 
     @cached_property
     def _codes(self) -> tuple[F64, I64]:

@@ -16,17 +16,15 @@ import orjson
 from detectors.performance import (
     METRICS,
     Estimate,
-    Layout,
-    MetricSettings,
     Part,
     confusion_matrix,
-    measure,
     ratio,
 )
 from detectors.reference_performance import ReferencePerformance
 from stream.join_feedback import FeedbackKind
 from stream.monitor_settings import digest
-from stream.performance_plan import possible
+from stream.performance_plan import wanted
+from stream.performance_told import NOTHING, Told, metric_of
 from stream.stage import Output
 from stream.topics import TopicRole
 from stream.window_log import Closed
@@ -37,7 +35,6 @@ from stream.wording import instant
 TYPE = "driftline.performance.v1"
 CONFUSION_MATRIX = "confusion_matrix"
 REVISION = 1  # of the value: a final one is the first and the last
-QUANTILE_LOSS = "quantile_loss"
 EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("expected_rate", "observed_over_expected")}
 """Metric -> what the scores let expect of it, and the observed over that."""
 
@@ -67,13 +64,18 @@ class Measured:
     serving: str = ""
     promoted_from: str = ""
     against: tuple[str, ...] = ()
+    told: Told = NOTHING
     said: dict[str, Estimate] = field(default_factory=dict)
 
-    def estimate(self, metric: str) -> Estimate:
-        """One of METRICS, measured once."""
-        if metric not in self.said:
-            self.said[metric] = measure(metric, self.sums)
-        return self.said[metric]
+    def estimate(self, series: str) -> Estimate:
+        """Of a metric with what was told of it, measured once."""
+        if series not in self.said:
+            self.said[series] = self.told.measure(series, self.sums)
+        return self.said[series]
+
+    def wanted(self, asked: Sequence[str]) -> tuple[str, ...]:
+        """Series of the metrics that were asked for, as far as these sums can say them."""
+        return wanted(self.kind, self.sums.layout, asked, self.told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +95,16 @@ Judged = Mapping[tuple[str, str, str], Mapping[str, Any]]
 """(version, segment, metric) -> how its value was judged."""
 
 
-def wanted(kind: str, layout: Layout, asked: Sequence[str]) -> tuple[str, ...]:
-    """Those of `possible` that were asked for; none asked = all."""
-    return tuple(name for name in possible(kind, layout) if not asked or name in asked)
-
-
 def performance_outputs(
     measured: Measured, asked: Sequence[str], test: ReferenceTest | None = None, judged: Judged | None = None
 ) -> Iterator[Output]:
     """Every metric that was asked for and can be said, in the order of METRICS; none asked = all."""
-    layout = measured.sums.layout
-    if Part.CONFUSION in layout.parts:
+    if Part.CONFUSION in measured.sums.layout.parts:
         yield _output(measured, CONFUSION_MATRIX, {"matrix": confusion_matrix(measured.sums).tolist()})
-    for name in wanted(measured.kind, layout, asked):
-        if name == QUANTILE_LOSS:
-            for quantile in layout.quantiles:
-                said = estimated(measure(name, measured.sums, MetricSettings(quantile=quantile)))
-                yield _output(measured, name, {**said, "quantile": quantile})
-        else:
-            said = _said(name, measured, test)
-            state = (judged or {}).get((measured.version, measured.segment, name))
-            yield _output(measured, name, said if state is None else said | {"judged": state})
+    for series in measured.wanted(asked):
+        said = _said(series, measured, test) | measured.told.beside(series)
+        state = (judged or {}).get((measured.version, measured.segment, series))
+        yield _output(measured, metric_of(series), said if state is None else said | {"judged": state})
 
 
 def _said(name: str, measured: Measured, test: ReferenceTest | None) -> dict[str, Any]:

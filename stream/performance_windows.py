@@ -30,6 +30,7 @@ from stream.performance_panes import (
 )
 from stream.performance_plan import ModelPerformance
 from stream.performance_records import Judged, Measured, ReferenceTest, performance_outputs
+from stream.performance_told import NOTHING
 from stream.performance_watch import PerformanceWatch
 from stream.plan import ALL
 from stream.stage import Output
@@ -143,12 +144,13 @@ class PerformanceWindows:
         before, serving = self._serve(self.series[series], groups)
         found: list[Measured] = []
         pairs: list[Measured] = []
+        told = self.plan.told if self.plan is not None else NOTHING
         for group in sorted(groups, key=lambda group: (group.version, group.segment != ALL, group.segment, group.kept)):
             counted = groups[group]
             measured = Measured(
                 self.model, group.version, group.segment, series.stream, series.horizon_ms, group.kept, window, counted.kind,
                 counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums, serving,
-                before if before != serving else "", counted.against,
+                before if before != serving else "", counted.against, told,
             )  # fmt: skip
             (pairs if counted.against else found).append(measured)
         asked, test = self.metrics[series.stream], self._test()

@@ -22,7 +22,6 @@ from stream.mapping import PREDICTION
 from stream.pane_state import segment_name
 from stream.performance_panes import kept_name
 from stream.performance_plan import ModelPerformance, StreamPerformance, possible
-from stream.performance_records import QUANTILE_LOSS
 from stream.plan import ALL, Role, SegmentPlan
 from stream.tables import column_values, output_columns, segment_column
 from stream.topics import TopicRole
@@ -57,9 +56,9 @@ def measured_rows(config: Config, model: str, table: pa.Table) -> tuple[Referenc
             if rows.any():
                 name = segment_name(segment.key, value)
                 segments[name] = _sums(plan, stream, predicted[rows], score[rows], label[rows])
-    metrics = [name for name in possible(stream.kind.value, stream.layout) if name != QUANTILE_LOSS]
+    series = possible(stream.kind.value, stream.layout, plan.told)
     classes = plan.classes if stream.layout.classes else ()
-    return reference_performance(kept_name(stream.layout, classes), metrics, segments), ""
+    return reference_performance(kept_name(stream.layout, classes), series, segments, plan.told.measure), ""
 
 
 def values_of_file(values: NDArray[Any]) -> F64:

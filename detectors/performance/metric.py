@@ -42,7 +42,7 @@ class Direction(StrEnum):
 class MetricSettings:
     """What a metric may be told.
 
-    confidence  of the interval      quantile  of quantile_loss, one of the layout's
+    confidence  of the interval      quantile  of quantile_loss
     value       F64[k, k], of business_value: what a row is worth, by label and predicted class
     target      of kpi_to_target
     """

@@ -10,7 +10,7 @@ from detectors.performance import exact
 from detectors.performance.estimate import Estimate, Undefined
 from detectors.performance.intervals import positive, wilson
 from detectors.performance.layout import Part, loss_names
-from detectors.performance.metric import Direction, Metric, MetricSettings, Task, mean, some
+from detectors.performance.metric import Direction, Metric, MetricSettings, Task, mean, some, spread
 from detectors.performance.sums import PerformanceSums
 from detectors.verdict import BadSettings
 
@@ -99,12 +99,36 @@ def r2(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
 
 
 def quantile_loss(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
-    quantiles = sums.layout.quantiles
-    if settings.quantile not in quantiles:
-        raise BadSettings(
-            f"quantile_loss: {settings.quantile:g} is not kept; kept: {', '.join(f'{q:g}' for q in quantiles)}"
-        )
-    return mean(sums, _E, loss_names([settings.quantile])[0], _rows(sums), settings.confidence)
+    """Of any quantile: what is not kept as a sum follows from those of errors, of their sizes, and of two losses that are kept.
+
+    Raises BadSettings for a quantile outside 0 to 1, and where no two losses are kept that tell the sides apart.
+    """
+    q, quantiles, rows = settings.quantile, sums.layout.quantiles, _rows(sums)
+    if q in quantiles:
+        return mean(sums, _E, loss_names([q])[0], rows, settings.confidence)
+    if not 0.0 < q < 1.0:
+        raise BadSettings(f"quantile_loss: {q!r} is not between 0 and 1")
+    size, error = (exact.fraction(sums.limbs(_E, name)) for name in ("absolute_error", "error"))
+    share = Fraction(q)
+    total = ((1 - share) * (size + error) + share * (size - error)) / 2
+    above, below = _squares_by_side(sums)
+    squares = (1 - share) ** 2 * above + share**2 * below
+    return positive(float(total / rows), spread(total, squares, rows), rows, settings.confidence)
+
+
+def _squares_by_side(sums: PerformanceSums) -> tuple[Fraction, Fraction]:
+    """Sums of squared errors of what is over-predicted, and of what is under-predicted, from two pinball losses' squares: of the
+    quantile q it is (1 - q)² above + q² below. Raises BadSettings.
+    """
+    one, other = min(sums.layout.quantiles, default=0.0), max(sums.layout.quantiles, default=0.0)
+    p, q = Fraction(one), Fraction(other)
+    apart = (1 - p) ** 2 * q**2 - (1 - q) ** 2 * p**2
+    if not apart:
+        raise BadSettings("quantile_loss: losses of two quantiles must be kept for those of others")
+    first, second = (exact.fraction(sums.limbs(_E, f"{name}_2")) for name in loss_names([one, other]))
+    above = (q**2 * first - p**2 * second) / apart
+    below = ((1 - p) ** 2 * second - (1 - q) ** 2 * first) / apart
+    return max(above, Fraction(0)), max(below, Fraction(0))  # losses were rounded row by row
 
 
 def share_over_predicted(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
@@ -135,8 +159,8 @@ METRICS = (
     Metric("r2", "share of the labels' variance that is explained", _T, Direction.HIGHER, _E,
            "delta method on the logarithm of 1 - r2; needs the layout's centre within some 1,000 deviations of the labels",
            "all labels equal", _SK("r2_score"), r2),
-    Metric("quantile_loss", "pinball loss of a quantile", _T, _DOWN, _E, "central limit theorem, on the logarithm", _NO,
-           _SK("mean_pinball_loss"), quantile_loss, _LABEL, settings=("quantile",)),
+    Metric("quantile_loss", "pinball loss of a quantile, mean: least where predictions are that quantile", _T, _DOWN, _E,
+           "central limit theorem, on the logarithm", _NO, _SK("mean_pinball_loss"), quantile_loss, _LABEL, settings=("quantile",)),
     Metric("mean_signed_error", "mean of prediction minus label", _T, _ZERO, _E, "central limit theorem", _NO,
            "mean(prediction - label)", mean_signed_error, _LABEL),
     Metric("mean_signed_percentage_error", "mean of prediction minus label, in shares of the label", _T, _ZERO, _E,

@@ -227,8 +227,8 @@ def test_settings_and_names_that_cannot_be_used() -> None:
         "it needs two classes": lambda: measure("recall", k),
         "a target is needed": lambda: measure("kpi_to_target", k),
         "2 x 2 cells": lambda: measure("business_value", sums, MetricSettings(value=np.eye(3))),
-        "0.25 is not kept; kept: 0.1, 0.5, 0.9": lambda: measure(
-            "quantile_loss", numbers([1.0], [1.0]), MetricSettings(quantile=0.25)
+        "1.0 is not between 0 and 1": lambda: measure(
+            "quantile_loss", numbers([1.0], [1.0]), MetricSettings(quantile=1.0)
         ),
         "confidence": lambda: measure("recall", sums, MetricSettings(confidence=1.0)),
         "is no disparity": lambda: disparity("auroc", sums, sums),

@@ -1,0 +1,208 @@
+"""What an operator says of metrics that need more than their name: refused where it makes no sense, and what comes of it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import orjson
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from told_kit import MODEL, settings
+
+from detectors.performance import Layout, PerformanceSums
+from stream.alerts import NO_TARGET
+from stream.config import Config
+from stream.config_checks import check
+from stream.config_errors import ConfigError
+from stream.config_schema import json_schema
+from stream.events import AlertEvent, ComparisonEvent
+from stream.feedback_planning import feedback_deciding
+from stream.join_feedback import FeedbackKind
+from stream.monitor_settings import ModelSettings
+from stream.performance_cells import cells_of
+from stream.performance_contrasts import contrast_outputs
+from stream.performance_detection import Chosen, PerformanceDetection, PerformanceLimit
+from stream.performance_merging import Horizon
+from stream.performance_plan import ModelPerformance, StreamPerformance
+from stream.performance_records import Measured
+from stream.performance_told import Told, metric_of, quantile_of
+from stream.performance_watch import PerformanceWatch
+from stream.plan import ALL
+from stream.planning import monitor_settings
+from stream.window_log import Closed
+
+MINUTE, LEARNING, ROWS = 60_000, 50, 200
+AT = Horizon("labels", 2 * MINUTE)
+LOSSES = {"metrics": ["quantile_loss", "mae"], "quantiles": [0.5, 0.9]}
+PLAIN = {"metrics": ["mae"]}
+
+
+def configured(own: dict[str, Any], topic: str = "labels") -> Config:
+    found = settings(own, topic)
+    assert list(check(found)) == []
+    return found
+
+
+def plan_of(own: dict[str, Any], topic: str = "labels") -> ModelPerformance:
+    plan = monitor_settings(configured(own, topic)).models[MODEL].performance
+    assert plan is not None
+    return plan
+
+
+def watch_of(plan: ModelPerformance, *limits: PerformanceLimit) -> PerformanceWatch:
+    detection = PerformanceDetection(LEARNING, limits=limits)
+    return PerformanceWatch(ModelSettings(MODEL, performance=replace(plan, detection=detection), resolve_after=3))
+
+
+def errors(seed: int, shift: float = 0.0) -> PerformanceSums:
+    g, sums = np.random.default_rng(seed), PerformanceSums(Layout(errors=True))
+    label = g.gamma(2.0, 5.0, ROWS)
+    sums.add_errors(np.full(ROWS, 19.0 + shift), label)
+    return sums
+
+
+def measured(number: int, sums: PerformanceSums, plan: ModelPerformance, version: str = "1") -> Measured:
+    stream = plan.streams[0]
+    window = Closed(number * MINUTE, (number + 1) * MINUTE, ROWS, lost=False)
+    return Measured(
+        MODEL, version, ALL, stream.stream, 2 * MINUTE, "k", window, stream.kind.value, ROWS, ROWS, True, (), sums, told=plan.told
+    )  # fmt: skip
+
+
+def fed(watch: PerformanceWatch, plan: ModelPerformance, parts: list[PerformanceSums], first: int = 0) -> list[Any]:
+    """Alerts of one window after the other; each has the shape that the wire contract promises."""
+    found = []
+    for number, sums in enumerate(parts, first):
+        one = measured(number, sums, plan)
+        at = Horizon(one.stream, one.horizon_ms)
+        outputs = watch.window(at, one.window, [one], whole=True)[1]
+        for output in outputs:
+            AlertEvent.model_validate_json(output.value or b"")
+        found += [orjson.loads(output.value or b"")["data"] for output in outputs]
+    return found
+
+
+@pytest.mark.parametrize(("own", "why"), [
+    ({"metrics": ["quantile_loss"]}, "of no quantile"),
+    ({"metrics": ["mae"], "quantiles": [0.5]}, "and no quantile_loss"),
+    ({"metrics": ["quantile_loss"], "quantiles": [0.5, 0.5]}, "stands twice"),
+    ({"metrics": ["quantile_loss"], "quantiles": [1.0]}, "DL-C014"),
+    ({"metrics": ["quantile_loss"], "quantiles": [i / 11 for i in range(1, 11)]}, "10 entries"),
+    (LOSSES | {"detectors": [{"type": "quantile_loss", "threshold": 1, "quantiles": [0.1]}]}, "0.1 is none of its"),
+    (PLAIN | {"detectors": [{"type": "mae", "threshold": 1, "quantiles": [0.1]}]}, "mae is of no quantile"),
+])  # fmt: skip
+def test_what_makes_no_sense_is_refused(own: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        settings(own)
+
+
+@pytest.mark.parametrize("own", [LOSSES])
+def test_the_schema_of_the_file_knows_it(own: dict[str, Any]) -> None:
+    configured(own)
+    plain = {
+        "kafka": {"bootstrap_servers": "a:1"},
+        "topics": {"predictions": "p", "labels": "l"},
+        "models": {MODEL: {"reference": {"first": 5000}, "performance": {"horizons": ["2m"], **own}}},
+    }
+    jsonschema.validate(plain, json_schema())
+    for name in own.keys() - {"metrics", "proxies"}:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(plain, _without(name))
+
+
+def _without(name: str) -> dict[str, Any]:
+    schema = json_schema()
+    del schema["$defs"]["Performance"]["properties"][name]
+    return schema
+
+
+def test_a_series_has_its_metric_and_its_quantile() -> None:
+    told = Told(quantiles=(0.05, 0.9))
+    assert told.series("quantile_loss") == ("quantile_loss_0.05", "quantile_loss_0.9")
+    assert (Told().series("quantile_loss"), Told().series("mae")) == ((), ("mae",))
+    assert (metric_of("quantile_loss_0.9"), quantile_of("quantile_loss_0.9")) == ("quantile_loss", 0.9)
+    assert (metric_of("mae"), quantile_of("mae")) == ("mae", None)
+
+
+def test_each_quantile_is_a_cell_and_limits_may_choose_among_them() -> None:
+    limits = [
+        {"type": "quantile_loss", "threshold": 3, "quantiles": [0.9], "horizons": ["2m"]},
+        {"type": "quantile_loss", "threshold": "3 std"},
+        {"type": "cusum", "series": "quantile_loss", "quantiles": [0.5]},
+    ]
+    plan = plan_of(LOSSES | {"detectors": limits})
+    assert [cell.metric for cell in cells_of(plan)] == ["mae", "quantile_loss_0.5", "quantile_loss_0.9"]
+    one, both = (limit.chosen for limit in plan.detection.limits)
+    (watcher,) = (each.chosen for each in plan.detection.watchers)
+    meant = [[c.means(cell.metric, c_ms, ALL) for cell in cells_of(plan)] for c, c_ms in ((one, 120_000), (both, 1))]
+    assert meant == [[False, False, True], [False, True, True]]
+    assert [watcher.means(cell.metric, 1, ALL) for cell in cells_of(plan)] == [False, True, False]
+
+
+def test_quantiles_are_no_concern_of_the_collectors_and_decide_about_alarms() -> None:
+    one, other = (configured(LOSSES | {"quantiles": own}) for own in ([0.5], [0.5, 0.9]))
+    assert feedback_deciding(one) == feedback_deciding(other)
+    assert "quantiles" not in orjson.dumps(feedback_deciding(one)).decode()
+    hashes = {monitor_settings(each).models[MODEL].detection_hash() for each in (one, other)}
+    assert len(hashes) == 2
+
+
+def test_a_limit_on_one_quantile_pages_for_it_alone() -> None:
+    plan = plan_of(LOSSES)
+    limit = PerformanceLimit(Chosen("quantile_loss", quantiles=(0.9,)), 1.0)
+    (alert,) = fed(watch_of(plan, limit), plan, [errors(1)])
+    assert (alert["target"], alert["metric"], alert["quantile"]) == ("quantile_loss_0.9@2m", "quantile_loss", 0.9)
+    assert "quantile_loss_0.9" in alert["summary"]
+
+
+def test_the_default_detector_finds_predictions_that_leave_their_quantile_and_restarts_change_nothing() -> None:
+    plan = plan_of(LOSSES | {"metrics": ["quantile_loss"], "quantiles": [0.9]})
+    watch = watch_of(plan)
+    parts = [errors(seed) for seed in range(LEARNING + 10)] + [errors(seed, -10.0) for seed in range(100, 130)]
+    assert fed(watch, plan, parts[:LEARNING]) == []
+    again = watch_of(plan)
+    again.load("w", {name: blob for name, blob in watch.blobs("w").items() if blob is not None}, same=True)
+    found, restored = (fed(each, plan, parts[LEARNING:], LEARNING) for each in (watch, again))
+    assert restored == found
+    assert found[0]["target"] == "quantile_loss_0.9@2m"
+    assert found[0]["consequence"]["verdict"] == "worse"
+    assert found[0]["evidence"]["promise"].startswith("windows exchangeable")
+
+
+def test_an_incident_of_a_quantile_that_is_gone_ends() -> None:
+    plan = plan_of(LOSSES)
+    watch = watch_of(plan, PerformanceLimit(Chosen("quantile_loss", quantiles=(0.9,)), 1.0))
+    assert len(fed(watch, plan, [errors(1)])) == 1
+    fewer = plan_of(LOSSES | {"quantiles": [0.5]})
+    later = watch_of(fewer)
+    later.load("w", {name: blob for name, blob in watch.blobs("w").items() if blob is not None}, same=False)
+    (ended,) = fed(later, fewer, [errors(2)], 1)
+    assert (ended["target"], ended["reason"]) == ("quantile_loss_0.9@2m", NO_TARGET)
+
+
+def test_versions_are_compared_at_each_quantile() -> None:
+    plan = plan_of(LOSSES)
+    both = [measured(0, errors(1), plan), measured(0, errors(2, 5.0), plan, "2")]
+    outputs = list(contrast_outputs(both, replace(plan, champion="1"), ("quantile_loss",)))
+    found = [ComparisonEvent.model_validate_json(output.value or b"") for output in outputs]
+    assert [(event.data.metric, event.data.quantile) for event in found] == [
+        ("quantile_loss", 0.5),
+        ("quantile_loss", 0.9),
+    ]
+    assert len({event.id for event in found}) == 2
+    for event in found:
+        sides = [each.estimate(f"quantile_loss_{event.data.quantile}").value for each in both]
+        assert event.data.difference.value == pytest.approx(sides[1] - sides[0])
+
+
+def test_streams_of_classes_have_no_quantiles() -> None:
+    stream = StreamPerformance("labels", FeedbackKind.LABEL, (60_000,), (), Layout(classes=2, scores=True))
+    plan = ModelPerformance(MODEL, ("0", "1"), 1, (stream,), told=Told(quantiles=(0.5,)))
+    assert not [cell for cell in cells_of(plan) if cell.metric.startswith("quantile_loss")]
