@@ -5,6 +5,7 @@ The rules of one stream of feedback stand in join_feedback.py. Here:
    down to a slice (as long as a pane). Predictions are never held back for feedback.
 2. Pane e at horizon h of a stream is given out once, when that minimum has reached e + resolution + h: nothing that could
    change it is missing then, so it does not depend on how the topics were interleaved or cut into batches.
+   An age of a stream is a horizon in this, though nothing is final there: what was known so far, the same for every pane.
 3. A pane's rows stand in the order of the predictions' log, so that sums over them are the same bits every time.
 4. A prediction is kept until it is final for every stream. Beyond `rows_max` the oldest go: a stream that stalls costs memory
    up to there, and its own panes, which then say `incomplete`; counted in `evicted`. Which rows these are does depend on how
@@ -27,7 +28,7 @@ from stream.columns import F64, I64, U8, U32, U64
 from stream.join_feedback import CARRIED, Carried, Feedback, FeedbackState, FeedbackStream
 from stream.join_groups import Group, Groups
 from stream.join_index import CHUNK_ROWS, JoinIndex, Predictions
-from stream.panes import EDGE_END, EDGE_MIN
+from stream.panes import EDGE_MIN
 
 KIND = "join"
 VERSION = 1
@@ -66,8 +67,7 @@ class Matured:
 
     group U32[n]: codes of `groups`; predicted F64[n], score F64[n, k]; observed bool[n], outcome F64[n] (1 of a click, the sum of
     conversions, the label; 0 where not observed), delay_ms I64[n]: the outcome's change, after the prediction.
-    complete bool[n]: whether the horizon of the row has passed; where `final`, of all. `incomplete`: the cap of waiting
-    predictions has cost this pane rows, perhaps all of a group.
+    `incomplete`: the cap of waiting predictions has cost this pane rows, perhaps all of a group.
     horizon_ms CARRIED: events that brought their prediction with them; event_time_ms is when they became known.
     """
 
@@ -82,18 +82,11 @@ class Matured:
     observed: NDArray[np.bool_]
     outcome: F64
     delay_ms: I64
-    complete: NDArray[np.bool_]
-    final: bool
     incomplete: bool
     request: U64 | None = None
 
     def __len__(self) -> int:
         return len(self.group)
-
-    @property
-    def share(self) -> float:
-        """Of the predictions whose horizon has passed."""
-        return float(self.complete.mean()) if len(self) else 0.0
 
     def parts(self) -> Iterator[tuple[Group, I64]]:
         """Each group and its rows, ascending; in order of the groups."""
@@ -169,7 +162,7 @@ class Join:
     def advance(self, sink: Sink) -> None:
         """Join what the watermarks allow and give every pane that became final to `sink`; call it after every input.
 
-        By stream and horizon in the plan's order, edges ascending; a pane without predictions is not given.
+        By stream and horizon, ages among them, in the plan's order, edges ascending; a pane without predictions is not given.
         """
         for state in self.streams.values():
             before, until = state.done_ms, self._reached(state)
@@ -178,7 +171,7 @@ class Join:
             self._changed = True
             for matured in self._carried(state, state.join(self.index, until, self.plan.resolution_ms)):
                 sink(matured)
-            for horizon in state.plan.horizons_ms:
+            for horizon in state.plan.points_ms:
                 first = max(before - horizon, state.starts_ms[horizon])
                 for matured in self._between(state, horizon, first, until - horizon):
                     sink(matured)
@@ -188,16 +181,6 @@ class Join:
     def closed_ms(self, stream: str, horizon_ms: int) -> int:
         """Panes of that series before this edge are final; those from here on are not."""
         return self.streams[stream].done_ms - horizon_ms
-
-    def provisional(self, stream: str, horizon_ms: int, stop_ms: int = EDGE_END) -> Iterator[Matured]:
-        """The panes that are not final, up to where the predictions are complete, as far as feedback was joined.
-
-        Rates are comparable over the rows that are `complete` only. Cost: as much as closing all of them.
-        """
-        state = self.streams[stream]
-        first = max(self.closed_ms(stream, horizon_ms), state.starts_ms[horizon_ms])
-        stop = min(stop_ms, self.watermark_ms // self.plan.resolution_ms * self.plan.resolution_ms)
-        yield from self._between(state, horizon_ms, first, stop)
 
     def _reached(self, state: FeedbackState) -> int:
         resolution = self.plan.resolution_ms
@@ -216,13 +199,11 @@ class Join:
             group, predicted, score = log.gather(rows, "group", "predicted", "score")
             (request,) = log.gather(rows, "request") if self.plan.requests else (None,)
             observed, outcome, delay = state.outcomes(self.index, rows, horizon_ms)
-            complete = time + horizon_ms <= state.done_ms
             for a, b in _runs(edge):
                 edge_ms = int(edge[a])
                 yield Matured(
                     state.plan.name, horizon_ms, edge_ms, self.groups, time[a:b], group[a:b], predicted[a:b], score[a:b],
-                    observed[a:b], outcome[a:b], delay[a:b], complete[a:b],
-                    final=edge_ms + resolution + horizon_ms <= state.done_ms, incomplete=edge_ms < self._evicted_until_ms,
+                    observed[a:b], outcome[a:b], delay[a:b], incomplete=edge_ms < self._evicted_until_ms,
                     request=None if request is None else request[a:b],
                 )  # fmt: skip
 
@@ -242,7 +223,7 @@ class Join:
             yes, none = np.ones(b - a, bool), np.zeros(b - a, np.int64)
             yield Matured(
                 state.plan.name, CARRIED, int(edge[a]), state.groups, events.event_time_ms[a:b], events.group[a:b],
-                events.predicted[a:b], events.score[a:b], yes, events.value[a:b], none, yes, final=True, incomplete=False,
+                events.predicted[a:b], events.score[a:b], yes, events.value[a:b], none, incomplete=False,
             )  # fmt: skip
 
     def _forget_old(self) -> None:
@@ -330,7 +311,7 @@ class Join:
             known = stored.get(name)
             if known is None:
                 after = -(-self.watermark_ms // self.plan.resolution_ms) * self.plan.resolution_ms
-                state.starts_ms = dict.fromkeys(state.plan.horizons_ms, after)
+                state.starts_ms = dict.fromkeys(state.plan.points_ms, after)
             elif known["kind"] != state.plan.kind.value:
                 raise JoinPlanError(
                     f"{name} held {known['kind']}s, the plan says {state.plan.kind.value}s: give it another name"
@@ -363,7 +344,9 @@ def _check(plan: JoinPlan) -> None:
             raise JoinPlanError(f"{stream.name!r} has a slash, which ends the names of blobs")
         if not horizons or horizons[0] <= 0 or any(a >= b for a, b in pairwise(horizons)):
             raise JoinPlanError(f"{stream.name}: horizons {list(horizons)} ms are not ascending and positive")
-        for horizon in horizons:
+        if any(not 0 < age < horizons[-1] for age in stream.ages_ms):
+            raise JoinPlanError(f"{stream.name}: ages {list(stream.ages_ms)} ms are not below its last horizon")
+        for horizon in stream.points_ms:
             if horizon % plan.resolution_ms:
                 raise JoinPlanError(
                     f"{stream.name}: horizon {horizon} ms is no multiple of the resolution, {plan.resolution_ms} ms"

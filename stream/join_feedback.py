@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from stream import container
 from stream.column_log import ColumnLog
 from stream.columns import F64, I64, U8, U32, U64
+from stream.feedback_outcomes import FeedbackCounters
 from stream.join_groups import NO_GROUP, Group, Groups, Versions, last_of_each
 from stream.join_index import NONE, JoinIndex, narrowed, widened
 from stream.kernels import join_table, timeline
@@ -62,8 +63,9 @@ _REFUSED |= {"unknown_label": UNKNOWN_LABEL, "overflow": OVERFLOW}
 
 @dataclass(frozen=True, slots=True)
 class FeedbackStream:
-    """One topic of feedback. `horizons_ms` ascending, multiples of the resolution; `low`, `high`: the declared range of
-    values, ends included. A negative value outside of it is counted apart. `carries`: events may carry their prediction.
+    """One topic of feedback. `horizons_ms` ascending, multiples of the resolution; `ages_ms`: between them, at which panes are
+    given out as well, of what was known so far; `low`, `high`: the declared range of values, ends included. A negative value
+    outside of it is counted apart. `carries`: events may carry their prediction.
     `classes`, `numbers`: of labels, see label_values.value_status.
     """
 
@@ -76,6 +78,12 @@ class FeedbackStream:
     carries: bool = False
     classes: tuple[float, ...] | None = None
     numbers: bool = True
+    ages_ms: tuple[int, ...] = ()
+
+    @property
+    def points_ms(self) -> tuple[int, ...]:
+        """How long after it a pane is given out, ascending: at its ages and horizons."""
+        return tuple(sorted({*self.horizons_ms, *self.ages_ms}))
 
     @property
     def reach_ms(self) -> int:
@@ -83,8 +91,8 @@ class FeedbackStream:
 
     @property
     def series_ms(self) -> tuple[int, ...]:
-        """The horizons of all its series, ascending."""
-        return (CARRIED, *self.horizons_ms) if self.carries else self.horizons_ms
+        """The horizons of all its series, ascending; an age is the horizon of its own."""
+        return (CARRIED, *self.points_ms) if self.carries else self.points_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,30 +119,6 @@ class Feedback:
         return len(self.event_time_ms)
 
 
-@dataclass(slots=True)
-class FeedbackCounters:
-    """consumed = late + future + negative + absurd + unknown_label + overflow + those that wait + all from `matched` to `carried`.
-
-    `revised` is counted beside: changes after a horizon was final.
-    """
-
-    consumed: int = 0
-    late: int = 0
-    future: int = 0
-    negative: int = 0
-    absurd: int = 0
-    unknown_label: int = 0
-    overflow: int = 0
-    matched: int = 0
-    contradictory: int = 0
-    retracted: int = 0
-    duplicate: int = 0
-    orphan: int = 0
-    before_prediction: int = 0
-    carried: int = 0
-    revised: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class Carried:
     """Events that needed no join, by slice: the columns of Feedback."""
@@ -155,7 +139,7 @@ class FeedbackState:
         self.plan = plan
         self.counters = FeedbackCounters()
         self.largest_ms = self.floor_ms = self.done_ms = EDGE_MIN
-        self.starts_ms = dict.fromkeys(plan.horizons_ms, EDGE_MIN)
+        self.starts_ms = dict.fromkeys(plan.points_ms, EDGE_MIN)
         self.waiting = 0
         columns = {
             "event_time_ms": "<i8", "id_high": "<u8", "id_low": "<u4", "value": "<f8", "retracts": "|b1",
@@ -373,7 +357,7 @@ class FeedbackState:
         self.largest_ms, self.floor_ms = header["largest_ms"], header["floor_ms"]
         self.done_ms = header["done_ms"]
         known = dict(header["starts_ms"])
-        self.starts_ms = {horizon: known.get(horizon, self.done_ms) for horizon in self.plan.horizons_ms}
+        self.starts_ms = {horizon: known.get(horizon, self.done_ms) for horizon in self.plan.points_ms}
         self.counters = FeedbackCounters(**header["counters"])
         tail, count, self.waiting = header["events"]
         if self.groups.name not in blobs:

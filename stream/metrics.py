@@ -67,7 +67,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _counter(
         "feedback_outcomes_total",
         (*FEEDBACK, "outcome"),
-        "what became of them: fields of join_feedback.FeedbackCounters",
+        "what became of them: fields of feedback_outcomes.FeedbackCounters",
     ),
     _counter("feedback_dead_letters_total", (*FEEDBACK, "reason"), "dead letters of feedback by reason"),
     _gauge("feedback_waiting_events", FEEDBACK, "events that wait for the watermarks"),

@@ -44,14 +44,14 @@ class Stream:
     low: float
     high: float
     classes: tuple[float, ...] | None = None
+    ages: tuple[int, ...] = ()  # panes are given out at them, too; `revised` is of the horizons alone
 
 
 @dataclass
 class Expected:
-    """panes: (stream, horizon, edge) -> rows; provisional likewise; counters by stream."""
+    """panes: (stream, horizon or age, edge) -> rows; counters by stream."""
 
     panes: dict[tuple[str, int, int], list[Any]] = field(default_factory=dict)
-    provisional: dict[tuple[str, int, int], list[Any]] = field(default_factory=dict)
     counters: dict[str, Counter[str]] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
 
@@ -109,15 +109,13 @@ def recount(
             classify(stream, known[row].time, events, counts)
         result.counters[stream.name] = counts
         carried(stream, due, resolution, result)
-        for horizon in stream.horizons:
+        for horizon in sorted({*stream.horizons, *stream.ages}):
             for row, p in enumerate(known):
                 edge = p.time // resolution * resolution
                 outcome = at_horizon(stream, p.time, assigned.get(row, []), horizon)
-                line = (p.time, p.group, p.predicted, p.score, *outcome, p.time + horizon <= done)
+                line = (p.time, p.group, p.predicted, p.score, *outcome)
                 if edge + resolution + horizon <= done:
                     result.panes.setdefault((stream.name, horizon, edge), []).append(line)
-                elif edge + resolution <= watermark:
-                    result.provisional.setdefault((stream.name, horizon, edge), []).append(line)
     return result
 
 
@@ -165,7 +163,7 @@ def carried(stream: Stream, due: list[Event], resolution: int, result: Expected)
     for event in (due[place] for place in sorted(last_in_slice(due, resolution))):
         group, predicted, score = event.carries or ((), 0.0, 0.0)
         value = 1.0 if stream.kind == "click" else event.value
-        line = (event.time, group, predicted, score, True, value, 0, True)
+        line = (event.time, group, predicted, score, True, value, 0)
         result.panes.setdefault((stream.name, 0, event.time // resolution * resolution), []).append(line)
 
 

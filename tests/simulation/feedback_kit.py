@@ -422,7 +422,7 @@ def expected_pair_sums(pairs: list[Any]) -> Any:
 
 
 def expected_sums(stream: str, lines: list[Any]) -> Any:
-    """Lines are (time, group, predicted, score, observed, value, delay, complete)."""
+    """Lines are (time, group, predicted, score, observed, value, delay)."""
     observed = sum(line[4] for line in lines)
     if stream == "clicks":
         scores = math.fsum(line[3] for line in lines)

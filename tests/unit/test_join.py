@@ -219,6 +219,9 @@ def test_an_id_that_everything_shares_is_looked_up_a_few_times_only() -> None:
         ({"streams": (replace(PLAN.streams[0], horizons_ms=(50, 50)),)}, "ascending"),
         ({"streams": (replace(PLAN.streams[0], horizons_ms=()),)}, "ascending"),
         ({"streams": (replace(PLAN.streams[0], horizons_ms=(55,)),)}, "no multiple of the resolution, 10 ms"),
+        ({"streams": (replace(PLAN.streams[0], ages_ms=(5,)),)}, "no multiple of the resolution, 10 ms"),
+        ({"streams": (replace(PLAN.streams[0], ages_ms=(HORIZON,)),)}, "not below its last horizon"),
+        ({"streams": (replace(PLAN.streams[0], ages_ms=(0,)),)}, "not below its last horizon"),
         ({"rows_max": 15}, "at least 16"),
     ],
 )
