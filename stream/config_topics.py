@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from detectors.performance.disparity import LEAST_EVENTS
 from detectors.performance.layout import CLASSES_MAX, QUANTILES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
 from stream.config_performance import PerformanceDetector
+from stream.config_told import BusinessValue, ClassName
 from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
-from stream.performance_told import QUANTILE_LOSS
+from stream.performance_told import BUSINESS_VALUE, QUANTILE_LOSS
 from stream.quantities import Duration, refusal
 from stream.topics import TopicRole
 
@@ -33,16 +34,8 @@ def _native_or_object(value: Any) -> Any:
     return {} if value == NATIVE else value
 
 
-def _text(value: Any) -> Any:
-    """A bare 1 or true in YAML is the class that JSON writes the same way."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int) else value
-
-
 Quantile = Annotated[Number, Field(gt=0, lt=1)]
 PathText = Annotated[str, Field(max_length=NAME_MAX)]
-ClassName = Annotated[Name, BeforeValidator(_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 
 
 class MappingSettings(Section):
@@ -253,6 +246,9 @@ class Performance(Section):
         description="of quantile_loss, one series each: the quantile that predictions are meant to be, or several losses of the same "
         "predictions",
     )
+    business_value: BusinessValue | None = Field(
+        default=None, description="of the metric of this name: what a row is worth by its label and prediction"
+    )
     learning: Annotated[int, Field(ge=50, le=100_000)] = Field(
         default=200,
         description="first windows of each series (version, segment, metric, horizon) that say what is normal: recorded, and only "
@@ -305,5 +301,10 @@ class Performance(Section):
         if bool(self.quantiles) != (QUANTILE_LOSS in self.metrics):
             read = f"quantiles, and no {QUANTILE_LOSS}" if self.quantiles else f"{QUANTILE_LOSS}, and of no quantile"
             raise refusal("DL-C020", read, f"metrics: [{QUANTILE_LOSS}] and quantiles, for instance [0.9]")
+        if (self.business_value is not None) != (BUSINESS_VALUE in self.metrics):
+            read = f"{BUSINESS_VALUE}, and no such metric" if self.business_value else f"no values of {BUSINESS_VALUE}"
+            raise refusal("DL-C020", read, f"metrics: [{BUSINESS_VALUE}] and {BUSINESS_VALUE}: {{values: ...}}")
+        if self.business_value is not None:
+            self.business_value.check(self.classes)
         if len(set(self.quantiles)) < len(self.quantiles):
             raise refusal("DL-C020", "a quantile stands twice", "each once")

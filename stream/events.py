@@ -220,6 +220,7 @@ class PerformanceData(PerformanceEstimate, PerformanceAbout):
 
     counts: PerformanceCounts
     quantile: float | None = Field(default=None, description="of quantile_loss")
+    unit: str | None = Field(default=None, description="of the value, where the configuration says one")
     matrix: list[list[int]] | None = Field(
         default=None, description="of confusion_matrix: rows are labels, columns predictions"
     )
@@ -269,6 +270,7 @@ class ComparisonData(PerformanceAbout):
     champion_version: str
     samples: Literal["independent", "paired"] = Field(description="paired: both models predicted each of the requests")
     quantile: float | None = Field(default=None, description="of quantile_loss")
+    unit: str | None = Field(default=None, description="of the values, where the configuration says one")
     pairs: int | None = Field(default=None, description="requests of the window that both predicted")
     paired_share: float | None = Field(default=None, description="of the champion's predictions, those with a pair")
     challenger: Side

@@ -31,7 +31,8 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
-SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors", "quantiles"}
+TOLD = ("quantiles", "business_value")
+SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors", *TOLD}
 """What is said of what was counted: collectors do not depend on it."""
 
 
@@ -56,7 +57,7 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         champion=own.champion,
         least_events=own.least_events,
         challengers=own.challengers,
-        told=Told(quantiles=own.quantiles),
+        told=_told(own),
     )
 
 
@@ -65,6 +66,12 @@ def _detection(own: Performance) -> PerformanceDetection:
     limits = tuple(each for each in read if isinstance(each, PerformanceLimit))
     watchers = tuple(each for each in read if isinstance(each, PerformanceWatcher))
     return PerformanceDetection(own.learning, own.tolerance, limits=limits, watchers=watchers)
+
+
+def _told(own: Performance) -> Told:
+    value = own.business_value
+    worth = () if value is None else value.worth(own.classes, _positive(own))
+    return Told(own.quantiles, worth, (value.unit or "") if value is not None else "")
 
 
 def _positive(own: Performance) -> int:

@@ -119,6 +119,11 @@ class ModelSettings:
         cells = cells_of(self.performance)
         if self.performance is not None and cells:
             deciding["performance"] = [self.performance.detection.deciding, [list(cell) for cell in cells]]
+            meanings = {
+                cell.metric: meaning for cell in cells if (meaning := self.performance.told.meaning(cell.metric))
+            }
+            if meanings:
+                deciding["meanings"] = meanings
         if self.rows:
             deciding["rows"] = [each.deciding for each in self.rows]
         return digest(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS).decode())

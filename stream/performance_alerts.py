@@ -147,14 +147,21 @@ def _consequence(seen: Seen) -> dict[str, str]:
 
 def _moved(seen: Seen) -> str:
     ranks, now = seen.cell.ranks, seen.judgement.verdict.now
-    return f"{seen.name.metric} {now:.4g} against {ranks.centre:.4g}"
+    return f"{seen.name.metric} {now:.4g} against {ranks.centre:.4g}{_unit(seen)}"
+
+
+def _unit(seen: Seen) -> str:
+    unit = seen.measured.told.unit(seen.name.metric)
+    return f" {unit}" if unit else ""
 
 
 def _summary(seen: Seen, incident: Incident, settings: ModelSettings, rows: int) -> str:
     within = f" within {Duration(seen.name.horizon_ms)}" if seen.name.horizon_ms else ""
     when = since(incident.since_ms, seen.measured.window.end_ms, rows)
     judged = seen.judgement.verdict.level is Level.JUDGED
-    what = f"{_moved(seen)} as learnt" if judged else f"{seen.name.metric} {seen.judgement.number.value:.4g}"
+    what = (
+        f"{_moved(seen)} as learnt" if judged else f"{seen.name.metric} {seen.judgement.number.value:.4g}{_unit(seen)}"
+    )
     if incident.promised:
         odds = chance(settings.budget_ms)
     elif seen.breaches:

@@ -128,9 +128,10 @@ def _comparisons(
         for side, each, value in zip(("challenger", "champion"), (one, other), sides, strict=True):
             said[side] = estimated(value) | {"predictions": each.rows, "observed": each.observed}
         difference = contrast(sides[0], sides[1], plan.least_events, VERSIONS)
-        told = one.told.beside(series)
-        said |= told | {"difference": estimated(difference), "incomplete": not (one.whole and other.whole)}
-        about = (champion, *(str(each) for each in told.values()))
+        said |= one.told.beside(series)
+        said |= {"difference": estimated(difference), "incomplete": not (one.whole and other.whole)}
+        quantile = said.get("quantile")
+        about = (champion,) if quantile is None else (champion, str(quantile))
         yield event_output(COMPARISON_TYPE, one, metric_of(series), about, said)
 
 

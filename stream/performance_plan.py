@@ -44,14 +44,13 @@ KIND_METRICS = {
 }
 """Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
 
-UNASKED = frozenset({"business_value", "kpi_to_target"})  # need what the operator must say
-_NEEDS_MORE = {"business_value"}  # than its name: a cost matrix
+UNASKED = frozenset({"kpi_to_target"})  # needs what the operator must say
 LABEL_METRICS: tuple[str, ...] = tuple(
     name
     for name, metric in METRICS.items()
-    if metric.task not in {Task.PROXY, Task.KPI} and metric.needs is not Part.CLASS_SCORES and name not in _NEEDS_MORE
+    if metric.task not in {Task.PROXY, Task.KPI} and metric.needs is not Part.CLASS_SCORES
 )
-"""Metrics of labels that need nothing but one prediction, one score and the label."""
+"""Metrics of labels that need one prediction, one score and the label."""
 
 NO_CODE = -1
 

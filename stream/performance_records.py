@@ -73,6 +73,11 @@ class Measured:
             self.said[series] = self.told.measure(series, self.sums)
         return self.said[series]
 
+    def kept_as(self, series: str) -> str:
+        """Names what values of the series are of: those of one name may be compared."""
+        meaning = self.told.meaning(series)
+        return f"{self.kept}\0\0{meaning}" if meaning else self.kept
+
     def wanted(self, asked: Sequence[str]) -> tuple[str, ...]:
         """Series of the metrics that were asked for, as far as these sums can say them."""
         return wanted(self.kind, self.sums.layout, asked, self.told)
@@ -88,7 +93,7 @@ class ReferenceTest:
     def estimate(self, measured: Measured, metric: str, segment: str) -> Estimate | None:
         """None where there is none, or it would be of something else than what was measured."""
         same = measured.kind == FeedbackKind.LABEL.value and self.performance.kept == measured.kept
-        return self.performance.estimate(segment, metric) if same else None
+        return self.performance.estimate(segment, measured.told.stored(metric)) if same else None
 
 
 Judged = Mapping[tuple[str, str, str], Mapping[str, Any]]

@@ -119,10 +119,11 @@ class PerformanceWatch:
     ) -> Iterator[Output]:
         key = CellKey(measured.version, name.segment, name.metric)
         cell = own.cells.get(key)
-        if cell is None or cell.kept != measured.kept:
-            if cell is not None:  # other classes: nothing that was learnt is of them
+        kept = measured.kept_as(name.metric)
+        if cell is None or cell.kept != kept:
+            if cell is not None:  # other classes, or another worth of them: nothing that was learnt is of them
                 yield from self._end(NEW_REFERENCE, measured.window.end_ms, measured.version, [name])
-            cell = own.cells[key] = self._new(key, name, measured.kept)
+            cell = own.cells[key] = self._new(key, name, kept)
             cell.weight_ms = traffic.weight(measured.version)
         judgement = cell.feed(measured)
         states[key] = state_of(cell, judgement)

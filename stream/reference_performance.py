@@ -56,9 +56,12 @@ def measured_rows(config: Config, model: str, table: pa.Table) -> tuple[Referenc
             if rows.any():
                 name = segment_name(segment.key, value)
                 segments[name] = _sums(plan, stream, predicted[rows], score[rows], label[rows])
-    series = possible(stream.kind.value, stream.layout, plan.told)
+    series = {plan.told.stored(each): each for each in possible(stream.kind.value, stream.layout, plan.told)}
     classes = plan.classes if stream.layout.classes else ()
-    return reference_performance(kept_name(stream.layout, classes), series, segments, plan.told.measure), ""
+    kept = kept_name(stream.layout, classes)
+    return reference_performance(
+        kept, tuple(series), segments, lambda name, sums: plan.told.measure(series[name], sums)
+    ), ""
 
 
 def values_of_file(values: NDArray[Any]) -> F64:

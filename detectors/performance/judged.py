@@ -20,7 +20,7 @@ COUNTED = frozenset({
 """Shares: value x events is a count of rows, and rows are 0 or 1."""
 
 NOT_JUDGED = frozenset({
-    "expected_ctr", "expected_rate", "selection_rate", "business_value", "kpi", "kpi_to_target",
+    "expected_ctr", "expected_rate", "selection_rate", "kpi", "kpi_to_target",
 })  # fmt: skip
 """What scores and predictions alone say is watched as their own targets; the others need more than their name."""
 

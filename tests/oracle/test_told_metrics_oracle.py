@@ -31,6 +31,49 @@ def test_a_quantile_loss_is_scikit_learns_in_every_window() -> None:
         assert data["judged"]["state"] == "learning"
 
 
+@pytest.mark.parametrize("positive", ["0", "1"])
+def test_a_business_value_is_the_mean_of_what_rows_are_worth(positive: str) -> None:
+    g = np.random.default_rng(3)
+    label = (g.random(N) < 0.3).astype(int)
+    predicted = np.where(g.random(N) < 0.8, label, 1 - label)
+    worth = {"true_positive": 40.0, "false_positive": -3.5, "false_negative": -25.0, "true_negative": 0.25}
+    own = settings({
+        "metrics": ["business_value"], "positive": positive, "business_value": {"unit": "EUR", "values": worth},
+    })  # fmt: skip
+    rows = Rows([{"prediction": int(p), "score": 0.5} for p in predicted], label.tolist())
+    found = records(replayed(own, rows), "business_value")
+    yes = int(positive)
+    assert len(found) == 4
+    for data in found:
+        here = rows.of(data["window"])
+        matrix = sk.confusion_matrix(label[here], predicted[here], labels=[1 - yes, yes])
+        (tn, fp), (fn, tp) = matrix.tolist()
+        total = 40.0 * tp - 3.5 * fp - 25.0 * fn + 0.25 * tn
+        assert data["value"] == pytest.approx(total / matrix.sum(), rel=1e-12)
+        each = np.repeat([40.0, -3.5, -25.0, 0.25], [tp, fp, fn, tn])
+        half = 1.959964 * each.std(ddof=1) / len(each) ** 0.5
+        assert (data["low"], data["high"]) == pytest.approx((each.mean() - half, each.mean() + half), rel=1e-6)
+        assert data["unit"] == "EUR"
+        assert data["judged"]["state"] == "learning"
+
+
+def test_a_business_value_of_several_classes() -> None:
+    g = np.random.default_rng(4)
+    classes = ["cat", "dog", "owl"]
+    amounts = g.normal(0.0, 10.0, (3, 3)).round(2)
+    label, predicted = g.integers(0, 3, N), g.integers(0, 3, N)
+    matrix = {a: {b: float(amounts[i, j]) for j, b in enumerate(classes)} for i, a in enumerate(classes)}
+    own = settings({"metrics": ["business_value"], "classes": classes, "business_value": {"matrix": matrix}})
+    rows = Rows([{"prediction": classes[p]} for p in predicted], [classes[y] for y in label])
+    found = records(replayed(own, rows), "business_value")
+    assert len(found) == 4
+    for data in found:
+        here = rows.of(data["window"])
+        weight = sk.confusion_matrix(label[here], predicted[here])
+        assert data["value"] == pytest.approx((weight * amounts).sum() / weight.sum(), rel=1e-12)
+        assert "unit" not in data
+
+
 @pytest.mark.parametrize("kept", [(0.1, 0.5, 0.9), (0.3, 0.4)])
 @pytest.mark.parametrize("sign", [-1.0, 0.0, 1.0])
 def test_the_loss_of_any_quantile_follows_from_what_is_kept(kept: tuple[float, ...], sign: float) -> None:

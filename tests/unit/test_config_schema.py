@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 import stream
 from stream import config as config_module
-from stream import config_topics
+from stream import config_told, config_topics
 from stream.config_loader import load_config
 from stream.config_schema import json_schema
 
@@ -45,7 +45,7 @@ def sections() -> list[type[BaseModel]]:
     base = config_module.Section
     return [
         value
-        for module in (config_module, config_topics)
+        for module in (config_module, config_topics, config_told)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, base) and value is not base
     ]

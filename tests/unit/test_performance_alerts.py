@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from detectors.performance import METRICS, Layout, Part, PerformanceSums
 from detectors.performance.judged import COUNTED, NOT_JUDGED, errors_of, number_of
-from detectors.performance.metric import DEFAULTS
+from detectors.performance.metric import MetricSettings
 from detectors.sequential.rank_alone import NOT_COUNTED, Number
 from stream.alerts import HISTORICAL_MS
 from stream.config import Config, config_from
@@ -37,6 +37,7 @@ from stream.window_log import Closed
 from stream.window_series import FromReference
 
 MINUTE, ROWS, LEARNING = 60_000, 400, 60
+TELL = MetricSettings(value=np.array([[0.0, -1.0], [-5.0, 3.0]]))
 CLICKS = StreamPerformance("clicks", FeedbackKind.CLICK, (600_000,), ("ctr",), Layout(proxies=True))
 LABELS = StreamPerformance(
     "labels", FeedbackKind.LABEL, (600_000,), ("accuracy", "recall"), Layout(classes=2, scores=True)
@@ -442,7 +443,7 @@ def test_shares_are_counts_of_rows_and_all_others_have_a_standard_error():
         sums = next((each for each in (binary, numbers, proxies) if metric.needs in each.layout.parts), None)
         if sums is None or metric.task == "kpi":
             continue
-        found = metric.function(sums, DEFAULTS)
+        found = metric.function(sums, TELL)
         number = number_of(name, found)
         assert number is not None, name
         assert (number.hits != NOT_COUNTED) == (name in COUNTED), name

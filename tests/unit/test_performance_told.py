@@ -17,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from told_kit import MODEL, settings
 
 from detectors.performance import Layout, PerformanceSums
+from detectors.reference_performance import reference_performance
 from stream.alerts import NO_TARGET
 from stream.config import Config
 from stream.config_checks import check
 from stream.config_errors import ConfigError
 from stream.config_schema import json_schema
-from stream.events import AlertEvent, ComparisonEvent
+from stream.events import AlertEvent, ComparisonEvent, PerformanceEvent
 from stream.feedback_planning import feedback_deciding
 from stream.join_feedback import FeedbackKind
 from stream.monitor_settings import ModelSettings
@@ -31,7 +32,7 @@ from stream.performance_contrasts import contrast_outputs
 from stream.performance_detection import Chosen, PerformanceDetection, PerformanceLimit
 from stream.performance_merging import Horizon
 from stream.performance_plan import ModelPerformance, StreamPerformance
-from stream.performance_records import Measured
+from stream.performance_records import Measured, ReferenceTest, performance_outputs
 from stream.performance_told import Told, metric_of, quantile_of
 from stream.performance_watch import PerformanceWatch
 from stream.plan import ALL
@@ -42,6 +43,9 @@ MINUTE, LEARNING, ROWS = 60_000, 50, 200
 AT = Horizon("labels", 2 * MINUTE)
 LOSSES = {"metrics": ["quantile_loss", "mae"], "quantiles": [0.5, 0.9]}
 PLAIN = {"metrics": ["mae"]}
+VALUES = {"true_positive": 40, "false_positive": -3.5, "false_negative": -25, "true_negative": 0}
+WORTH = {"metrics": ["business_value", "accuracy"], "business_value": {"unit": "EUR", "values": VALUES}}
+DEARER = WORTH | {"business_value": {"unit": "EUR", "values": VALUES | {"false_negative": -500}}}
 
 
 def configured(own: dict[str, Any], topic: str = "labels") -> Config:
@@ -65,6 +69,16 @@ def errors(seed: int, shift: float = 0.0) -> PerformanceSums:
     g, sums = np.random.default_rng(seed), PerformanceSums(Layout(errors=True))
     label = g.gamma(2.0, 5.0, ROWS)
     sums.add_errors(np.full(ROWS, 19.0 + shift), label)
+    return sums
+
+
+def decided(seed: int, right: float = 0.95) -> PerformanceSums:
+    """Labels of two classes, of which a share is predicted right."""
+    g, sums = np.random.default_rng(seed), PerformanceSums(Layout(classes=2, scores=True))
+    label = (g.random(ROWS) < 0.3).astype(np.int64)
+    predicted = np.where(g.random(ROWS) < right, label, 1 - label)
+    sums.add_classes(predicted, label)
+    sums.add_scores(predicted.astype(float), label)
     return sums
 
 
@@ -103,7 +117,25 @@ def test_what_makes_no_sense_is_refused(own: dict[str, Any], why: str) -> None:
         settings(own)
 
 
-@pytest.mark.parametrize("own", [LOSSES])
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"metrics": ["accuracy"]}, "business_value, and no such metric"),
+    ({"business_value": None}, "no values of business_value"),
+    ({"business_value": {"unit": "EUR"}}, "neither values nor matrix"),
+    ({"business_value": {"values": VALUES, "matrix": {"0": {"0": 1, "1": 0}, "1": {"0": 0, "1": 1}}}}, "both values"),
+    ({"business_value": {"values": VALUES | {"true_positve": 1}}}, "true_positive"),
+    ({"business_value": {"values": {"true_positive": 1}}}, "DL-C010"),
+    ({"business_value": {"values": VALUES | {"true_positive": 1e60}}}, "DL-C014"),
+    ({"classes": ["a", "b", "c"]}, "values are of two classes, there are 3"),
+    ({"business_value": {"matrix": {"0": {"0": 1, "1": 0}}}}, "matrix: 1 is not there"),
+    ({"business_value": {"matrix": {"0": {"0": 1, "1": 0}, "1": {"0": 1, "2": 0}}}}, "matrix.1: 1 is not there"),
+    ({"business_value": {"matrix": {"0": {"0": 1, "1": 0}, "1": {"0": 1, "1": 1, "2": 0}}}}, "2 is none of the"),
+])  # fmt: skip
+def test_what_is_worth_nothing_that_can_be_counted_is_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        settings({name: each for name, each in (WORTH | changes).items() if each is not None})
+
+
+@pytest.mark.parametrize("own", [LOSSES, WORTH])
 def test_the_schema_of_the_file_knows_it(own: dict[str, Any]) -> None:
     configured(own)
     plain = {
@@ -154,6 +186,16 @@ def test_quantiles_are_no_concern_of_the_collectors_and_decide_about_alarms() ->
     assert len(hashes) == 2
 
 
+def test_what_rows_are_worth_is_no_concern_of_the_collectors_and_decides_about_alarms() -> None:
+    one, other = configured(WORTH), configured(DEARER)
+    assert feedback_deciding(one) == feedback_deciding(other)
+    assert "worth" not in (said := orjson.dumps(feedback_deciding(one)).decode())
+    assert "EUR" not in said
+    first, second = (monitor_settings(each).models[MODEL] for each in (one, other))
+    assert first.detection_hash() != second.detection_hash()
+    assert cells_of(first.performance) == cells_of(second.performance)
+
+
 def test_a_limit_on_one_quantile_pages_for_it_alone() -> None:
     plan = plan_of(LOSSES)
     limit = PerformanceLimit(Chosen("quantile_loss", quantiles=(0.9,)), 1.0)
@@ -185,6 +227,53 @@ def test_an_incident_of_a_quantile_that_is_gone_ends() -> None:
     later.load("w", {name: blob for name, blob in watch.blobs("w").items() if blob is not None}, same=False)
     (ended,) = fed(later, fewer, [errors(2)], 1)
     assert (ended["target"], ended["reason"]) == ("quantile_loss_0.9@2m", NO_TARGET)
+
+
+def test_a_limit_on_business_value_says_the_unit() -> None:
+    plan = plan_of(WORTH)
+    watch = watch_of(plan, PerformanceLimit(Chosen("business_value"), None, 8.0))
+    (alert,) = fed(watch, plan, [decided(1, right=0.6)])
+    assert (alert["target"], alert["unit"]) == ("business_value@2m", "EUR")
+    assert alert["effect"]["now"]["business_value"] < 8.0
+    assert f"business_value {alert['effect']['now']['business_value']:.4g} EUR within 2m" in alert["summary"]
+
+
+def test_business_value_is_judged_and_begins_anew_where_rows_are_worth_something_else() -> None:
+    plan, dearer = plan_of(WORTH), plan_of(DEARER)
+    watch = watch_of(plan)
+    assert fed(watch, plan, [decided(seed) for seed in range(LEARNING)]) == []
+    saved = {name: blob for name, blob in watch.blobs("w").items() if blob is not None}
+    worse = fed(watch, plan, [decided(seed, right=0.8) for seed in range(100, 130)], LEARNING)
+    assert {each["target"] for each in worse} == {"business_value@2m", "accuracy@2m"}
+    first = next(each for each in worse if each["target"] == "business_value@2m")
+    assert first["consequence"]["verdict"] == "worse"
+    assert " EUR of its first windows" in first["consequence"]["why"]
+    later = watch_of(dearer)
+    later.load("w", saved, same=False)
+    one = measured(LEARNING, decided(99), dearer)
+    states, _ = later.window(AT, one.window, [one], whole=True)
+    found = {metric: state for (_, _, metric), state in states.items()}
+    assert (found["business_value"]["learnt"], found["accuracy"]["state"]) == (1, "judged")
+
+
+def test_the_test_value_is_shown_only_where_rows_were_worth_the_same() -> None:
+    plan, dearer = plan_of(WORTH), plan_of(DEARER)
+    sums = decided(5)
+    name = plan.told.stored("business_value")
+    kept = reference_performance("k", (name,), {"all": sums}, lambda _, each: plan.told.measure("business_value", each))
+    test = ReferenceTest("r", kept)
+    (said,) = said_of(measured(0, sums, plan), test)
+    assert said["test"]["value"] == pytest.approx(said["value"], rel=1e-9)
+    assert said["live_over_test"]["value"] == pytest.approx(1.0, rel=1e-9)
+    (said,) = said_of(measured(0, sums, dearer), test)
+    assert "test" not in said
+
+
+def said_of(one: Measured, test: ReferenceTest) -> list[dict[str, Any]]:
+    """Data of the records of business_value."""
+    outputs = performance_outputs(one, ("business_value",), test)
+    found = [PerformanceEvent.model_validate_json(output.value or b"") for output in outputs]
+    return [each.data.model_dump(exclude_none=True) for each in found if each.data.metric == "business_value"]
 
 
 def test_versions_are_compared_at_each_quantile() -> None:
