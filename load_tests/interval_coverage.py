@@ -31,7 +31,7 @@ ROWS, TRUTH_ROWS = 1000, 2_000_000
 PROMISED = (0.93, 0.97)
 WORTH = MetricSettings(target=1.0, value=np.array([[0.0, -1.0], [-5.0, 3.0]]))
 BINARY, CLASSES = Layout(classes=2, scores=True), Layout(classes=3, class_scores=True)
-NUMBERS, CLICKS, SERIES = Layout(errors=True), Layout(proxies=True), Layout(kpi=True)
+NUMBERS, CLICKS = Layout(errors=True), Layout(proxies=True)
 STATED = frozenset(name for name, m in METRICS.items() if "too high" in m.interval or "too wide" in m.interval)
 
 
@@ -104,12 +104,6 @@ def click_sums(g: Generator, n: int, factor: float = 1.1) -> PerformanceSums:
     return sums
 
 
-def series(g: Generator, n: int) -> Named:
-    sums = PerformanceSums(SERIES)
-    sums.add_kpi(g.gamma(2.0, 1.0, n))
-    yield from every(sums)
-
-
 def groups(g: Generator, n: int) -> Named:
     """A group of a quarter of the rows, whose labels and scores are lower."""
     group, reference = binary_sums(g, n // 4, -0.9), binary_sums(g, n - n // 4)
@@ -128,7 +122,7 @@ def versions(g: Generator, n: int) -> Named:
     ):
         for name in kept(source):
             if name not in {"business_value", "quantile_loss"}:
-                yield f"{name}, versions", contrast(measure(name, a), measure(name, b))
+                yield f"{name}, versions", contrast(measure(name, a, WORTH), measure(name, b, WORTH))
 
 
 def pairs(g: Generator, n: int) -> Named:
@@ -149,7 +143,7 @@ def pairs(g: Generator, n: int) -> Named:
 
 
 SCENARIOS: dict[str, Callable[[Generator, int], Named]] = {
-    "binary": binary, "classes": classes, "regression": regression, "clicks": clicks, "series": series, "groups": groups,
+    "binary": binary, "classes": classes, "regression": regression, "clicks": clicks, "groups": groups,
     "pairs": pairs, "versions": versions,
 }  # fmt: skip
 

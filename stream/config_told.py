@@ -1,14 +1,15 @@
-"""What an operator may say of metrics that need more than their name: what a row is worth."""
+"""What an operator may say of metrics that need more than their name: what a row is worth, a KPI and its target."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from detectors.performance.layout import CLASSES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import Name, Section
+from stream.performance_told import ToldKpi
 from stream.quantities import refusal
 
 
@@ -71,3 +72,22 @@ class BusinessValue(Section):
             return tuple(tuple(self.matrix[label][predicted] for predicted in classes) for label in classes)
         rows = ((own.true_negative, own.false_positive), (own.false_negative, own.true_positive))
         return rows if positive else tuple(row[::-1] for row in rows[::-1])
+
+
+class Kpi(Section):
+    """A number of the business, shown against its target: the value of conversions, whatever the events of that topic count."""
+
+    name: Name = Field(description="as people call it, shown in records and alerts: revenue per visit")
+    target: Amount | None = Field(default=None, description="what it should be; needed for kpi_to_target")
+    per: Literal["prediction", "conversion"] = Field(
+        default="prediction",
+        description="the mean is of all predictions, those without a conversion with 0; or of those alone that have one",
+    )
+    better: Literal["higher", "lower"] = Field(
+        default="higher", description="which way is good: alerts say whether a change is for the worse"
+    )
+    unit: Name | None = Field(default=None, description="of the value, as records and alerts show it: EUR, minutes")
+
+    def read(self) -> ToldKpi:
+        """As the monitor uses it."""
+        return ToldKpi(self.name, self.target, self.per == "conversion", self.better == "lower", self.unit or "")

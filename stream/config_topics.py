@@ -11,11 +11,11 @@ from detectors.performance.layout import CLASSES_MAX, QUANTILES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
 from stream.config_performance import PerformanceDetector
-from stream.config_told import BusinessValue, ClassName
+from stream.config_told import BusinessValue, ClassName, Kpi
 from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
-from stream.performance_told import BUSINESS_VALUE, QUANTILE_LOSS
+from stream.performance_told import BUSINESS_VALUE, KPI, KPI_TO_TARGET, QUANTILE_LOSS
 from stream.quantities import Duration, refusal
 from stream.topics import TopicRole
 
@@ -232,7 +232,9 @@ class Performance(Section):
         description="how long after a prediction its feedback counts, multiples of `resolution`; each is a series of its own"
     )
     proxies: tuple[Literal[tuple(PROXY_TOPICS)], ...] = Field(  # type: ignore[valid-type]
-        default=(), description="of clicks: ctr and what the scores expect; of conversions: cvr, value_per_prediction"
+        default=(),
+        description="of clicks: ctr and what the scores expect; of conversions: cvr, value_per_prediction, "
+        "and the kpi that they make up",
     )
     metrics: tuple[Literal[LABEL_METRICS], ...] = Field(default=(), description="of labels")  # type: ignore[valid-type]
     classes: Annotated[tuple[ClassName, ...], Field(min_length=2, max_length=CLASSES_MAX)] = Field(
@@ -249,6 +251,7 @@ class Performance(Section):
     business_value: BusinessValue | None = Field(
         default=None, description="of the metric of this name: what a row is worth by its label and prediction"
     )
+    kpi: Kpi | None = Field(default=None, description="of the proxies kpi and kpi_to_target: its name and target")
     learning: Annotated[int, Field(ge=50, le=100_000)] = Field(
         default=200,
         description="first windows of each series (version, segment, metric, horizon) that say what is normal: recorded, and only "
@@ -306,5 +309,11 @@ class Performance(Section):
             raise refusal("DL-C020", read, f"metrics: [{BUSINESS_VALUE}] and {BUSINESS_VALUE}: {{values: ...}}")
         if self.business_value is not None:
             self.business_value.check(self.classes)
+        asked = {KPI, KPI_TO_TARGET}.intersection(self.proxies)
+        if (self.kpi is not None) != bool(asked):
+            read = f"{KPI}, and no such proxy" if self.kpi else f"nothing said of the {min(asked)}"
+            raise refusal("DL-C020", read, f"proxies: [{KPI_TO_TARGET}] and {KPI}: {{name: revenue, target: 1.2}}")
+        if self.kpi is not None and self.kpi.target is None and KPI_TO_TARGET in asked:
+            raise refusal("DL-C020", f"{KPI_TO_TARGET}, and no target", f"{KPI}.target")
         if len(set(self.quantiles)) < len(self.quantiles):
             raise refusal("DL-C020", "a quantile stands twice", "each once")

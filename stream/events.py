@@ -221,6 +221,8 @@ class PerformanceData(PerformanceEstimate, PerformanceAbout):
     counts: PerformanceCounts
     quantile: float | None = Field(default=None, description="of quantile_loss")
     unit: str | None = Field(default=None, description="of the value, where the configuration says one")
+    kpi: str | None = Field(default=None, description="of kpi and kpi_to_target: its name")
+    target_value: float | None = Field(default=None, description="what the kpi should be, where it has a target")
     matrix: list[list[int]] | None = Field(
         default=None, description="of confusion_matrix: rows are labels, columns predictions"
     )
@@ -271,6 +273,8 @@ class ComparisonData(PerformanceAbout):
     samples: Literal["independent", "paired"] = Field(description="paired: both models predicted each of the requests")
     quantile: float | None = Field(default=None, description="of quantile_loss")
     unit: str | None = Field(default=None, description="of the values, where the configuration says one")
+    kpi: str | None = Field(default=None, description="of kpi and kpi_to_target: its name")
+    target_value: float | None = Field(default=None, description="what the kpi should be, where it has a target")
     pairs: int | None = Field(default=None, description="requests of the window that both predicted")
     paired_share: float | None = Field(default=None, description="of the champion's predictions, those with a pair")
     challenger: Side

@@ -31,7 +31,7 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
-TOLD = ("quantiles", "business_value")
+TOLD = ("quantiles", "business_value", "kpi")
 SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors", *TOLD}
 """What is said of what was counted: collectors do not depend on it."""
 
@@ -71,7 +71,8 @@ def _detection(own: Performance) -> PerformanceDetection:
 def _told(own: Performance) -> Told:
     value = own.business_value
     worth = () if value is None else value.worth(own.classes, _positive(own))
-    return Told(own.quantiles, worth, (value.unit or "") if value is not None else "")
+    unit = value.unit or "" if value is not None else ""
+    return Told(own.quantiles, worth, unit, own.kpi.read() if own.kpi is not None else None)
 
 
 def _positive(own: Performance) -> int:

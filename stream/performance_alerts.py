@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from detectors.performance import METRICS
 from detectors.performance.judged import worse
 from detectors.sequential.rank_alone import Level, RankAlone
 from stream.alerts import TOLERANCE_MIN, Breach, Incident, Kind, Observation, Transition, breach_evidence
@@ -140,14 +139,18 @@ def _consequence(seen: Seen) -> dict[str, str]:
     verdict, ranks = seen.judgement.verdict, seen.cell.ranks
     if verdict.level is not Level.JUDGED:
         return {"verdict": "unknown", "why": "its first windows are still being learnt from"}
-    worse_now = worse(METRICS[metric_of(seen.name.metric)], ranks.centre, verdict.now)
+    worse_now = worse(seen.measured.told.direction(seen.name.metric), ranks.centre, verdict.now)
     said = "changed" if worse_now is None else "worse" if worse_now else "better"
     return {"verdict": said, "why": f"{_moved(seen)} of its first windows"}
 
 
 def _moved(seen: Seen) -> str:
     ranks, now = seen.cell.ranks, seen.judgement.verdict.now
-    return f"{seen.name.metric} {now:.4g} against {ranks.centre:.4g}{_unit(seen)}"
+    return f"{_named(seen)} {now:.4g} against {ranks.centre:.4g}{_unit(seen)}"
+
+
+def _named(seen: Seen) -> str:
+    return seen.measured.told.named(seen.name.metric)
 
 
 def _unit(seen: Seen) -> str:
@@ -159,9 +162,7 @@ def _summary(seen: Seen, incident: Incident, settings: ModelSettings, rows: int)
     within = f" within {Duration(seen.name.horizon_ms)}" if seen.name.horizon_ms else ""
     when = since(incident.since_ms, seen.measured.window.end_ms, rows)
     judged = seen.judgement.verdict.level is Level.JUDGED
-    what = (
-        f"{_moved(seen)} as learnt" if judged else f"{seen.name.metric} {seen.judgement.number.value:.4g}{_unit(seen)}"
-    )
+    what = f"{_moved(seen)} as learnt" if judged else f"{_named(seen)} {seen.judgement.number.value:.4g}{_unit(seen)}"
     if incident.promised:
         odds = chance(settings.budget_ms)
     elif seen.breaches:

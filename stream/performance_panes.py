@@ -35,7 +35,7 @@ HEAD_BYTES_MAX = 16_384  # container, header with its names, and the padding of 
 CLASS_NAME_BYTES_MAX = 256
 LAYOUTS_CACHED = 256
 _HEAD, _SUMS, _CUTS = "head", "sums", "cuts"
-_PARTS = ("scores", "class_scores", "errors", "proxies", "kpi")  # flags of a layout, by their names there
+_PARTS = ("scores", "class_scores", "errors", "proxies")  # flags of a layout, by their names there
 
 
 class PerformancePaneTooLargeError(ValueError):

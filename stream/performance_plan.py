@@ -35,20 +35,19 @@ PROXY_TOPICS: dict[str, TopicRole] = {
     "clicks_over_expected": TopicRole.CLICKS,
     "cvr": TopicRole.CONVERSIONS,
     "value_per_prediction": TopicRole.CONVERSIONS,
+    "kpi": TopicRole.CONVERSIONS,
+    "kpi_to_target": TopicRole.CONVERSIONS,
 }
 """Proxies, and the topic that each is counted from."""
 
 KIND_METRICS = {
-    FeedbackKind.CLICK: ("ctr", "expected_ctr", "clicks_over_expected"),
-    FeedbackKind.CONVERSION: ("cvr", "value_per_prediction"),
+    kind: tuple(name for name, role in PROXY_TOPICS.items() if KINDS[role] is kind)
+    for kind in (FeedbackKind.CLICK, FeedbackKind.CONVERSION)
 }
 """Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
 
-UNASKED = frozenset({"kpi_to_target"})  # needs what the operator must say
 LABEL_METRICS: tuple[str, ...] = tuple(
-    name
-    for name, metric in METRICS.items()
-    if metric.task not in {Task.PROXY, Task.KPI} and metric.needs is not Part.CLASS_SCORES
+    name for name, metric in METRICS.items() if metric.task is not Task.PROXY and metric.needs is not Part.CLASS_SCORES
 )
 """Metrics of labels that need one prediction, one score and the label."""
 
@@ -59,7 +58,7 @@ def possible(kind: str, layout: Layout, told: Told = NOTHING) -> tuple[str, ...]
     """Series that feedback of this kind, kept so, can say, with what the operator has said."""
     own = KIND_METRICS.get(FeedbackKind(kind))
     others = {name for names in KIND_METRICS.values() for name in names}
-    can = (name for name in kept(layout) if (name in own if own is not None else name not in others | UNASKED))
+    can = (name for name in kept(layout) if (name in own if own is not None else name not in others))
     return tuple(series for name in can for series in told.series(name))
 
 

@@ -20,9 +20,9 @@ COUNTED = frozenset({
 """Shares: value x events is a count of rows, and rows are 0 or 1."""
 
 NOT_JUDGED = frozenset({
-    "expected_ctr", "expected_rate", "selection_rate", "kpi", "kpi_to_target",
+    "expected_ctr", "expected_rate", "selection_rate",
 })  # fmt: skip
-"""What scores and predictions alone say is watched as their own targets; the others need more than their name."""
+"""What scores and predictions alone say is watched as their own targets."""
 
 FIRST_UNIFORM = 1 << 22  # of a window's seed: below it are tie-breaks and thinning
 
@@ -38,13 +38,13 @@ def number_of(name: str, estimate: Estimate) -> Number | None:
     return Number(estimate.value, estimate.events, unit)
 
 
-def worse(metric: Metric, before: float, now: float) -> bool | None:
+def worse(direction: Direction, before: float, now: float) -> bool | None:
     """Whether a model got worse as a metric moved; None where neither way is better."""
-    if metric.direction is Direction.NEITHER:
+    if direction is Direction.NEITHER:
         return None
-    if metric.direction in (Direction.HIGHER, Direction.LOWER):
-        return (now < before) == (metric.direction is Direction.HIGHER)
-    aim = 1.0 if metric.direction is Direction.ONE else 0.0
+    if direction in (Direction.HIGHER, Direction.LOWER):
+        return (now < before) == (direction is Direction.HIGHER)
+    aim = 1.0 if direction is Direction.ONE else 0.0
     return abs(now - aim) > abs(before - aim)
 
 

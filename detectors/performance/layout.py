@@ -36,7 +36,6 @@ class Part(StrEnum):
     CLASS_SCORES = "class_scores"  # of every class, with labels
     ERRORS = "errors"  # of a numeric prediction against a numeric label
     PROXIES = "proxies"  # clicks, conversions and their value, scores
-    KPI = "kpi"  # any series of numbers
 
 
 def default_score_cuts() -> F64:
@@ -75,7 +74,7 @@ class Layout:
     class_scores  every row has a score for each class
     errors      numeric predictions and labels; `quantiles`: of their pinball losses; `centre`: near the labels' mean, so that the
                 interval of r2 keeps its digits (no value depends on it)
-    proxies, kpi  see Part
+    proxies     clicks, conversions, their value
     """
 
     classes: int = 0
@@ -84,7 +83,6 @@ class Layout:
     class_scores: bool = False
     errors: bool = False
     proxies: bool = False
-    kpi: bool = False
     quantiles: tuple[float, ...] = (0.1, 0.5, 0.9)
     centre: float = 0.0
     cuts: F64 = field(default_factory=default_score_cuts)
@@ -116,7 +114,6 @@ class Layout:
             Part.CLASS_SCORES: self.class_scores,
             Part.ERRORS: self.errors,
             Part.PROXIES: self.proxies,
-            Part.KPI: self.kpi,
         }
         return frozenset(part for part, kept in there.items() if kept)
 
@@ -185,7 +182,5 @@ def _arrays(part: Part, layout: Layout) -> tuple[dict[str, tuple[int, ...]], Seq
         names += ["relative", "relative_2", "absolute_relative", "log_2", "log_4"]
         names += [name + square for name in loss_names(layout.quantiles) for square in ("", "_2")]
         return {"rows": (1,), "left_out": (2,), "zero": (1,), "negative": (1,), "over": (2,)}, names
-    if part is Part.PROXIES:
-        # predictions, clicks, conversions, with a score in 0 to 1, clicks of those, values not usable
-        return {"rows": (6,)}, ("value", "value_2", "score", "score_2", "score_clicked")
-    return {"rows": (2,)}, ("value", "value_2")  # of a kpi: rows, values not usable
+    # predictions, clicks, conversions, with a score in 0 to 1, clicks of those, values not usable
+    return {"rows": (6,)}, ("value", "value_2", "score", "score_2", "score_clicked")

@@ -25,7 +25,6 @@ class Task(StrEnum):
     CLASSIFICATION = "classification"  # of any number of classes
     REGRESSION = "regression"
     PROXY = "proxy"
-    KPI = "kpi"
 
 
 class Direction(StrEnum):
@@ -44,13 +43,14 @@ class MetricSettings:
 
     confidence  of the interval      quantile  of quantile_loss
     value       F64[k, k], of business_value: what a row is worth, by label and predicted class
-    target      of kpi_to_target
+    target      of kpi_to_target           per_conversion  of both kpis: the mean is of conversions, not of predictions
     """
 
     confidence: float = CONFIDENCE
     quantile: float = 0.5
     value: F64 | None = None
     target: float | None = None
+    per_conversion: bool = False
 
 
 DEFAULTS = MetricSettings()

@@ -1,4 +1,4 @@
-"""Metrics of what users do after a prediction, and of any series of numbers: they come before labels do."""
+"""Metrics of what users do after a prediction: they come before labels do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from detectors.performance.probabilities import over_expected
 from detectors.performance.sums import PerformanceSums
 from detectors.verdict import BadSettings
 
-_P, _K = Part.PROXIES, Part.KPI
+_P = Part.PROXIES
 
 
 def _counts(sums: PerformanceSums) -> tuple[int, int, int, int, int, int]:
@@ -47,22 +47,25 @@ def clicks_over_expected(sums: PerformanceSums, settings: MetricSettings) -> Est
 
 
 def kpi(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
-    return mean(sums, _K, "value", some(int(sums.count(_K, "rows")[0]), "values"), settings.confidence, signed=True)
+    """Of predictions, those without a conversion with 0; or of those alone that have one."""
+    rows, _, conversions, *_, unusable = _counts(sums)
+    n = conversions - unusable if settings.per_conversion else rows - unusable
+    some(max(n, 0), "conversions with usable values" if settings.per_conversion else "usable values")
+    total, squares = (exact.fraction(sums.limbs(_P, name)) for name in ("value", "value_2"))
+    return around(float(total / n), max(spread(total, squares, n), 0.0), n, settings.confidence)
 
 
 def kpi_to_target(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
     """Raises BadSettings without a target."""
     if settings.target is None:
         raise BadSettings("kpi_to_target: a target is needed")
-    rows = some(int(sums.count(_K, "rows")[0]), "values")
-    total, squares = (exact.fraction(sums.limbs(_K, name)) for name in ("value", "value_2"))
-    gap = float(total / rows) - settings.target
-    return around(gap, spread(total, squares, rows), rows, settings.confidence)
+    return kpi(sums, settings).scaled(1.0, -settings.target)
 
 
 _T, _UP, _NONE = Task.PROXY, Direction.HIGHER, "no predictions"
 _WILSON, _CLT = "Wilson's score interval", "central limit theorem"
 _COUNTS = "exact: integers"
+_USABLE = "no predictions, or no conversions, with usable values"
 
 METRICS = (
     Metric("ctr", "share of predictions that were clicked within the horizon", _T, _UP, _P, _WILSON, _NONE, "clicks / predictions",
@@ -76,8 +79,8 @@ METRICS = (
     Metric("clicks_over_expected", "clicks over the sum of scores, of predictions with a score", _T, Direction.ONE, _P,
            "delta method of a ratio, on the logarithm", "no scores in 0 to 1; all scores 0", "clicks / sum(score)",
            clicks_over_expected),
-    Metric("kpi", "mean of a series of numbers", Task.KPI, Direction.NEITHER, _K, _CLT, "no values", "mean(value)", kpi,
-           "the value's"),
-    Metric("kpi_to_target", "mean of a series minus its target", Task.KPI, Direction.ZERO, _K, _CLT, "no values",
-           "mean(value) - target", kpi_to_target, "the value's", settings=("target",)),
+    Metric("kpi", "value of conversions within the horizon, per prediction or per conversion, as told", _T, _UP, _P, _CLT,
+           _USABLE, "sum(value) / predictions, or / conversions", kpi, "the value's", settings=("per_conversion",)),
+    Metric("kpi_to_target", "kpi minus its target", _T, _UP, _P, _CLT, _USABLE, "kpi - target", kpi_to_target, "the value's",
+           settings=("target", "per_conversion")),
 )  # fmt: skip

@@ -188,14 +188,6 @@ class PerformanceSums:
         v = value[usable]
         self._add(Part.PROXIES, value=v, value_2=v * v, score=p, score_2=p * p, score_clicked=p[hit])
 
-    def add_kpi(self, value: F64) -> None:
-        """Numbers F64[n] of a series."""
-        self._needs(Part.KPI, len(value), value=value)
-        v = value[np.abs(value) <= VALUE_MAX]
-        rows = self.count(Part.KPI, "rows")
-        rows += (len(v), len(value) - len(v))
-        self._add(Part.KPI, value=v, value_2=v * v)
-
     def merge(self, other: PerformanceSums) -> None:
         """Self += other. Raises BadState for another layout."""
         if other.layout.identity != self.layout.identity:

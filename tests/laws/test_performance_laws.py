@@ -26,7 +26,7 @@ from detectors.verdict import BadCounts, BadState
 
 ROWS = 150
 LAYOUTS = {
-    "binary": Layout(classes=2, scores=True, proxies=True, kpi=True),
+    "binary": Layout(classes=2, scores=True, proxies=True),
     "classes": Layout(classes=4, class_scores=True),
     "numbers": Layout(errors=True, centre=20.0),
 }
@@ -60,7 +60,6 @@ def summed(name: str, r: dict[str, np.ndarray], which: np.ndarray) -> Performanc
         return sums
     sums.add_scores(r["score"], r["label"])
     sums.add_proxies(r["clicked"], r["clicked"], r["value"], r["score"])
-    sums.add_kpi(r["value"])
     return sums
 
 
@@ -170,7 +169,6 @@ def test_what_is_refused_changes_nothing() -> None:
         lambda: sums.add_errors(numbers, numbers),
         lambda: sums.add_class_scores(numbers, codes),
         lambda: sums.add_proxies(codes, codes, numbers, numbers),
-        lambda: sums.add_kpi(codes),
     )
     for call in refused:
         with pytest.raises(BadCounts):

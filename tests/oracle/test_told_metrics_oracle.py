@@ -74,6 +74,39 @@ def test_a_business_value_of_several_classes() -> None:
         assert "unit" not in data
 
 
+@pytest.mark.parametrize("per", ["prediction", "conversion"])
+def test_a_kpi_is_the_mean_of_what_conversions_bring(per: str) -> None:
+    """With negative amounts, too, where the topic's range allows them."""
+    g = np.random.default_rng(5)
+    bought = g.random(N) < 0.2
+    amount = np.where(bought, g.normal(10.0, 25.0, N), 0.0)
+    kpi = {"name": "revenue per visit", "target": 1.25, "per": per, "unit": "EUR"}
+    topics = {"conversions": {"name": "sales", "mapping": {"timestamp": "timestamp"}, "range": [-1e6, 1e6]}}
+    own = settings(
+        {"proxies": ["kpi", "kpi_to_target", "value_per_prediction"], "kpi": kpi}, "conversions", topics=topics
+    )
+    outcome = [float(each) if hit else None for each, hit in zip(amount, bought, strict=True)]
+    rows = Rows([{"prediction": 1, "score": 0.5}] * N, outcome, "value")
+    result = replayed(own, rows, "conversions")
+    found = [records(result, name) for name in ("kpi", "kpi_to_target", "value_per_prediction")]
+    assert [len(each) for each in found] == [4, 4, 4]
+    for value, gap, plain in zip(*found, strict=True):
+        here = rows.of(value["window"])
+        values = amount[here] if per == "prediction" else amount[here][bought[here]]
+        half = 1.959964 * values.std(ddof=1) / len(values) ** 0.5
+        mean = values.mean()
+        assert (value["value"], value["low"], value["high"]) == pytest.approx(
+            (mean, mean - half, mean + half), rel=1e-6
+        )
+        assert value["value"] == pytest.approx(mean, rel=1e-12)
+        assert value["counts"]["used"] == len(values)
+        assert gap["value"] == pytest.approx(mean - 1.25, rel=1e-12, abs=1e-13)
+        assert gap["high"] - gap["low"] == pytest.approx(2 * half, rel=1e-6)
+        assert (gap["kpi"], gap["target_value"], gap["unit"]) == ("revenue per visit", 1.25, "EUR")
+        assert (plain["value"] == value["value"]) == (per == "prediction")
+        assert value["judged"]["state"] == gap["judged"]["state"] == "learning"
+
+
 @pytest.mark.parametrize("kept", [(0.1, 0.5, 0.9), (0.3, 0.4)])
 @pytest.mark.parametrize("sign", [-1.0, 0.0, 1.0])
 def test_the_loss_of_any_quantile_follows_from_what_is_kept(kept: tuple[float, ...], sign: float) -> None:

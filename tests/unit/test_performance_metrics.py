@@ -84,15 +84,25 @@ def test_rows_left_out_are_counted_one_by_one() -> None:
     found = numbers([1.0, 1.0, 1e51, math.nan, 2.0], [math.nan, math.inf, 1.0, 1.0, 3.0])
     assert found.count(Part.ERRORS, "left_out").tolist() == [1, 3]
     assert found.count(Part.ERRORS, "rows").tolist() == [1]
-    proxies = PerformanceSums(Layout(proxies=True, kpi=True))
+    proxies = PerformanceSums(Layout(proxies=True))
     click = np.array([True, True, False])
     proxies.add_proxies(click, ~click, np.array([1.0, math.nan, 3.0]), np.array([0.5, math.nan, 2.0]))
     assert proxies.count(Part.PROXIES, "rows").tolist() == [3, 2, 1, 1, 1, 1]
     assert value("value_per_prediction", proxies) == 2.0
     assert value("clicks_over_expected", proxies) == 2.0
-    proxies.add_kpi(np.array([1.0, math.inf, 5.0]))
-    assert proxies.count(Part.KPI, "rows").tolist() == [2, 1]
-    assert value("kpi_to_target", proxies, target=2.5) == 0.5
+    assert value("kpi_to_target", proxies, target=2.5) == -0.5
+
+
+def test_a_kpi_is_of_predictions_or_of_conversions_alone() -> None:
+    sums = PerformanceSums(Layout(proxies=True))
+    bought = np.array([True, True, True, False, False])
+    sums.add_proxies(~bought, bought, np.array([3.0, 6.0, math.inf, 0.0, 0.0]), np.full(5, math.nan))
+    assert value("kpi", sums) == value("value_per_prediction", sums) == 9 / 4
+    assert value("kpi", sums, per_conversion=True) == 9 / 2
+    assert value("kpi_to_target", sums, per_conversion=True, target=5.0) == -0.5
+    found = measure("kpi", sums, MetricSettings(per_conversion=True))
+    half = 1.959964 * np.std([3.0, 6.0], ddof=1) / 2**0.5
+    assert (found.low, found.high, found.events) == (pytest.approx(4.5 - half), pytest.approx(4.5 + half), 2)
 
 
 def test_ranking_by_hand() -> None:
@@ -171,7 +181,7 @@ UNDEFINED = [
     ("rmsle", numbers([-1.0, 1.0], [1.0, 1.0]), "1 of 2 labels or predictions are negative: no logarithm of them"),
     ("r2", numbers([1.0, 2.0], [3.0, 3.0]), "all labels are equal"),
     ("ctr", PerformanceSums(Layout(proxies=True)), "no predictions"),
-    ("kpi", PerformanceSums(Layout(kpi=True)), "no values"),
+    ("kpi", PerformanceSums(Layout(proxies=True)), "no predictions"),
 ]
 
 
@@ -220,7 +230,7 @@ def test_a_perfect_model_still_has_a_lower_end() -> None:
 
 
 def test_settings_and_names_that_cannot_be_used() -> None:
-    sums, k = binary("01", "01"), PerformanceSums(Layout(kpi=True, classes=3))
+    sums, k = binary("01", "01"), PerformanceSums(Layout(proxies=True, classes=3))
     refused = {
         "'auc' is no metric": lambda: measure("auc", sums),
         "it needs errors, which is not kept": lambda: measure("mae", sums),

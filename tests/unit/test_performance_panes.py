@@ -29,7 +29,6 @@ LAYOUTS = {
     "classes": Layout(classes=5, class_scores=True),
     "numbers": Layout(errors=True, quantiles=(0.05, 0.5), centre=3.25),
     "proxies": Layout(proxies=True),
-    "kpi": Layout(kpi=True),
 }
 
 
@@ -47,8 +46,6 @@ def filled(layout: Layout, rows: int, seed: int = 0) -> PerformanceSums:
     if layout.proxies:
         hit = g.random(rows) < 0.1
         sums.add_proxies(hit, ~hit, g.normal(size=rows), g.random(rows))
-    if layout.kpi:
-        sums.add_kpi(g.normal(size=rows))
     return sums
 
 

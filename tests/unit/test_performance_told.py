@@ -45,6 +45,7 @@ LOSSES = {"metrics": ["quantile_loss", "mae"], "quantiles": [0.5, 0.9]}
 PLAIN = {"metrics": ["mae"]}
 VALUES = {"true_positive": 40, "false_positive": -3.5, "false_negative": -25, "true_negative": 0}
 WORTH = {"metrics": ["business_value", "accuracy"], "business_value": {"unit": "EUR", "values": VALUES}}
+REVENUE = {"proxies": ["kpi", "kpi_to_target"], "kpi": {"name": "revenue", "target": 1.0, "unit": "EUR"}}
 DEARER = WORTH | {"business_value": {"unit": "EUR", "values": VALUES | {"false_negative": -500}}}
 
 
@@ -79,6 +80,15 @@ def decided(seed: int, right: float = 0.95) -> PerformanceSums:
     predicted = np.where(g.random(ROWS) < right, label, 1 - label)
     sums.add_classes(predicted, label)
     sums.add_scores(predicted.astype(float), label)
+    return sums
+
+
+def sales(seed: int, mean: float) -> PerformanceSums:
+    """Every tenth prediction brings something."""
+    g, sums = np.random.default_rng(seed), PerformanceSums(Layout(proxies=True))
+    bought = np.arange(ROWS) % 10 == 0
+    amount = np.where(bought, g.gamma(8.0, 10.0 * mean / 8.0, ROWS), 0.0)
+    sums.add_proxies(~bought, bought, amount, np.full(ROWS, np.nan))
     return sums
 
 
@@ -135,12 +145,32 @@ def test_what_is_worth_nothing_that_can_be_counted_is_refused(changes: dict[str,
         settings({name: each for name, each in (WORTH | changes).items() if each is not None})
 
 
-@pytest.mark.parametrize("own", [LOSSES, WORTH])
-def test_the_schema_of_the_file_knows_it(own: dict[str, Any]) -> None:
-    configured(own)
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"proxies": ["cvr"]}, "kpi, and no such proxy"),
+    ({"kpi": None}, "nothing said of the kpi"),
+    ({"kpi": {"name": "revenue"}}, "kpi_to_target, and no target"),
+    ({"kpi": {"target": 1.0}}, "DL-C010"),
+    ({"kpi": {"name": "revenue", "target": float("inf")}}, "DL-C014"),
+    ({"kpi": {"name": "revenue", "target": 1.0, "per": "click"}}, "DL-C013"),
+])  # fmt: skip
+def test_a_kpi_of_which_too_little_is_said_is_refused(changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        settings({name: each for name, each in (REVENUE | changes).items() if each is not None}, "conversions")
+
+
+def test_a_kpi_needs_a_topic_of_conversions() -> None:
+    found = list(check(settings(REVENUE | {"metrics": ["mae"]})))
+    assert {read for _, _, read, _ in found} == {
+        f"{each} is of conversions, and there is no topic of them" for each in ("kpi", "kpi_to_target")
+    }
+
+
+@pytest.mark.parametrize(("own", "topic"), [(LOSSES, "labels"), (WORTH, "labels"), (REVENUE, "conversions")])
+def test_the_schema_of_the_file_knows_it(own: dict[str, Any], topic: str) -> None:
+    configured(own, topic)
     plain = {
         "kafka": {"bootstrap_servers": "a:1"},
-        "topics": {"predictions": "p", "labels": "l"},
+        "topics": {"predictions": "p", topic: "l"},
         "models": {MODEL: {"reference": {"first": 5000}, "performance": {"horizons": ["2m"], **own}}},
     }
     jsonschema.validate(plain, json_schema())
@@ -184,6 +214,17 @@ def test_quantiles_are_no_concern_of_the_collectors_and_decide_about_alarms() ->
     assert "quantiles" not in orjson.dumps(feedback_deciding(one)).decode()
     hashes = {monitor_settings(each).models[MODEL].detection_hash() for each in (one, other)}
     assert len(hashes) == 2
+
+
+def test_a_kpi_is_no_concern_of_the_collectors_and_its_target_decides_about_alarms() -> None:
+    one, other = (
+        configured(REVENUE | {"kpi": {"name": "revenue", "target": target}}, "conversions") for target in (1.0, 2.0)
+    )
+    assert feedback_deciding(one) == feedback_deciding(other)
+    assert "revenue" not in orjson.dumps(feedback_deciding(one)).decode()
+    first, second = (monitor_settings(each).models[MODEL] for each in (one, other))
+    assert first.detection_hash() != second.detection_hash()
+    assert [cell.metric for cell in cells_of(first.performance)] == ["kpi", "kpi_to_target"]
 
 
 def test_what_rows_are_worth_is_no_concern_of_the_collectors_and_decides_about_alarms() -> None:
@@ -254,6 +295,39 @@ def test_business_value_is_judged_and_begins_anew_where_rows_are_worth_something
     states, _ = later.window(AT, one.window, [one], whole=True)
     found = {metric: state for (_, _, metric), state in states.items()}
     assert (found["business_value"]["learnt"], found["accuracy"]["state"]) == (1, "judged")
+
+
+def test_a_kpi_below_its_target_pages_where_a_limit_says_so() -> None:
+    plan = plan_of(REVENUE, "conversions")
+    watch = watch_of(plan, PerformanceLimit(Chosen("kpi_to_target"), None, -0.3))
+    assert fed(watch, plan, [sales(1, 1.0)]) == []
+    (alert,) = fed(watch, plan, [sales(2, 0.5)], 1)
+    assert (alert["target"], alert["kpi"], alert["target_value"]) == ("kpi_to_target@2m", "revenue", 1.0)
+    assert alert["summary"].startswith("kpi_to_target revenue -0.")
+    assert " EUR within 2m" in alert["summary"]
+
+
+@pytest.mark.parametrize(("better", "verdict"), [("higher", "worse"), ("lower", "better")])
+def test_a_kpi_is_judged_and_says_whether_it_got_worse(better: str, verdict: str) -> None:
+    plan = plan_of(REVENUE | {"kpi": REVENUE["kpi"] | {"better": better}}, "conversions")
+    watch = watch_of(plan)
+    assert fed(watch, plan, [sales(seed, 1.0) for seed in range(LEARNING)]) == []
+    found = fed(watch, plan, [sales(seed, 0.5) for seed in range(100, 140)], LEARNING)
+    assert {each["target"] for each in found} == {"kpi@2m", "kpi_to_target@2m"}
+    assert {each["consequence"]["verdict"] for each in found} == {verdict}
+
+
+def test_another_target_begins_the_gap_anew_and_keeps_the_kpi() -> None:
+    plan, other = (
+        plan_of(REVENUE | {"kpi": REVENUE["kpi"] | {"target": target}}, "conversions") for target in (1.0, 2.0)
+    )
+    watch, later = watch_of(plan), watch_of(other)
+    fed(watch, plan, [sales(seed, 1.0) for seed in range(LEARNING)])
+    later.load("w", {name: blob for name, blob in watch.blobs("w").items() if blob is not None}, same=False)
+    one = measured(LEARNING, sales(99, 1.0), other)
+    states, _ = later.window(Horizon("conversions", 2 * MINUTE), one.window, [one], whole=True)
+    found = {metric: state for (_, _, metric), state in states.items()}
+    assert (found["kpi_to_target"]["learnt"], found["kpi"]["state"]) == (1, "judged")
 
 
 def test_the_test_value_is_shown_only_where_rows_were_worth_the_same() -> None:
