@@ -151,7 +151,9 @@ class ModelState:
         """Blobs that changed since the last call; None = gone."""
         if self.resumable is not None or not (self.changed or self.changed_series or self.performance.changed):
             return {}
-        blobs: dict[str, bytes | None] = {self._name: container.encode("model", VERSION, self._header(), {})}
+        blobs: dict[str, bytes | None] = {
+            self._name: container.encode("model", VERSION, self._header(), self.schema.sections())
+        }
         blobs |= self._open_blobs() | self.rows.blobs(f"{self._name}/rows")
         blobs |= self.volume.blobs(f"{self._name}/volume")
         blobs |= self.performance.blobs(f"{self._name}/performance")
@@ -208,7 +210,8 @@ class ModelState:
     def load(self, blobs: Mapping[str, bytes]) -> None:
         """Become what these blobs (all live ones of the stage) say; series follow in `resume`, once references are there."""
         own = {name: blobs[name] for name in sorted(blobs) if name == self._name or name.startswith(f"{self._name}/")}
-        header = container.decode(own[self._name]).expect("model", (VERSION,)).header
+        saved = container.decode(own[self._name]).expect("model", (VERSION,))
+        header = saved.header
         self.steady, self.names, self.reference = header["steady"], tuple(header["names"]), header["reference"]
         self.previous = None if header["previous"] is None else Previous(*header["previous"])
         self.windows = WindowList(*header["windows"])
@@ -216,7 +219,7 @@ class ModelState:
         self.book.load(header["incidents"])
         same = header["detection"] == self.detection
         if "schema" in header:  # the first version had none
-            self.schema.load(header["schema"])
+            self.schema.load(header["schema"], saved.sections)
             prefix = f"{self._name}/volume/"
             states = [data for name, data in own.items() if same and name.startswith(prefix)]
             self.volume.load(header["volume"], states)

@@ -5,9 +5,10 @@
     retyped   at least half of its values are none of its kind (of a category: unseen), most often another JSON type
 
 On without configuration, of kind data_quality, with no promise: the rules are fixed and far from what chance does. Of the inputs of
-`all`, in judged windows of at least 50 events. What holds in two windows in a row opens an incident, what has ended in `resolve_after`
-windows in a row resolves it; without an event looked at a window says nothing of names and types. An incident says names, shares and
-types, never a value. A feature with strata is compared with the hour's windows; if it is missing there, too, nothing is said.
+`all`, in stretches: judged windows in a row, added up until there are 50 events, mostly one. What holds in two stretches in a row opens an
+incident, what has ended in `resolve_after` stretches in a row resolves it; without an event looked at a stretch says nothing of names and
+types. An incident says names, shares and types, never a value. A feature with strata is compared with the windows of the stretch's hours;
+if it is missing there, too, nothing is said.
 
 Bounds. At most OWN_MAX incidents a change are a feature's own; all others of that change share one, which says how many. So
 do all names that were there from the first windows on: a reference of 20 columns of 200 is one alert, not 180. What a
@@ -18,34 +19,38 @@ that change from event to event are counted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from enum import StrEnum
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
-from detectors.binning import Kind as BinKind
-from detectors.reference import ReferenceProfile, TargetReference
-from detectors.sequential.strata import hour_counts
+from detectors.reference import ReferenceProfile
 from stream.alerts import AlertBook, Incident, Kind, Transition
-from stream.columns import I64
 from stream.limits import limit
 from stream.monitor_settings import digest
-from stream.plan import ALL, OTHER, Role
-from stream.schema_sample import NAMES_MAX, Counts, JsonType, SchemaSample
+from stream.plan import ALL, OTHER
+from stream.schema_sample import NAMES_MAX, JsonType, SchemaSample
+from stream.schema_sights import (
+    EVENTS_MIN,
+    LOST_SHARE,
+    NEW_SHARE,
+    RETYPED_SHARE,
+    Change,
+    Key,
+    Known,
+    Sight,
+    Stretch,
+    sights,
+)
 from stream.stage import Output
-from stream.tally import Tally
+from stream.tally import Sections, Tally
 from stream.window_records import window_body
 from stream.windows import Window
 from stream.wording import clock, percent, since
 
 CHECK = "schema_change"
-NEW_SHARE, CROWD_SHARE = 0.01, 0.05
-LOST_SHARE, LOST_REFERENCE_MAX = 0.99, 0.8
-RETYPED_SHARE, RETYPED_REFERENCE_MAX = 0.5, 0.25
-EVENTS_MIN = 50
-CONFIRMED = 2  # windows in a row
-FIRST_WINDOWS = 3  # judged; what is in them was there when watching began
+CONFIRMED = 2  # stretches in a row
+FIRST_STRETCHES = 3  # what is in them was there when watching began
 OWN_MAX = limit(
     "schema_incidents_max", 8, "incidents of one kind of schema change with a name of their own; the rest share one"
 )
@@ -56,24 +61,9 @@ NAMES_SHOWN = 10
 BACK = {"new": "it is no longer seen", "lost": "it is back", "retyped": "its values are of its kind again"}
 
 
-class Change(StrEnum):
-    NEW = "new"
-    LOST = "lost"
-    RETYPED = "retyped"
-
-
-@dataclass(slots=True)
-class Sight:
-    """What one window shows. `share` of the events, of a retyped one of its values; was: the same of the reference."""
-
-    share: float
-    was: float = 0.0
-    types: Counts = field(default_factory=list)
-
-
 @dataclass(slots=True)
 class Entry:
-    """One change of one feature. run, quiet: windows in a row with it, without it; since_ms: start of the run."""
+    """One change of one feature. run, quiet: stretches in a row with it, without it; since_ms: start of the run."""
 
     since_ms: int
     run: int = 0
@@ -81,15 +71,13 @@ class Entry:
     confirmed: bool = False
 
 
-Key = tuple[Change, str]
-
-
 class SchemaWatch:
     """The schema incidents of one model. `open`: by change and name; OTHER: those without an incident of their own."""
 
     def __init__(self, book: AlertBook) -> None:
         self._book = book
-        self.windows = 0  # judged, of this reference
+        self.stretches = 0  # judged, of this reference
+        self.stretch: Stretch | None = None  # windows that are not judged yet: too few events
         self.learnt: set[str] = set()
         self.learnt_crowd = 0.0  # the most names an event that were beyond NAMES_MAX in a window of learning
         self.entries: dict[Key, Entry] = {}
@@ -108,19 +96,28 @@ class SchemaWatch:
     def observe(
         self, window: Window, whole: Tally, profile: ReferenceProfile, versions: Sequence[str], *, historical: bool
     ) -> Iterator[Output]:
-        """One judged window: everything that was counted of it in segment "all", by the versions that feed the inputs."""
-        if whole.events < EVENTS_MIN:
+        """One judged window: everything that was counted of it in segment "all", by the versions that feed the inputs.
+
+        `whole` has the targets of the window before, or `end` or `forget` came between.
+        """
+        if not whole.events:
             return
-        self.windows += 1
-        sights, unknown = self._sights(whole, profile, window.start_ms)
-        opened, ended = self._advance(sights, unknown, window)
-        told = _Told(window, whole, profile.id, tuple(versions), historical)
+        stretch, self.stretch = self.stretch or Stretch.of(len(whole.names)), None
+        stretch.add(window, whole, versions)
+        if stretch.events < EVENTS_MIN:
+            self.stretch = stretch
+            return
+        self.stretches += 1
+        known = Known(frozenset(self.entries), frozenset(self.learnt), self.learnt_crowd)
+        seen, unknown = sights(stretch, whole.names, profile, known)
+        opened, ended = self._advance(seen, unknown, stretch.window)
+        told = _Told(stretch, profile.id, historical)
         for key in opened:
             own = sum(change is key[0] and name != OTHER for change, name in self.open)
-            first = key[0] is Change.NEW and self.windows <= FIRST_WINDOWS
+            first = key[0] is Change.NEW and self.stretches <= FIRST_STRETCHES
             if key[1] != OTHER and own < OWN_MAX and not first:
                 incident = self._opened(key, self.entries[key].since_ms, told)
-                yield self._event(Transition.OPENED, incident, told, self._said(key, sights[key], whole, told))
+                yield self._event(Transition.OPENED, incident, told, self._said(key, seen[key], told))
         for key in ended:
             del self.entries[key]
             own_incident = self.open.pop(key, None) if key[1] != OTHER else None
@@ -133,12 +130,13 @@ class SchemaWatch:
         """Resolve all: another reference is in force."""
         last = {"historical": historical}
         found = [self._book.resolved(each, reason, end_ms, each.data | last) for _, each in sorted(self.open.items())]
-        self.windows, self.learnt, self.entries, self.open, self.told = 0, set(), {}, {}, {}
-        self.learnt_crowd = 0.0
+        self.stretches, self.learnt, self.entries, self.open, self.told = 0, set(), {}, {}, {}
+        self.learnt_crowd, self.stretch = 0.0, None
         return found
 
     def forget(self, targets: Iterable[str], reason: str, end_ms: int, *, historical: bool) -> list[Output]:
-        """Features that are no longer watched."""
+        """Other targets than before: these features are no longer watched."""
+        self.stretch = None
         gone = set(targets)
         found = []
         for key in sorted(key for key in self.entries if key[1] in gone):
@@ -148,35 +146,6 @@ class SchemaWatch:
                 data = incident.data | {"historical": historical}
                 found.append(self._book.resolved(incident, reason, end_ms, data))
         return found
-
-    # ---- what a window shows ------------------------------------------------------------------------------------------
-
-    def _sights(self, whole: Tally, profile: ReferenceProfile, start_ms: int) -> tuple[dict[Key, Sight], set[Key]]:
-        """(what is seen, of what this window says nothing)."""
-        found: dict[Key, Sight] = {}
-        sample = whole.schema or SchemaSample()
-        unknown = {key for key in self.entries if key[0] is not Change.LOST and not sample.looked}
-        lost = np.flatnonzero(whole.counts[whole.start[1:] - 2] / whole.events >= LOST_SHARE)
-        places = sorted({*lost.tolist(), *(place for place in sample.odd if place < len(whole.names))})
-        known = {target.name: target for target in profile.targets} if places else {}
-        for place, name in ((place, whole.names[place]) for place in places):  # of all others there is nothing to say
-            target = known.get(name)
-            if target is not None and target.role == Role.FEATURE and name != OTHER:
-                seen_of, unknown_of = _of_feature(target, whole, place, sample, start_ms)
-                found |= seen_of
-                unknown |= unknown_of
-        unexplained = sample.crowd - self.learnt_crowd * sample.looked
-        for name, counts in sample.names.items():
-            seen = sum(counts)
-            if name in self.learnt or name == OTHER:
-                continue
-            if seen >= NEW_SHARE * sample.looked:
-                found[Change.NEW, name] = Sight(seen / sample.looked, types=counts)
-            if (Change.NEW, name) not in self.entries:
-                unexplained += seen
-        if unexplained > 0 and unexplained >= CROWD_SHARE * sample.looked:
-            found[Change.NEW, OTHER] = Sight(unexplained / sample.looked)
-        return found, unknown
 
     def _advance(self, sights: Mapping[Key, Sight], unknown: set[Key], window: Window) -> tuple[list[Key], list[Key]]:
         """(changes that are confirmed now, confirmed ones that have ended), in canonical order."""
@@ -233,15 +202,14 @@ class SchemaWatch:
             since_ms=since_ms,
             promised=False,
             next_step=0,
-            versions=told.versions,
+            versions=told.stretch.versions,
         )
         return incident
 
-    def _said(self, key: Key, sight: Sight, whole: Tally, told: _Told) -> dict[str, Any]:
+    def _said(self, key: Key, sight: Sight, told: _Told) -> dict[str, Any]:
         change, name = key
         types = {kind.name.lower(): count / sum(sight.types) for kind, count in zip(JsonType, sight.types) if count}  # noqa: B905
         kind = max(types, key=lambda each: types[each], default="")
-        looked = whole.schema.looked if whole.schema is not None else 0
         share = percent(sight.share)
         text, more = {
             Change.NEW: (
@@ -251,9 +219,14 @@ class SchemaWatch:
             Change.LOST: (f"is lost: missing in {share} of the events, in the reference in {percent(sight.was)},", ""),
             Change.RETYPED: (f"has another type: {share} of its values are none of its kind, most often {kind},", ""),
         }[change]
-        when = since(self.entries[key].since_ms, told.window.end_ms, whole.events)
+        when = since(self.entries[key].since_ms, told.window.end_ms, told.stretch.events)
         limits = {Change.NEW: NEW_SHARE, Change.LOST: LOST_SHARE, Change.RETYPED: RETYPED_SHARE}
-        facts = {"change": change.value, "share": sight.share, "types": types, "events_looked_at": looked}
+        facts = {
+            "change": change.value,
+            "share": sight.share,
+            "types": types,
+            "events_looked_at": told.stretch.sample.looked,
+        }
         return {"summary": f"{name} {text} {when}{more}.", CHECK: facts} | _measured(
             sight.share, limits[change], sight.was
         )
@@ -277,14 +250,14 @@ class SchemaWatch:
                 "they are counted only"
             )
         facts = {"change": change.value, "names": named[:NAMES_SHOWN], "more": max(0, len(named) - NAMES_SHOWN)}
-        when = since(incident.since_ms, told.window.end_ms, told.whole.events)
+        when = since(incident.since_ms, told.window.end_ms, told.stretch.events)
         return {"summary": f"{'; '.join(parts)} {when}.", CHECK: facts} | _measured(float(len(names)), 0.0, 0.0)
 
     def _ended(self, key: Key, incident: Incident, told: _Told) -> Output:
         reason = BACK[key[0]] if key[1] != OTHER else "none is left"
         what = f"{key[1]}: {reason}" if key[1] != OTHER else f"features that were {key[0]}: {reason}"
-        windows, when = self._book.settings.resolve_after, clock(incident.opened_ms, told.window.end_ms)
-        said = {"summary": f"{what}, {windows} windows in a row; open since {when}.", "reason": reason}
+        stretches, when = self._book.settings.resolve_after, clock(incident.opened_ms, told.window.end_ms)
+        said = {"summary": f"{what}, {stretches} judgements in a row; open since {when}.", "reason": reason}
         kept = {name: incident.data[name] for name in (CHECK, "evidence", "effect") if name in incident.data}
         return self._event(Transition.RESOLVED, incident, told, kept | said)
 
@@ -294,7 +267,7 @@ class SchemaWatch:
             "historical": told.historical,
             "largest_changes": [],
             "consequence": {"verdict": "unknown", "why": "no labels yet"},
-            "events": told.whole.events,
+            "events": told.stretch.events,
             "window": window_body(told.window),
             "reference": told.reference,
         }
@@ -303,9 +276,10 @@ class SchemaWatch:
     # ---- snapshot -----------------------------------------------------------------------------------------------------
 
     def header(self) -> dict[str, Any]:
-        """For the model's own blob."""
+        """For the model's own blob, with `sections`."""
         return {
-            "windows": self.windows,
+            "windows": self.stretches,
+            "stretch": None if self.stretch is None else self.stretch.header(),
             "learnt": sorted(self.learnt),
             "learnt_crowd": self.learnt_crowd,
             "entries": [
@@ -318,9 +292,14 @@ class SchemaWatch:
             "told": {change.value: count for change, count in sorted(self.told.items())},
         }
 
-    def load(self, header: Mapping[str, Any]) -> None:
-        """Inverse of `header`."""
-        self.windows, self.learnt = header["windows"], set(header["learnt"])
+    def sections(self) -> Sections:
+        return {} if self.stretch is None else self.stretch.sections()
+
+    def load(self, header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> None:
+        """Inverse of `header` and `sections`."""
+        self.stretches, self.learnt = header["windows"], set(header["learnt"])
+        saved = header.get("stretch")  # versions that judged each window alone had none
+        self.stretch = None if saved is None else Stretch.from_sections(saved, sections)
         self.learnt_crowd = header.get("learnt_crowd", 0.0)  # the first version had none
         self.entries = {(Change(change), name): Entry(**saved) for change, name, saved in header["entries"]}
         self.told = {Change(change): count for change, count in header["told"].items()}
@@ -332,54 +311,15 @@ class SchemaWatch:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What all events of a window share."""
+    """What all events of a stretch share."""
 
-    window: Window
-    whole: Tally
+    stretch: Stretch
     reference: str
-    versions: tuple[str, ...]
     historical: bool
 
-
-def _of_feature(
-    target: TargetReference, whole: Tally, place: int, sample: SchemaSample, start_ms: int
-) -> tuple[dict[Key, Sight], set[Key]]:
-    """(whether a watched feature is lost or retyped, what missing values hide). Counts are exact, types are of the sample."""
-    counts, odd = whole.counts_of(place), sample.odd.get(place)
-    missing = float(counts[-2]) / whole.events
-    was = _histogram(target, start_ms)
-    rows = max(1, int(was.sum()))
-    was_missing = float(was[-2]) / rows
-    lost, retyped = (Change.LOST, target.name), (Change.RETYPED, target.name)
-    if missing >= LOST_SHARE:
-        known = was_missing <= LOST_REFERENCE_MAX
-        return ({lost: Sight(missing, was_missing)}, {retyped}) if known else ({}, {lost, retyped})
-    seen = None if odd is None else _retyped(target, whole, place, (odd, sample.looked), was)
-    return ({} if seen is None else {retyped: seen}), set()
-
-
-def _histogram(target: TargetReference, start_ms: int) -> I64:
-    """Counts I64[b + 2] of the reference, of the same hour where the target has hours."""
-    of_hour = None if target.strata is None else hour_counts(target.strata, start_ms)
-    return target.histogram if of_hour is None else of_hour.astype(np.int64)
-
-
-def _retyped(
-    target: TargetReference, whole: Tally, place: int, odd_looked: tuple[Counts, int], was: I64
-) -> Sight | None:
-    counts, (odd, looked) = whole.counts_of(place), odd_looked
-    missing, rows = float(counts[-2]) / whole.events, max(1, int(was.sum()))
-    wrong, was_wrong = int(counts[-1]), int(was[-1])
-    if target.binning.kind is BinKind.CATEGORICAL:
-        wrong, was_wrong = wrong + int(counts[-3]), was_wrong + int(was[-3])
-        if 2 * sum(odd) < RETYPED_SHARE * looked * (1 - missing):
-            return None  # they are of its type, but unseen
-    values, was_values = whole.events - int(counts[-2]), max(1, rows - int(was[-2]))
-    if wrong < RETYPED_SHARE * values or was_wrong > RETYPED_REFERENCE_MAX * was_values:
-        return None
-    if max(JsonType, key=lambda kind: (odd[kind], -kind)) is JsonType.NOT_FINITE:
-        return None
-    return Sight(wrong / values, was_wrong / was_values, odd)
+    @property
+    def window(self) -> Window:
+        return self.stretch.window
 
 
 def _measured(statistic: float, threshold: float, was: float) -> dict[str, Any]:

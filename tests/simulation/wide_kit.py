@@ -388,6 +388,11 @@ class WideKit(BaseKit):
                     yield (output.topic, ident_of(output)), output.value
 
     def _note(self, world: Any, written: dict[tuple[str, bytes], bytes | None]) -> None:
+        ends: dict[str, set[int]] = defaultdict(set)  # of the windows of each reference
+        for (topic, _), value in written.items():
+            if topic == "windows":
+                body = json.loads(value or b"")
+                ends[body["reference"]].add(body["window"]["end_ms"])
         for (topic, _), value in written.items():
             body = json.loads(value or b"{}") if topic in ("windows", "alerts") else {}
             if topic == "alerts":
@@ -396,6 +401,10 @@ class WideKit(BaseKit):
                 change = data.get("schema_change", {}).get("change")
                 what = f"schema {change}" if change else data.get("target", "job")
                 world.counts[f"alert {what} {transition}"] += 1
+                if change and any(
+                    data["window"]["start_ms"] < end < data["window"]["end_ms"] for end in ends[data["reference"]]
+                ):
+                    world.counts["schema of windows added up"] += 1
             elif topic == "windows":
                 world.counts[f"windows {body['model']} {body['state']}"] += 1
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import orjson
@@ -13,12 +15,22 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from detectors.reference import ReferenceProfile
+from detectors.reference import ReferenceProfile, WindowRule
+from detectors.reference_strata import Strata
+from detectors.sequential.strata import Season
 from stream import replay as replay_module
+from stream.alerts import AlertBook
 from stream.config import Config, config_from
 from stream.events import AlertEvent
+from stream.monitor_settings import ModelSettings
 from stream.preflight import build_from_file
+from stream.registers import Registers
 from stream.replay import ReplayResult, replay
+from stream.schema_sample import SchemaSample
+from stream.schema_sights import Change, Known, Stretch, sights
+from stream.schema_watch import SchemaWatch
+from stream.tally import Tally
+from stream.windows import Window
 from stream.wording import instant
 
 START_MS = 1_763_806_500_000
@@ -288,15 +300,17 @@ def of_day(start_ms: int, lost_from: int = 24) -> list[bytes]:
     return found
 
 
+@pytest.mark.parametrize(("every", "events"), [("10m", 30), ("2m", 10)])
 def test_a_feature_that_is_missing_every_night_is_not_lost_and_one_that_is_lost_is_not_back_by_night(
-    tmp_path: Path,
+    tmp_path: Path, every: str, events: int
 ) -> None:
+    """In windows that are judged alone, and in those that are added up, of two hours here and there."""
     start_ms = 20_000 * 24 * HOUR_MS
     at, columns = dated(7, 1, start_ms)
     table = pa.table({"at": pa.array(at, pa.timestamp("ms", "UTC")), **columns})
     parquet.write_table(table, tmp_path / "training.parquet")
     reference = {"file": "training.parquet", "time": "at"}
-    settings = config(tmp_path, reference=reference, window={"every": "10m", "min_events": 30})
+    settings = config(tmp_path, reference=reference, window={"every": every, "min_events": events})
     profile = build_from_file(settings, "fraud")
     assert {target.name: target.strata is not None for target in profile.targets} == {"amount": False, "sun": True}
     start_ms += 10 * 24 * HOUR_MS
@@ -304,9 +318,92 @@ def test_a_feature_that_is_missing_every_night_is_not_lost_and_one_that_is_lost_
     result = replay(settings, of_day(start_ms, lost_from=12), references={"fraud": profile})
     assert told(result) == [("opened", "lost", "sun"), ("resolved", "lost", "sun")]
     opened, resolved = changes(result)
-    hours = [start_ms + int(each * HOUR_MS) for each in (12, 12.5, 25.75, 26.5)]
+    hours = [start_ms + int(each * HOUR_MS) for each in (12, 12.5, 25.4, 26.5)]
     assert instant(hours[0]) <= opened["data"]["since"] < instant(hours[1])
-    assert instant(hours[2]) <= resolved["time"] < instant(hours[3])  # twelve windows of the next day
+    assert instant(hours[2]) <= resolved["time"] < instant(hours[3])  # twelve judgements of the next day
+
+
+def test_windows_of_few_events_are_added_up_until_they_say_something(folder: Path, profile: ReferenceProfile) -> None:
+    def lose(features: Event, window: int) -> None:
+        if 3 <= window < 6:
+            del features["age"]
+
+    settings = config(
+        folder,
+        targets={"level": {"kind": "categorical"}},
+        window={"every": "1s", "min_events": 10, "max_duration": "2s"},
+    )
+    result = replay(settings, lines(lose, windows=12)[::10], references={"fraud": profile})
+    assert {window["window"]["events"] for window in result.windows if window["state"] == "judged"} == {10}
+    assert told(result) == [("opened", "lost", "age"), ("resolved", "lost", "age")]
+    opened, resolved = changes(result)
+    assert opened["data"]["since"] == instant(START_MS + 45_000)
+    assert opened["time"] == instant(START_MS + 55_000)  # two stretches of five windows
+    assert opened["data"]["window"]["start"] == instant(START_MS + 50_000)
+    assert (opened["data"]["events"], opened["data"]["window"]["events"]) == (50, 50)
+    assert resolved["time"] == instant(START_MS + 150_000)  # twelve stretches after it was back
+
+
+WATCHED = ModelSettings(model="fraud", window=WindowRule(False, 1_000, 10, 0, 1_000))
+
+
+def small_window(profile: ReferenceProfile, number: int, events: int, *, lost: bool) -> tuple[Window, Tally]:
+    """A window of so many events, with a name that is new in it where the feature is lost."""
+    names = tuple(target.name for target in profile.targets)
+    width = [len(target.histogram) for target in profile.targets]
+    start = np.concatenate(([0], np.cumsum(width))).astype(np.int64)
+    counts = np.zeros(int(start[-1]), np.int64)
+    for place, name in enumerate(names):
+        counts[start[place + 1] - 2 if lost and name == "age" else start[place]] = events
+    sums, none = np.zeros((len(names), 2)), np.zeros(len(names), np.int64)
+    sample = SchemaSample(1, 0, {"device": [1, 0, 0, 0, 0, 0, 0]} if lost else {}, {})
+    tally = Tally(names, events, start, counts, sums, sums, none, Registers.none(), None, sample)
+    return Window(number * 1_000, number * 1_000 + 1_000, events, sufficient=True), tally
+
+
+def watched(profile: ReferenceProfile, restarts: bool) -> tuple[list[Any], Any]:
+    """Events of a watch over windows of 17 events, and what it would save; `restarts`: it is loaded anew after each."""
+    watch = SchemaWatch(AlertBook(WATCHED))
+    found: list[Any] = []
+    for number in range(60):
+        window, tally = small_window(profile, number, 17, lost=9 <= number < 20)
+        found += watch.observe(window, tally, profile, ["1"], historical=False)
+        if restarts:
+            header = orjson.loads(orjson.dumps(watch.header()))
+            sections, watch = watch.sections(), SchemaWatch(AlertBook(WATCHED))
+            watch.load(header, sections)
+    return found, (watch.header(), {name: part.tolist() for name, part in watch.sections().items()})
+
+
+def test_a_stretch_that_is_not_judged_yet_goes_on_after_a_restart(profile: ReferenceProfile) -> None:
+    whole, saved = watched(profile, restarts=False)
+    assert watched(profile, restarts=True)[0] == whole
+    assert orjson.dumps(watched(profile, restarts=True)[1]) == orjson.dumps(saved)
+    assert [output.value.count(b"opened.v1") for output in whole] == [1, 1, 0, 0]
+
+
+def test_a_snapshot_of_before_windows_were_added_up_is_gone_on_with(profile: ReferenceProfile) -> None:
+    watch = SchemaWatch(AlertBook(WATCHED))
+    window, tally = small_window(profile, 0, 17, lost=True)
+    assert list(watch.observe(window, tally, profile, ["1"], historical=False)) == []
+    old = {name: part for name, part in watch.header().items() if name != "stretch"}
+    again = SchemaWatch(AlertBook(WATCHED))
+    again.load(old, {})
+    assert again.stretch is None
+    assert again.header() == watch.header() | {"stretch": None}
+
+
+def test_what_hours_say_is_weighed_by_the_events_of_each(profile: ReferenceProfile) -> None:
+    """A reference in which a feature is missing in every second hour, and nothing of it is in the windows."""
+    of_age = next(target for target in profile.targets if target.name == "age")
+    hours = np.zeros((24, len(of_age.histogram)), np.int64)
+    hours[0::2, 0], hours[1::2, -2] = 1_000, 100
+    strata = cast(Strata, SimpleNamespace(season=Season.HOUR_OF_DAY, windows=np.full(24, 100), counts=hours))
+    dated_one = replace(profile, targets=(replace(of_age, strata=strata),))
+    for dark, was in ((40, 0.8), (41, None), (25, 0.5)):
+        stretch = Stretch(np.array([[0, 50, 0]]), [(0, 50 - dark), (HOUR_MS, dark)], 50, 50, 2 * HOUR_MS)
+        seen, _ = sights(stretch, ("age",), dated_one, Known(frozenset(), frozenset(), 0.0))
+        assert {key: sight.was for key, sight in seen.items()} == ({} if was is None else {(Change.LOST, "age"): was})
 
 
 def test_alerts_do_not_depend_on_how_the_events_are_cut(
