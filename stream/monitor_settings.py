@@ -21,7 +21,7 @@ from stream.windows import Lengths
 DAY_MS = 86_400_000
 RETIRED_MS = 30 * DAY_MS  # a version silent for so long is gone
 HASH_LENGTH = 32  # hex digits of every id that the monitor makes: 128 bits
-ALGORITHM = 3  # part of the detection hash: raised when equal settings would decide differently
+ALGORITHM = 4  # part of the detection hash: raised when equal settings would decide differently
 
 SHADOW = "shadow"
 SPLIT = "split"

@@ -278,7 +278,7 @@ class Batch:
             at.FIRST: prepared.first, at.CORE: prepared.core, at.STATISTICS: len(thresholds), at.SHARES: shares,
             at.RANK_BINS: len(alpha), at.VALUE_BETS: int(bet_start[-1]) if values else 0, at.TUBE_BETS: len(bet_weight),
             at.SHARE_TUBE_BETS: share_in.shape[1], at.HIGH: int(len(high) > 0), at.SIZE_MAX: prepared.size_range[1],
-            at.EXPIRY: prepared.settings.latch_windows,
+            at.EXPIRY: prepared.latch_windows,
         }  # fmt: skip
         for place, size in sizes.items():
             row[place] = size

@@ -74,7 +74,7 @@ class Portions(NamedTuple):
     missing: float
 
 
-RANK_PORTIONS, TUBE_PORTIONS = Portions(0.43, 0.25), Portions(0.32, 0.18)
+RANK_PORTIONS, TUBE_PORTIONS = Portions(0.43, 0.30), Portions(0.30, 0.27)
 
 NORMAL_VARIANCE_MIN = 1000.0  # of the count: above it the normal law is within 1 % of the binomial's tail odds at 3 sd
 BET_STEPS = 8  # codes an octave

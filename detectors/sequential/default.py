@@ -1,9 +1,10 @@
 """The default detector: window-rank e-SR and tolerance tube, over the bins of one target.
 
 Guarantee: E[number of alarms in [0, T]] <= T / (budget x cells) for a target, so <= T / budget over all cells, when live
-windows are exchangeable with the reference's (rank layer), or when each event's law is inside the tolerance tube (tube
-layer): an alarm needs both layers, each of which crosses at most that often. Bonferroni over cells and statistics. With
-`tolerance: auto`, also where the reference's days have effects of their own: tolerance_auto.py says under which assumptions.
+windows are exchangeable with the reference's (rank layer), or when each event's law, given the events before it and how many
+values are missing or invalid in its window, is inside the tolerance tube (tube layer): an alarm needs both layers, each of
+which crosses at most that often. Bonferroni over cells and statistics. With `tolerance: auto`, also where the reference's days
+have effects of their own: tolerance_auto.py says under which assumptions.
 
 Input     counts I64[binning.bins + 2] of a window: bins, missing, invalid; its weight (time since the previous window began
           x the series' share of the model's events)
@@ -145,7 +146,7 @@ def _judged(
         seen = state.seen_low[row], state.seen_high[row] if len(state.seen_high) else NO_CARRY
     out, effect = np.empty(kernel.FIELDS), np.empty(kernel.EFFECT_FIELDS)
     _judge(
-        counts, seed, float(weight_ms), window_start_ms, prepared.settings.latch_windows, prepared.first, prepared.core,
+        counts, seed, float(weight_ms), window_start_ms, prepared.latch_windows, prepared.first, prepared.core,
         *prepared.scores, tables.score_mean, tables.share_p, *tables.rank, *tables.tube,
         clock, *map(state.real, RANK_ARRAYS), *seen, state.real("recent"),
         state.real("tube"), state.real("gain"), state.whole("gain_start"), state.real("plug"), out, effect,

@@ -16,6 +16,7 @@ from detectors.sequential.lanes import row_totals, weighted
 from detectors.sequential.rank_layer import bet, bet_adaptively, bet_on_share, boost, kept, rank_bin
 from detectors.sequential.scores import nominal_ranks, window_statistics
 from detectors.sequential.tube import LAWS, core_edges, grow, plug_in, tube_bets
+from detectors.sequential.tube_boost import tube_factor
 from detectors.sequential.uniforms import uniform
 
 F32 = NDArray[np.float32]
@@ -78,16 +79,8 @@ def core_masses(counts: I64, first: int, core: int, bins: int) -> F64:
 
 @compiled
 def statistics(
-    core: I64,
-    shares: I64,
-    score: F64,
-    nominal: F64,
-    shape_scale: F64,
-    share_p: F64,
-    seed: np.uint64,
-    out: F64,
-    tie: F64,
-) -> None:
+    core: I64, shares: I64, score: F64, nominal: F64, shape_scale: F64, share_p: F64, seed: np.uint64, out: F64, tie: F64
+) -> None:  # fmt: skip
     """All statistics of one window and their tie-breaks: the five of the values (if core has bins), then one per share."""
     values = 0
     if len(core) > 0:
@@ -227,11 +220,15 @@ def tube_layer(
         exponents[at] = plug_in(core, masses, lo, hi, recent, rest)
     else:
         exponents[at] = plug_in_shares(shares, share_masses, share_lo, share_hi, recent)
+    raised = tube_factor(
+        core, shares, weight, threshold, lo, hi, log_h, share_in, share_out, share_lo, share_hi, bet_weight, evidence,
+        exponents,
+    )  # fmt: skip
     statistic, leading = 0.0, 0
     for i in range(len(evidence)):
         if bet_weight[i] == 0.0:
             continue
-        grown = grow(evidence[i], weight, exponents[i])
+        grown = raised * grow(evidence[i], weight, exponents[i])
         evidence[i] = kept(grown)
         statistic += bet_weight[i] * grown
         begins = gain[i] <= 0.0  # as likely as not: no branches

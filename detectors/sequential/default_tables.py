@@ -48,12 +48,14 @@ NUMERIC_STATISTICS = (*STATISTICS, MISSING, INVALID)
 # How a numeric target's false alarms are shared out: its values (location, scale, both tails, shape), missing, invalid.
 VALUE_SHARE, MISSING_SHARE, INVALID_SHARE = 0.83, 0.15, 0.02
 STATISTIC_SHARES = (0.35, 0.22, 0.14, 0.14, 0.15)
+LATCH_EVENTS = 10_000  # what 200 windows of 50 events hold
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionSettings:
     """tolerance: probit units, >= 0; `auto`: at least it, and as much as holds the reference's own block effects.
     budget_ms: A, the time in which one false alarm of the model is accepted. cells: d.
+    latch_windows: windows, at least, for which a layer's crossing waits for the other's (Prepared.latch_windows).
     reserve: what the rank layer's thresholds are raised by, >= 1 (windows_auto.reserve).
     """
 
@@ -129,6 +131,14 @@ class Prepared:
     size_range: tuple[int, int]
     threshold_log10: float
     strata: InForce | None = None
+
+    @property
+    def latch_windows(self) -> int:
+        """Windows for which a layer's crossing waits for the other's: those of the settings, and LATCH_EVENTS where windows are small.
+
+        However long: alarms are at most as many as the crossings of either layer. A slow change has them thousands of events apart.
+        """
+        return max(self.settings.latch_windows, math.ceil(LATCH_EVENTS / max(self.target.size_median, 1)))
 
     @property
     def rank(self) -> tuple[Any, ...]:

@@ -83,7 +83,7 @@ def _with_ranks(prepared: Prepared, by: float, window_ms: float, tube: float) ->
         bets, decay = BET_VALUES[share_bets[statistic]], np.zeros(0)
         shares = [1.0 / bets.shape[1]] * bets.shape[1]
     needed = float(thresholds[statistic]) / window_ms
-    bets, latch = np.ascontiguousarray(bets), prepared.settings.latch_windows
+    bets, latch = np.ascontiguousarray(bets), prepared.latch_windows
     return windows_until(q, alpha, bets, np.array(shares), decay, needed, hour, hours, latch, float(tube))
 
 

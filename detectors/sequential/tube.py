@@ -6,6 +6,8 @@ nearest law of the tube (taut_string), and
 
     T <- (T + w) prod_k h(k)^c_k            E_p[h] <= 1 for every p in the tube: an e-SR process over the events
 
+Near the threshold all T are raised by what a window would bring beyond it (tube_boost.py).
+
 Targets: shifts, scales, 2 % in a tail, and a plug-in that follows the stream (exponentially weighted, one window behind).
 """
 

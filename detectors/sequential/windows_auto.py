@@ -45,7 +45,7 @@ WINDOWS_MIN = 100  # of a length that is tried at all: fewer cannot pass 1.2
 SLOW_SHARE_MAX = 0.2  # of the targets may be slower than the list; they take several windows as one
 SEEN_SHARE_MAX = 0.5  # of the targets may show some dependence within the limit: among many, chance makes some
 DEPENDENCE_RESERVE = (
-    1.3  # where shorter windows depended on each other: what is left makes 1.2 times the crossings with AR(.5)
+    1.4  # where shorter windows depended on each other: what is left makes 1.25 times the crossings with AR(.5)
 )
 SHARES_TESTED = 5  # most frequent categories of a categorical target: the limit is meant for one series, not for thirty
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binom, norm
+from scipy.stats import binom, multinomial, norm
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import detector_kits as kit
@@ -75,12 +76,12 @@ class Twin:
         self.share_p = (first[-2:] + 0.5) / (first.sum() + 1) if self.numeric else (first + 0.5) / (first + 0.5).sum()
         self.share_bets = np.moveaxis(BET_VALUES[prepared.rank[5]], 2, 1)
         self.statistics = len(self.bets) + len(self.share_p)
-        self.v = [0.83 * v for v in V] + [0.15, 0.02] if self.numeric else portions(self.share_p, 0.43, 0.25)
+        self.v = [0.83 * v for v in V] + [0.15, 0.02] if self.numeric else portions(self.share_p, 0.43, 0.30)
         self.evidence = [np.zeros(len(b) + 2) for b in self.bets] + [np.zeros(12) for _ in self.share_p]
         self.seen = np.zeros((self.statistics, len(self.alpha)))
         self.recent = np.zeros((len(self.bets), 2, len(self.alpha)))
         self.recent_total = np.zeros((len(self.bets), 2))
-        self.boosts = 0
+        self.boosts = self.tube_boosts = 0
         self._tube(rest)
 
     def _tube(self, rest: np.ndarray) -> None:
@@ -97,7 +98,7 @@ class Twin:
             share_weights, plug = [0.15, 0.02], 0.83 * 0.08
         else:
             masses = (rest + 0.5) / (rest + 0.5).sum()
-            share_weights, plug = [0.96 * v for v in portions(masses, 0.32, 0.18)], 0.04
+            share_weights, plug = [0.96 * v for v in portions(masses, 0.30, 0.27)], 0.04
             self.p0 = masses
         self.share_lo, self.share_hi = (norm.cdf(norm.ppf(masses) + s * tau) for s in (-1, 1))
         self.share_tables = [share_tube_bets(float(p), tau) for p in masses]
@@ -196,12 +197,69 @@ class Twin:
                 project_shares(q, self.share_lo, self.share_hi, p)
                 plug = float(counts @ np.log(q / p))
         self.ew, self.ew_total = 0.99 * self.ew + counts, 0.99 * self.ew_total + counts.sum()
-        self.t = (self.t + weight) * np.exp([*exponents, plug])
         s = self.prepared.settings
+        raised = self._raised(self.weights * (self.t + weight), np.array(exponents), core, total, s.budget_ms * s.cells)
+        self.t = raised * (self.t + weight) * np.exp([*exponents, plug])
         ratio = float(self.weights @ self.t) / (s.budget_ms * s.cells)
         if ratio >= 1:
             self.t[:] = 0
         return ratio, ratio >= 1
+
+    def _raised(
+        self, stakes: np.ndarray, exponents: np.ndarray, core: np.ndarray, total: int, threshold: float
+    ) -> float:
+        """The factor of the tube: what is beyond the threshold, under the largest law of the group of bets that leads."""
+        if not threshold / 64 <= stakes.sum() < threshold:
+            return 1.0
+        lead, fixed = int(np.argmax(stakes[:-1])), len(self.laws)
+        if lead < fixed:
+            events, own, h = int(core.sum()), slice(0, fixed), np.exp(self.laws)
+            stakes = np.concatenate([stakes[:fixed], stakes[fixed:-1] * np.exp(exponents[fixed:]), stakes[-1:]])
+            lo, hi = self.lo[:-1], self.hi[:-1]
+        else:
+            s = (lead - fixed) // 11
+            events, own = int(total), slice(fixed + 11 * s, fixed + 11 * s + 11)
+            h = np.exp(np.stack([self.share_tables[s][1], self.share_tables[s][0]], axis=1))
+            lo, hi = np.array([1 - self.share_hi[s]]), np.array([1 - self.share_lo[s]])
+        before, bet = stakes.sum(), h[lead - own.start]
+        if before >= threshold or not 0 < events <= 1000:
+            return 1.0
+        ascending = bet[-1] >= bet[0]
+        order = sorted(range(len(bet)), key=lambda k: (bet[k], k if ascending else -k))
+        beyond = []
+        for r in range(len(order)):
+            inside = np.isin(np.arange(len(order)), order[r:]).astype(float)
+            steps = inside[:-1] - inside[1:]
+            beyond.append(inside[-1] + np.sum(np.where(steps > 0, hi, lo) * steps))
+        p = -np.diff(np.append(np.minimum.accumulate(np.minimum(beyond, 1.0)), 0.0))
+        splits = [
+            [range(a), range(a, b), range(b, len(order))][: 2 + (b < len(order))]
+            for a in range(1, len(order))
+            for b in (range(a + 1, len(order) + 1) if events <= 45 else [len(order)])
+        ]
+        splits = [split for split in splits if all(p[part].sum() > 0 for part in split)]
+        along = h[:, order]
+        split = max(
+            splits,
+            key=lambda parts: sum((p[part] @ along[lead - own.start][part]) ** 2 / p[part].sum() for part in parts),
+        )
+        level = [p[part].sum() for part in split]
+        grows = np.all(np.diff(along, axis=1) >= 0, axis=1) & (stakes[own] > 0)
+        means = np.array([along[grows][:, part] @ p[part] / p[part].sum() for part in split])
+        ways = [c for c in itertools.product(range(events + 1), repeat=len(split) - 1) if sum(c) <= events]
+        counts = np.array([[events - sum(c), *c] for c in ways])
+        chance = multinomial.pmf(counts, events, np.array(level) / sum(level))
+        after = np.exp(counts @ np.log(means)) @ stakes[own][grows]
+        rest = before - stakes[own][grows].sum()
+        if after.max() + rest <= threshold:
+            return 1.0
+        self.tube_boosts += 1
+        low, high = 1.0, 1e6
+        for _ in range(200):
+            middle = 0.5 * (low + high)
+            enough = chance @ np.minimum(middle * after, threshold) + middle * rest <= before
+            low, high = (middle, high) if enough else (low, middle)
+        return low
 
 
 @pytest.mark.parametrize("law", ["normal", "lognormal", "poisson", "holes", "categories"])
@@ -210,7 +268,9 @@ def test_the_kernel_is_its_twin(law: str) -> None:
     twin = Twin(prepared)
     g = np.random.default_rng(3)
     changed = kit.DRAWS["rare"](g, 1500) if law == "categories" else kit.DRAWS["normal"](g, 1500) + 1
-    values = np.concatenate([kit.DRAWS[law](g, 1500), changed])
+    slight = kit.DRAWS[law](g, 1500)  # and one that takes the tube some windows: a tenth of the values
+    slight[::10] = changed[::10]
+    values = np.concatenate([kit.DRAWS[law](g, 1500), changed, slight])
     verdicts = kit.run(prepared, state, kit.windows(prepared.target, values))
     crossings = 0
     for i, (row, verdict) in enumerate(zip(kit.windows(prepared.target, values), verdicts, strict=True)):
@@ -223,3 +283,4 @@ def test_the_kernel_is_its_twin(law: str) -> None:
         crossings += rank_crossed + tube_crossed
     assert crossings > 3
     assert twin.boosts > 3
+    assert twin.tube_boosts > 3

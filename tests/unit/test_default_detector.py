@@ -77,6 +77,23 @@ def test_latches_meet_expire_and_clear(crossings: list[tuple[int, int]], fires: 
     assert found == fires
 
 
+@pytest.mark.parametrize(("size", "wanted"), [(10, 1000), (20, 500), (50, 200), (100, 200)])
+def test_a_latch_lasts_ten_thousand_events_where_windows_are_small(size: int, wanted: int) -> None:
+    found = kit.profile("normal", 20_000, size)
+    prepared = prepare(found.targets[0], DetectionSettings(0.03, 1e5), found.id)
+    assert prepared.latch_windows == wanted
+
+
+def test_a_crossing_waits_for_the_other_layers_as_long_as_its_latch_lasts() -> None:
+    """Windows that are as ever, one layer's latch set beforehand: it is still there after latch_windows - 1 of them, then no more."""
+    prepared, state = kit.ready(kit.profile("normal", 20_000), budget=1e12)
+    state.clock[kernel.TUBE_LATCH] = 0
+    quiet = kit.windows(prepared.target, np.random.default_rng(4).normal(size=20 * 501))
+    levels = [verdict.level for verdict in kit.run(prepared, state, quiet)]
+    assert levels.index(Level.OK) == prepared.latch_windows == 500
+    assert set(levels[:500]) == {Level.CROSSED_TUBE}
+
+
 def test_an_alarm_needs_both_layers_and_tells_what_moved() -> None:
     prepared, state = kit.ready(kit.profile("normal", 40_000))
     g = np.random.default_rng(1)
