@@ -27,7 +27,8 @@ Chunk = dict[str, Array]
 
 class ColumnLog:
     """`columns`: name -> dtype, or (dtype, width) of a column with rows of its own. `derived`: names that snapshots leave out.
-    `optional`: those that a stored state may lack, which are 0 then, or have without `columns` having them.
+    `optional`: those that a stored state may lack, and what they are then; or may have without `columns` having them. A name that
+    ends in a dot stands for all that begin so: columns whose names say what they mean, of which an older state has others.
 
     `prefix` begins the names of the blobs.
     """
@@ -39,13 +40,13 @@ class ColumnLog:
         chunk_rows: int,
         *,
         derived: frozenset[str] = frozenset(),
-        optional: frozenset[str] = frozenset(),
+        optional: Mapping[str, float] | None = None,
     ) -> None:
         self.prefix = prefix
         self.chunk_rows = chunk_rows
         self.columns = dict(columns)
         self.stored = tuple(sorted(set(columns) - derived))
-        self.optional = optional
+        self.optional = dict(optional or {})
         self.chunks: dict[int, Chunk] = {}
         self.count = 0  # number of the next entry
         self._blobs: dict[int, int] = {}  # first -> stop of what snapshots hold, ascending
@@ -166,6 +167,16 @@ class ColumnLog:
         sections = {name: self.chunks[index][name][places] for name in self.stored}
         return container.encode(self.prefix, VERSION, {"first": first}, sections)
 
+    def _where_lacking(self, column: str) -> float | None:
+        """What an optional column is where a state lacks it; None: it is not optional."""
+        begins = f"{column.partition('.')[0]}."
+        return self.optional.get(column, self.optional.get(begins))
+
+    def _lacking(self, column: str, entries: int) -> Array:
+        spec = self.columns[column]
+        dtype, shape = (spec[0], (entries, spec[1])) if isinstance(spec, tuple) else (spec, (entries,))
+        return np.full(shape, self._where_lacking(column), dtype)
+
     def load(self, blobs: Mapping[str, bytes], tail: int, count: int) -> list[tuple[int, int, int]]:
         """Fill an empty log with its blobs of `blobs`: the entries [tail, count). Returns as `append`; derived columns stay
         empty. Raises ContainerError, also where a blob is missing or of entries that are not wanted.
@@ -174,10 +185,12 @@ class ColumnLog:
         mine = sorted((int(name.rpartition("/")[2]), name) for name in blobs if name.rpartition("/")[0] == self.prefix)
         self.count = self._saved = tail
         for first, name in mine:
-            required = [column for column in self.stored if column not in self.optional]
-            stored = container.decode(blobs[name]).expect(self.prefix, VERSIONS, required, self.optional).sections
+            required = [column for column in self.stored if self._where_lacking(column) is None]
+            read = container.decode(blobs[name])
+            others = [column for column in read.sections if self._where_lacking(column) is not None]
+            stored = read.expect(self.prefix, VERSIONS, required, others).sections
             entries = len(stored[required[0]])
-            lacking = {column: np.zeros(entries, np.uint8) for column in self.stored if column not in stored}
+            lacking = {column: self._lacking(column, entries) for column in self.stored if column not in stored}
             sections = {column: stored[column] for column in self.stored if column in stored} | lacking
             if first != self.count:
                 raise container.Malformed(f"{name}: entry {self.count} expected")

@@ -117,6 +117,11 @@ def _performance(config: Config) -> Iterator[Finding]:
                 f"{binary[0]} is of two classes, there are {len(own.classes)}",
                 "expected: two classes",
             )
+        known = config.topics.predictions.mapping.scores
+        for each, score in own.class_scores.items():
+            if score not in known:
+                expected = f"expected: one of {', '.join(known)}"
+                yield "DL-C020", (*path, "class_scores", each), f"no score is called {score}", expected
         yield from _disparity(model, own, path)
         yield from _challengers(config, name, own, path)
     yield from _constant_model(config)

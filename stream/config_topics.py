@@ -7,19 +7,20 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from detectors.performance.disparity import LEAST_EVENTS
-from detectors.performance.layout import CLASSES_MAX, QUANTILES_MAX
+from detectors.performance.layout import CLASSES_MAX, CLASSES_SCORED_MAX, QUANTILES_MAX
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
 from stream.config_performance import PerformanceDetector
 from stream.config_told import BusinessValue, ClassName, Kpi
 from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
-from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS
+from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS, of_class_scores
 from stream.performance_told import BUSINESS_VALUE, KPI, KPI_TO_TARGET, QUANTILE_LOSS
 from stream.quantities import Duration, refusal
 from stream.topics import TopicRole
 
 HORIZONS_MAX = 10
+CLASS_METRICS = of_class_scores(LABEL_METRICS)
 NATIVE = "native"
 Unit = Literal["rfc3339", "s", "ms", "us", "ns", "auto"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -252,6 +253,11 @@ class Performance(Section):
         default=None, description="of the metric of this name: what a row is worth by its label and prediction"
     )
     kpi: Kpi | None = Field(default=None, description="of the proxies kpi and kpi_to_target: its name and target")
+    class_scores: dict[ClassName, Name] = Field(
+        default={},
+        description="of metrics of the scores of all classes, three or more: each class and the name of its score in "
+        "topics.predictions.mapping.scores; 8 bytes more for each of a waiting prediction",
+    )
     learning: Annotated[int, Field(ge=50, le=100_000)] = Field(
         default=200,
         description="first windows of each series (version, segment, metric, horizon) that say what is normal: recorded, and only "
@@ -309,6 +315,7 @@ class Performance(Section):
             raise refusal("DL-C020", read, f"metrics: [{BUSINESS_VALUE}] and {BUSINESS_VALUE}: {{values: ...}}")
         if self.business_value is not None:
             self.business_value.check(self.classes)
+        self._of_classes()
         asked = {KPI, KPI_TO_TARGET}.intersection(self.proxies)
         if (self.kpi is not None) != bool(asked):
             read = f"{KPI}, and no such proxy" if self.kpi else f"nothing said of the {min(asked)}"
@@ -317,3 +324,18 @@ class Performance(Section):
             raise refusal("DL-C020", f"{KPI_TO_TARGET}, and no target", f"{KPI}.target")
         if len(set(self.quantiles)) < len(self.quantiles):
             raise refusal("DL-C020", "a quantile stands twice", "each once")
+
+    def _of_classes(self) -> None:
+        asked, own = of_class_scores(self.metrics), self.class_scores
+        if bool(asked) != bool(own):
+            read = "class_scores, and no metric of them" if own else f"{asked[0]}, and no class_scores"
+            raise refusal("DL-C020", read, f"metrics: [{asked[0] if asked else CLASS_METRICS[0]}] and class_scores")
+        if own and not 3 <= len(self.classes) <= CLASSES_SCORED_MAX:
+            read = f"class_scores are of 3 to {CLASSES_SCORED_MAX} classes, there are {len(self.classes)}"
+            raise refusal("DL-C020", read, "of two classes their score says everything: auroc, log_loss, brier")
+        strange = sorted(set(own) ^ set(self.classes)) if own else []
+        if strange:
+            read = f"class_scores: {strange[0]} {'is none of the classes' if strange[0] in own else 'is not there'}"
+            raise refusal("DL-C020", read, f"each of {', '.join(self.classes)}")
+        if len(set(own.values())) < len(own):
+            raise refusal("DL-C020", "class_scores: two classes have one score", "a score of each class")

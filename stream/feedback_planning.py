@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest
 
 from detectors.performance import Layout
 from stream.config import Config
@@ -58,7 +58,20 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         least_events=own.least_events,
         challengers=own.challengers,
         told=_told(own),
+        class_scores=(names := _class_scores(own)),
+        class_columns=tuple(known.get(name, NO_COLUMN) for name in names),
     )
+
+
+def _class_scores(own: Performance) -> tuple[str, ...]:
+    """Names of the scores, in the order of the classes."""
+    return tuple(own.class_scores[each] for each in own.classes) if own.class_scores else ()
+
+
+def _class_meaning(models: Iterable[ModelPerformance]) -> tuple[int, str]:
+    """(scores of classes that a prediction may have, what names their meaning)."""
+    found = sorted((model.model, *model.classes) for model in models if model.class_scores)
+    return max((len(each) - 1 for each in found), default=0), xxh3_64_hexdigest(repr(found).encode()) if found else ""
 
 
 def _detection(own: Performance) -> PerformanceDetection:
@@ -115,7 +128,9 @@ def performance_paths(config: Config) -> list[str]:
     """Cells of a prediction that joining needs, beside those of segments."""
     if not config.topics.feedback():
         return []
-    return [PREDICTION, score_of(config), *([REQUEST] if pairs(config) else [])]
+    asked = [model.performance for model in config.models.values() if model.performance is not None]
+    scores = [score_of(config), *(name for own in asked for name in _class_scores(own))]
+    return [PREDICTION, *scores, *([REQUEST] if pairs(config) else [])]
 
 
 def pairs(config: Config) -> bool:
@@ -162,6 +177,7 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
         config.feedback.waiting_predictions_max,
         config.feedback.waiting_events_max,
         requests=pairs(config),
+        class_scores=_class_meaning(models.values()),
     )
     return FeedbackPlan(join, models, column[PREDICTION], column[score_of(config)], column.get(REQUEST, NO_COLUMN))
 
@@ -175,7 +191,8 @@ def feedback_layouts(config: Config) -> dict[str, EventLayout]:
 
 
 def _said(own: Performance) -> set[str]:
-    return SAID if own.challengers else SAID | {"challengers"}  # a configuration without keeps its hash
+    unset = {name for name in ("challengers", "class_scores") if not getattr(own, name)}
+    return SAID | unset  # a configuration without keeps its hash
 
 
 def feedback_deciding(config: Config) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class JoinPlanError(ValueError):
 class JoinPlan:
     """`scores`: how many each prediction has. `rows_max`: predictions that may wait, at least two chunks; `waiting_max`: events
     of one stream that may wait for the watermarks; `versions_max`: of a model in one pane of feedback that needs no join;
-    `requests`: keep which request each prediction is about, 8 bytes more of each.
+    `requests`: keep which request each prediction is about, 8 bytes more of each; `class_scores`: how many scores of classes, 8 bytes
+    each, and what names their meaning.
     """
 
     resolution_ms: int
@@ -59,6 +60,7 @@ class JoinPlan:
     chunk_rows: int = CHUNK_ROWS
     requests: bool = False
     versions_max: int = 20
+    class_scores: tuple[int, str] = (0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Matured:
 
     group U32[n]: codes of `groups`; predicted F64[n], score F64[n, k]; observed bool[n], outcome F64[n] (1 of a click, the sum of
     conversions, the label; 0 where not observed), delay_ms I64[n]: the outcome's change, after the prediction.
+    class_scores F64[n, c], NaN = none; None: none are kept.
     `incomplete`: the cap of waiting predictions has cost this pane rows, perhaps all of a group.
     horizon_ms CARRIED: events that brought their prediction with them; event_time_ms is when they became known.
     """
@@ -84,6 +87,7 @@ class Matured:
     delay_ms: I64
     incomplete: bool
     request: U64 | None = None
+    class_scores: F64 | None = None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -107,7 +111,7 @@ class Join:
         _check(plan)
         self.plan = plan
         self.watermark_ms = EDGE_MIN
-        self.index = JoinIndex(plan.scores, plan.chunk_rows, requests=plan.requests)
+        self.index = JoinIndex(plan.scores, plan.chunk_rows, requests=plan.requests, class_scores=plan.class_scores)
         self.groups = Groups(GROUPS)
         self.streams = {
             stream.name: FeedbackState(
@@ -198,6 +202,7 @@ class Join:
                 rows, time, edge = rows[order], time[order], edge[order]
             group, predicted, score = log.gather(rows, "group", "predicted", "score")
             (request,) = log.gather(rows, "request") if self.plan.requests else (None,)
+            class_scores = self.index.class_scores(rows)
             observed, outcome, delay = state.outcomes(self.index, rows, horizon_ms)
             for a, b in _runs(edge):
                 edge_ms = int(edge[a])
@@ -205,6 +210,7 @@ class Join:
                     state.plan.name, horizon_ms, edge_ms, self.groups, time[a:b], group[a:b], predicted[a:b], score[a:b],
                     observed[a:b], outcome[a:b], delay[a:b], incomplete=edge_ms < self._evicted_until_ms,
                     request=None if request is None else request[a:b],
+                    class_scores=None if class_scores is None else class_scores[a:b],
                 )  # fmt: skip
 
     def _spans(self, first_ms: int, stop_ms: int) -> Iterator[tuple[int, int]]:

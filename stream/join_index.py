@@ -1,13 +1,14 @@
 """Predictions that wait for feedback: columns in order of arrival, found by id, kept until the last horizon has passed.
 
-Memory of a prediction with one score: 40 bytes of columns, 5.3 of the table of its chunk, and 4 for every stream that has had
-feedback on any prediction of the chunk (load_tests.join_speed measures it). Tables are not in snapshots: a restore fills them
-again. Each chunk has a table of its own, small enough for a processor's cache: a batch of feedback goes through the chunks
-that its times allow, one after the other, and expiry drops a table with its chunk.
+Memory of a prediction with one score: 40 bytes of columns, 8 more for each class whose score is kept, 5.3 of the table of its
+chunk, and 4 for every stream that has had feedback on any prediction of the chunk (load_tests.join_speed measures it). Tables
+are not in snapshots: a restore fills them again. Each chunk has a table of its own, small enough for a processor's cache: a
+batch of feedback goes through the chunks that its times allow, one after the other, and expiry drops a table with its chunk.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from stream.columns import F64, I64, U8, U32, U64
 from stream.kernels import join_table
 
 CHUNK_ROWS = 1 << 16
+CLASS_SCORES = "class_scores."  # and what they mean: a state that has others has none
 NONE = np.uint32(0xFFFFFFFF)  # no change of this stream
 NUMBERS = 0xFFFFFFFF  # numbers of changes are kept modulo this: fewer are ever held at once
 
@@ -27,7 +29,8 @@ class Predictions:
     """n accepted predictions in log order, without duplicates.
 
     event_time_ms I64[n], id_high U64[n], id_low U32[n], score F64[n, k], predicted F64[n] (a value, or the code of a class),
-    group U32[n]: codes of the join's `groups`; request U64[n]: hash of the request's id, 0 = none told; None: of none of them.
+    group U32[n]: codes of the join's `groups`; request U64[n]: hash of the request's id, 0 = none told; None: of none of them;
+    class_scores F64[n, c] in the order of each model's classes, NaN = none; None: of none of them.
     """
 
     event_time_ms: I64
@@ -37,6 +40,7 @@ class Predictions:
     predicted: F64
     group: U32
     request: U64 | None = None
+    class_scores: F64 | None = None
 
     def __len__(self) -> int:
         return len(self.event_time_ms)
@@ -58,7 +62,14 @@ class JoinIndex:
     `left_out`: rows that no id finds, as it stood in its chunk join_table.REUSES_MAX times. Theirs are counted like all others.
     """
 
-    def __init__(self, scores: int, chunk_rows: int = CHUNK_ROWS, *, requests: bool = False) -> None:
+    def __init__(
+        self,
+        scores: int,
+        chunk_rows: int = CHUNK_ROWS,
+        *,
+        requests: bool = False,
+        class_scores: tuple[int, str] = (0, ""),
+    ) -> None:
         if not 0 < chunk_rows <= join_table.CHUNK_ROWS_MAX:
             raise ValueError(f"{chunk_rows} rows a chunk, at most {join_table.CHUNK_ROWS_MAX}")
         columns = {
@@ -69,7 +80,11 @@ class JoinIndex:
             "predicted": "<f8",
             "group": "<u4",
         } | ({"request": "<u8"} if requests else {})
-        self.log = ColumnLog("join-rows", columns, chunk_rows, optional=frozenset({"request"}))
+        width, meaning = class_scores
+        self._class_scores = f"{CLASS_SCORES}{meaning}" if width else None
+        if self._class_scores is not None:
+            columns[self._class_scores] = ("<f8", width)
+        self.log = ColumnLog("join-rows", columns, chunk_rows, optional={"request": 0, CLASS_SCORES: math.nan})
         self.left_out = 0
         self._chunks: dict[int, _Chunk] = {}
 
@@ -83,12 +98,19 @@ class JoinIndex:
 
     def add(self, batch: Predictions) -> list[tuple[int, int, int]]:
         """Append; returns the (chunk, first, stop) of the places that were filled. Cost: .1 µs a prediction."""
-        columns = {name: getattr(batch, name) for name in self.log.columns}
+        columns = {name: getattr(batch, name.partition(".")[0]) for name in self.log.columns}
         if columns.get("request", 0) is None:
             columns["request"] = np.zeros(len(batch), np.uint64)
+        own = self._class_scores
+        if own is not None and columns[own] is None:
+            columns[own] = np.full((len(batch), self.log.columns[own][1]), math.nan)
         filled = self.log.append(columns)
         self._enter(filled)
         return filled
+
+    def class_scores(self, rows: I64) -> F64 | None:
+        """F64[n, c] of rows that are held; None where none are kept."""
+        return None if self._class_scores is None else self.log.gather(rows, self._class_scores)[0]
 
     def load(self, blobs: Mapping[str, bytes], tail: int, count: int) -> None:
         """Fill an empty index. Raises ContainerError."""

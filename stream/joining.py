@@ -124,10 +124,23 @@ class Joining:
         self.join.add_predictions(
             Predictions(
                 event_time_ms[rows], chunk.id_high[rows], chunk.id_low[rows], score.reshape(-1, 1), predicted, codes[place],
-                request,
+                request, self._class_scores(chunk, rows),
             ),
             watermark_ms,
         )  # fmt: skip
+
+    def _class_scores(self, chunk: Chunk, rows: I64) -> F64 | None:
+        """F64[n, c] in the order of each row's model's classes, NaN = none; None where no model has them."""
+        width, _ = self.plan.join.class_scores
+        if not width:
+            return None
+        found = np.full((len(rows), width), np.nan)
+        for index, model in self.plan.models.items():
+            mine = np.flatnonzero(chunk.model[rows] == index)
+            for place, column in enumerate(model.class_columns):
+                numbers = mine[chunk.tag[rows[mine], column] == Tag.NUMBER]
+                found[numbers, place] = chunk.number[rows[numbers], column]
+        return found
 
     def move(self, watermark_ms: int) -> None:
         """The predictions' watermark has moved without an event."""
@@ -308,9 +321,18 @@ def sums_of(plan: ModelPerformance, stream: StreamPerformance, matured: Matured,
         sums.add_classes(plan.codes(matured.predicted[rows]), label)
         if Part.SCORES in stream.layout.parts:
             sums.add_scores(score, label)
+        if Part.CLASS_SCORES in stream.layout.parts:
+            sums.add_class_scores(_of_classes(matured, rows, stream.layout.classes), label)
     else:
         sums.add_errors(numbers_of(matured.predicted[rows]), numbers_of(outcome))
     return sums
+
+
+def _of_classes(matured: Matured, rows: I64, classes: int) -> F64:
+    """F64[n, classes] of some rows; what brought its prediction with it has none."""
+    if matured.class_scores is None:
+        return np.full((len(rows), classes), np.nan)
+    return np.ascontiguousarray(matured.class_scores[rows, :classes])
 
 
 def _requests(chunk: Chunk, rows: I64, column: int) -> U64:

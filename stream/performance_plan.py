@@ -46,10 +46,8 @@ KIND_METRICS = {
 }
 """Of proxies: what a topic of clicks or conversions can say. Labels say everything else."""
 
-LABEL_METRICS: tuple[str, ...] = tuple(
-    name for name, metric in METRICS.items() if metric.task is not Task.PROXY and metric.needs is not Part.CLASS_SCORES
-)
-"""Metrics of labels that need one prediction, one score and the label."""
+LABEL_METRICS: tuple[str, ...] = tuple(name for name, metric in METRICS.items() if metric.task is not Task.PROXY)
+"""Metrics of labels: they need the label, the prediction and its score, or the scores of all classes."""
 
 NO_CODE = -1
 
@@ -90,6 +88,7 @@ class StreamPerformance:
 class ModelPerformance:
     """`classes`: texts, their place is their code; none: labels are numbers. `segments`: as the collector follows them.
 
+    class_scores   names of their scores in the order of `classes`, and class_columns their columns in a chunk; () = not kept
     disparity      (key, value of the reference group), ascending
     champion       version that the others are compared with; None: the one that serves
     least_events   rows that both sides of a comparison must have
@@ -108,6 +107,8 @@ class ModelPerformance:
     challengers: tuple[str, ...] = ()
     detection: PerformanceDetection = field(default_factory=PerformanceDetection)
     told: Told = NOTHING
+    class_scores: tuple[str, ...] = ()
+    class_columns: tuple[int, ...] = ()
 
     @cached_property
     def _codes(self) -> tuple[F64, I64]:
@@ -155,7 +156,12 @@ def label_layout(metrics: Sequence[str], classes: int, positive: int) -> Layout:
     """What labels need for these metrics, which are all of classes or all of numbers. Raises BadSettings."""
     if all(METRICS[name].task is Task.REGRESSION for name in metrics):
         return Layout(errors=True)
-    return Layout(classes=classes, positive=positive, scores=classes == 2)
+    return Layout(classes=classes, positive=positive, scores=classes == 2, class_scores=bool(of_class_scores(metrics)))
+
+
+def of_class_scores(metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those that need a score of every class."""
+    return tuple(name for name in metrics if METRICS[name].needs is Part.CLASS_SCORES)
 
 
 def _number(text: str) -> float | None:

@@ -5,7 +5,8 @@ They are measured as the live ones are, by the same sums, classes and bins, so t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+class _Rows(NamedTuple):
+    """Of a file: label, decision and score F64[n], class_scores F64[n, c] in the order of the classes; NaN = none."""
+
+    label: F64
+    predicted: F64
+    score: F64
+    class_scores: F64
+
+    def where(self, which: NDArray[np.bool_]) -> _Rows:
+        return _Rows(*(each[which] for each in self))
+
+
 def measured_rows(config: Config, model: str, table: pa.Table) -> tuple[ReferencePerformance | None, str]:
     """Metrics of the table's labelled rows, or why there are none, for people; ("", None) where nobody asks for them.
 
@@ -42,20 +55,16 @@ def measured_rows(config: Config, model: str, table: pa.Table) -> tuple[Referenc
     column_of = {target: name for name, (_, target) in output_columns(config, named, table.column_names).items()}
     if PREDICTION not in column_of:
         return None, "no test metrics: the file has no column of predictions (reference.prediction)"
-    label, predicted = (values_of_file(column_values(table, name)) for name in (named.label, column_of[PREDICTION]))
-    scored = column_of.get(score_of(config))
-    score = np.full(len(label), np.nan) if scored is None else values_of_file(column_values(table, scored))
-    segments = {ALL: _sums(plan, stream, predicted, score, label)}
+    rows = _read(plan, table, named.label, column_of, score_of(config))
+    segments = {ALL: _sums(plan, stream, rows)}
     for segment in plan.segments:
         column = segment_column(segment.key, table.column_names)
         if column is None:
             continue
         place = _places(segment, column_values(table, column))
         for at, value in enumerate((*segment.values, None)):
-            rows = place == at
-            if rows.any():
-                name = segment_name(segment.key, value)
-                segments[name] = _sums(plan, stream, predicted[rows], score[rows], label[rows])
+            if (place == at).any():
+                segments[segment_name(segment.key, value)] = _sums(plan, stream, rows.where(place == at))
     series = {plan.told.stored(each): each for each in possible(stream.kind.value, stream.layout, plan.told)}
     classes = plan.classes if stream.layout.classes else ()
     kept = kept_name(stream.layout, classes)
@@ -89,13 +98,26 @@ def _places(segment: SegmentPlan, values: NDArray[Any]) -> I64:
     return place
 
 
-def _sums(plan: ModelPerformance, stream: StreamPerformance, predicted: F64, score: F64, label: F64) -> PerformanceSums:
+def _read(plan: ModelPerformance, table: pa.Table, label: str, column_of: Mapping[str, str], score: str) -> _Rows:
+    """`column_of`: name of a prediction or score -> column; a score without one has no values. Raises TableError."""
+    missing = np.full(table.num_rows, np.nan)
+
+    def values(name: str) -> F64:
+        return values_of_file(column_values(table, column_of[name])) if name in column_of else missing
+
+    of_classes = np.stack([values(name) for name in plan.class_scores] or [missing], axis=1)
+    return _Rows(values_of_file(column_values(table, label)), values(PREDICTION), values(score), of_classes)
+
+
+def _sums(plan: ModelPerformance, stream: StreamPerformance, rows: _Rows) -> PerformanceSums:
     sums = PerformanceSums(stream.layout)
     if not stream.layout.classes:
-        sums.add_errors(numbers_of(predicted), numbers_of(label))
+        sums.add_errors(numbers_of(rows.predicted), numbers_of(rows.label))
         return sums
-    codes = plan.codes(label)
-    sums.add_classes(plan.codes(predicted), codes)
+    codes = plan.codes(rows.label)
+    sums.add_classes(plan.codes(rows.predicted), codes)
     if Part.SCORES in stream.layout.parts:
-        sums.add_scores(score, codes)
+        sums.add_scores(rows.score, codes)
+    if Part.CLASS_SCORES in stream.layout.parts:
+        sums.add_class_scores(rows.class_scores, codes)
     return sums

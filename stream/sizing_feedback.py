@@ -11,12 +11,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from stream.join import JoinPlan
 from stream.join_feedback import FeedbackKind, FeedbackStream
 from stream.plan import CollectorPlan
 
 FEEDBACK_SHARE = {FeedbackKind.CLICK: 0.2, FeedbackKind.CONVERSION: 0.2, FeedbackKind.LABEL: 1.0}
 ROW_BYTES = 40  # of a prediction with one score: time, id, score, decision, group
 REQUEST_BYTES = 8  # more, where models are compared in pairs
+CLASS_BYTES = 8  # more, for each class whose score is kept
 TABLE_BYTES = 4 * 4 / 3  # a table is three quarters full
 NEWEST_BYTES = 4  # of a prediction, for every topic
 CHANGE_BYTES = 29  # of an event that changed a prediction
@@ -52,7 +54,7 @@ def waits(plan: CollectorPlan, partitions: int, events_per_s: float) -> Iterator
     join = plan.feedback.join
     each_s = _joined_per_s(plan, partitions, events_per_s)
     slower = sum(NEWEST_BYTES + CHANGE_BYTES * FEEDBACK_SHARE[stream.kind] for stream in join.streams)
-    row_bytes = ROW_BYTES + TABLE_BYTES + slower + (REQUEST_BYTES if join.requests else 0)
+    row_bytes = _columns_bytes(join) + TABLE_BYTES + slower
     needed = math.ceil(each_s * reach_ms(plan) / 1000) + join.chunk_rows
     yield Waits("", needed, join.rows_max, row_bytes)
     for stream in join.streams:
@@ -79,7 +81,14 @@ def saved_bytes_per_s(plan: CollectorPlan, events_per_s: float) -> float:
     if plan.feedback is None:
         return 0.0
     shares = sum(FEEDBACK_SHARE[stream.kind] for stream in plan.feedback.join.streams)
-    return _joined_per_s(plan, 1, events_per_s) * (ROW_BYTES + (CHANGE_BYTES + EVENT_BYTES) * shares)
+    return _joined_per_s(plan, 1, events_per_s) * (
+        _columns_bytes(plan.feedback.join) + (CHANGE_BYTES + EVENT_BYTES) * shares
+    )
+
+
+def _columns_bytes(join: JoinPlan) -> int:
+    """Of one prediction that waits."""
+    return ROW_BYTES + (REQUEST_BYTES if join.requests else 0) + CLASS_BYTES * join.class_scores[0]
 
 
 def _behind_ms(plan: CollectorPlan, stream: FeedbackStream) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -105,6 +107,50 @@ def test_a_kpi_is_the_mean_of_what_conversions_bring(per: str) -> None:
         assert (gap["kpi"], gap["target_value"], gap["unit"]) == ("revenue per visit", 1.25, "EUR")
         assert (plain["value"] == value["value"]) == (per == "prediction")
         assert value["judged"]["state"] == gap["judged"]["state"] == "learning"
+
+
+def test_scores_of_classes_are_scikit_learns_in_every_window() -> None:
+    """Every twentieth prediction lacks a score: it counts in accuracy alone."""
+    g = np.random.default_rng(6)
+    classes = ["cat", "dog", "owl", "emu"]
+    score = g.dirichlet([2.0, 1.0, 1.0, 0.5], N)
+    label = (g.random((N, 1)) > score.cumsum(axis=1)[:, :3]).sum(axis=1)
+    predicted = score.argmax(axis=1)
+    lacking = np.arange(N) % 20 == 7
+    more = [
+        {
+            "prediction": classes[p],
+            "shares": {name: float(x) for name, x in zip(classes, row, strict=True) if not (hole and name == "owl")},
+        }
+        for p, row, hole in zip(predicted, score, lacking, strict=True)
+    ]
+    metrics = ["class_log_loss", "class_brier", "macro_auroc", "accuracy"]
+    mapping = {"scores": {f"p_{name}": f"shares.{name}" for name in classes}}
+    own = settings(
+        {"metrics": metrics, "classes": classes, "class_scores": {name: f"p_{name}" for name in classes}},
+        topics={"predictions": {"name": "predictions", "mapping": mapping}},
+    )
+    result = replayed(own, Rows(more, [classes[y] for y in label]))
+    found = {name: records(result, name) for name in metrics}
+    assert {len(each) for each in found.values()} == {4}
+    for at, data in enumerate(found["accuracy"]):
+        here = rows_of(data, N)
+        whole = here & ~lacking
+        y, s = label[whole], score[whole]
+        assert data["value"] == pytest.approx(sk.accuracy_score(label[here], predicted[here]), rel=1e-12)
+        loss, brier, auroc = (found[name][at] for name in ("class_log_loss", "class_brier", "macro_auroc"))
+        assert loss["value"] == pytest.approx(sk.log_loss(y, s, labels=[0, 1, 2, 3]), rel=1e-9)
+        assert brier["value"] == pytest.approx(((s - np.eye(4)[y]) ** 2).sum(axis=1).mean(), rel=1e-9)
+        assert abs(auroc["value"] - sk.roc_auc_score(y, s, multi_class="ovr")) <= auroc["error"] < 0.01
+        assert {each["counts"]["used"] for each in (loss, brier, auroc)} == {whole.sum()}
+        assert all(each["judged"]["state"] == "learning" for each in (loss, brier, auroc))
+
+
+def rows_of(data: dict[str, Any], n: int) -> np.ndarray:
+    """bool[n]: rows of a record's window."""
+    found = np.zeros(n, bool)
+    found[Rows([{}] * n, []).of(data["window"])] = True
+    return found
 
 
 @pytest.mark.parametrize("kept", [(0.1, 0.5, 0.9), (0.3, 0.4)])
