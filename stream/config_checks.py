@@ -106,6 +106,10 @@ def _performance(config: Config) -> Iterator[Finding]:
             if horizon.ms % config.resolution.ms:
                 expected = f"expected: a multiple of resolution ({config.resolution})"
                 yield "DL-C022", (*path, "horizons", place), f"{horizon} is no whole number of panes", expected
+        for place, age in enumerate(() if isinstance(own.provisional, str) else own.provisional):
+            if age.ms % config.resolution.ms:
+                expected = f"expected: a multiple of resolution ({config.resolution})"
+                yield "DL-C022", (*path, "provisional", place), f"{age} is no whole number of panes", expected
         tasks = {METRICS[each].task is Task.REGRESSION for each in own.metrics}
         if len(tasks) > 1:
             yield "DL-C020", (*path, "metrics"), "some are of classes, some of numbers", "expected: those of one kind"

@@ -11,6 +11,7 @@ from detectors.performance.layout import CLASSES_MAX, CLASSES_SCORED_MAX, QUANTI
 from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import NAME_MAX, Name, Section, TopicName
 from stream.config_performance import PerformanceDetector
+from stream.config_provisional import Provisional, fitting
 from stream.config_told import BusinessValue, ClassName, Kpi
 from stream.join_index import CHUNK_ROWS
 from stream.mapping import RECORD_TIME
@@ -232,6 +233,11 @@ class Performance(Section):
     horizons: Annotated[tuple[Duration, ...], Field(min_length=1, max_length=HORIZONS_MAX)] = Field(
         description="how long after a prediction its feedback counts, multiples of `resolution`; each is a series of its own"
     )
+    provisional: Provisional = Field(
+        default="auto",
+        description="ages at which the running value of a window is said: multiples of `resolution`, each of the horizons beyond it;"
+        " auto: an eighth and a half of each horizon, rounded up to `resolution`; none: final values alone",
+    )
     proxies: tuple[Literal[tuple(PROXY_TOPICS)], ...] = Field(  # type: ignore[valid-type]
         default=(),
         description="of clicks: ctr and what the scores expect; of conversions: cvr, value_per_prediction, "
@@ -288,6 +294,7 @@ class Performance(Section):
         lengths = [horizon.ms for horizon in self.horizons]
         if len(set(lengths)) < len(lengths) or len(set(self.classes)) < len(self.classes):
             raise refusal("DL-C020", "a horizon or a class stands twice", "each once")
+        fitting(self.provisional, self.horizons)
         if self.positive is not None and self.positive not in self.classes:
             raise refusal("DL-C020", f"positive: {self.positive} is none of the classes", ", ".join(self.classes))
         if not self.proxies and not self.metrics:

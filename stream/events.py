@@ -215,9 +215,28 @@ class PerformanceAbout(Closed):
     incomplete: bool = Field(description="something that belongs to the window was lost before it was counted")
 
 
-class PerformanceData(PerformanceEstimate, PerformanceAbout):
-    """One metric."""
+class ShareIn(Closed):
+    """Of the feedback that came within the horizon, what had come at this age: in the windows finished most recently, all versions.
+    Feedback that was taken back makes it more than 1.
+    """
 
+    value: float | None = None
+    observed: int = Field(description="predictions of those windows with feedback at this age")
+    observed_finally: int = Field(description="and at the horizon")
+    windows: int = Field(description="that were counted")
+    undefined: str | None = Field(default=None, description="why there is no value")
+
+
+class PerformanceData(PerformanceEstimate, PerformanceAbout):
+    """One metric. `provisional`: the running value of the horizon, `age_ms` after the window; nothing judges it."""
+
+    provisional: bool
+    age_ms: int | None = Field(
+        default=None, description="how long after a prediction the feedback of a provisional value counts"
+    )
+    share_in: ShareIn | None = Field(
+        default=None, description="of a provisional value: how much of the feedback it may have"
+    )
     counts: PerformanceCounts
     quantile: float | None = Field(default=None, description="of quantile_loss")
     unit: str | None = Field(default=None, description="of the value, where the configuration says one")

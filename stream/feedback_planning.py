@@ -31,6 +31,7 @@ from stream.plan import SegmentPlan
 from stream.plan_codec import NO_COLUMN
 from stream.topics import TopicRole
 
+AUTO_AGES = (8, 2)  # parts of a horizon: early, where clicks come, and late enough to have half of a uniform delay
 TOLD = ("quantiles", "business_value", "kpi")
 SAID = {"disparity", "champion", "least_events", "learning", "tolerance", "detectors", *TOLD}
 """What is said of what was counted: collectors do not depend on it."""
@@ -47,7 +48,11 @@ def performance_of(config: Config, model: str, columns: Mapping[str, int] | None
         model=model,
         classes=own.classes,
         positive=_positive(own),
-        streams=tuple(_stream(own, role, carries=_carries(config, role, model)) for role in KINDS if _asked(own, role)),
+        streams=tuple(
+            _stream(own, role, _ages(own, config.resolution.ms), carries=_carries(config, role, model))
+            for role in KINDS
+            if _asked(own, role)
+        ),
         detection=_detection(own),
         segments=tuple(
             segment_plan(key, values, known.get(f"{SEGMENTS}.{key}", NO_COLUMN))
@@ -106,16 +111,31 @@ def _carries(config: Config, role: TopicRole, model: str = "") -> bool:
     return source is not None and (not model or source == CONSTANT + model or not source.startswith(CONSTANT))
 
 
-def _stream(own: Performance, role: TopicRole, *, carries: bool) -> StreamPerformance:
+def _stream(
+    own: Performance, role: TopicRole, ages: tuple[tuple[int, int], ...], *, carries: bool
+) -> StreamPerformance:
     asked = _asked(own, role)
     layout = Layout(proxies=True)
     if role is TopicRole.LABELS:
         layout = label_layout(asked, len(own.classes), _positive(own))
-    return StreamPerformance(role.value, KINDS[role], _horizons(own), asked, layout, carries)
+    return StreamPerformance(role.value, KINDS[role], _horizons(own), asked, layout, carries, ages)
 
 
 def _horizons(own: Performance) -> tuple[int, ...]:
     return tuple(sorted(horizon.ms for horizon in own.horizons))
+
+
+def _ages(own: Performance, resolution_ms: int) -> tuple[tuple[int, int], ...]:
+    """(horizon, age at which its running value is said), ascending. AUTO_AGES where nobody says."""
+    found = set()
+    for horizon in _horizons(own):
+        if not isinstance(own.provisional, str):
+            ages = [age.ms for age in own.provisional]
+        else:
+            parts = AUTO_AGES if own.provisional == "auto" else ()
+            ages = [-(-horizon // (part * resolution_ms)) * resolution_ms for part in parts]
+        found |= {(horizon, age) for age in ages if age < horizon}
+    return tuple(sorted(found))
 
 
 def segment_plan(key: str, values: Sequence[str], column: int) -> SegmentPlan:
@@ -162,12 +182,20 @@ def feedback_plan(config: Config, paths: Sequence[str]) -> FeedbackPlan | None:
     for role, topic in topics.items():
         mine = [each for model in models.values() for each in model.streams if each.stream == role.value]
         horizons = sorted({horizon for each in mine for horizon in each.horizons_ms})
+        ages = {age for each in mine for _, age in each.ages}.difference(horizons)
         limits = {} if isinstance(topic, ClicksTopic) else {"low": topic.range[0], "high": topic.range[1]}  # type: ignore[attr-defined]
         carries = _carries(config, role)
         values = _values(models.values()) if role is TopicRole.LABELS else {}
         streams.append(
             FeedbackStream(
-                role.value, KINDS[role], tuple(horizons), topic.lateness.ms, carries=carries, **values, **limits
+                role.value,
+                KINDS[role],
+                tuple(horizons),
+                topic.lateness.ms,
+                carries=carries,
+                ages_ms=tuple(sorted(ages)),
+                **values,
+                **limits,
             )
         )
     join = JoinPlan(
@@ -192,6 +220,7 @@ def feedback_layouts(config: Config) -> dict[str, EventLayout]:
 
 def _said(own: Performance) -> set[str]:
     unset = {name for name in ("challengers", "class_scores") if not getattr(own, name)}
+    unset |= {"provisional"} if own.provisional == "none" else set()
     return SAID | unset  # a configuration without keeps its hash
 
 

@@ -241,7 +241,7 @@ class Joining:
         for model, version, place, segment in sorted(parts):
             plan = self._named[model]
             stream = next((each for each in plan.streams if each.stream == matured.stream), None)
-            if stream is None or matured.horizon_ms not in stream.series_ms:
+            if stream is None or matured.horizon_ms not in stream.points_ms:
                 continue
             rows = np.concatenate(parts[model, version, place, segment])
             yield PerformancePane(

@@ -23,6 +23,7 @@ from stream.merging import Hole, Merger, PaneRecord, UnknownSourceError
 from stream.model_monitor import ModelMonitor
 from stream.monitor_settings import ModelSettings, MonitorSettings
 from stream.panes import Announcement, Marker, Pane
+from stream.performance_arrivals import going_together
 from stream.performance_merging import Horizon, PerformanceMerger
 from stream.performance_panes import series_of
 from stream.performance_windows import horizons_of
@@ -78,6 +79,7 @@ class Monitor:
         self.position = 0
         self.merger = Merger(sources)
         self.performance = self._performance()
+        self._together = going_together(model.performance for model in settings.models.values())
         self.models: dict[str, ModelMonitor] = {}
         speaks = xxhash.xxh3_64_intdigest(settings.topic.encode()) % settings.partitions == partition
         self.job = JobWatch(settings.job, settings.topic, settings.resolution_ms) if speaks else None
@@ -105,7 +107,7 @@ class Monitor:
             if self.performance.add(record) and isinstance(body, Marker):
                 named = series_of(body.stream)
                 assert named is not None
-                self._advance_performance(Horizon(*named), record.timestamp_ms)
+                self._advance_performance([Horizon(*named)], record.timestamp_ms)
             return
         if self.merger.add(record):
             self._advance(record.timestamp_ms)
@@ -186,8 +188,7 @@ class Monitor:
         unjudged = (model.unjudged_ms for model in self.models.values())
         self.merger.forget_holes(min([self.merger.low_ms, *(start for start in unjudged if start is not None)]))
         self.merger.release()
-        for series in self.performance.series:
-            self._advance_performance(series, log_ms)
+        self._advance_performance(self.performance.series, log_ms)
 
     def _performance(self) -> PerformanceMerger:
         """Of all series that some model has."""
@@ -195,12 +196,37 @@ class Monitor:
         wanted = {each for model in settings.models.values() for each in horizons_of(model.performance)}
         return PerformanceMerger(len(self.merger.sources), wanted, settings.resolution_ms)
 
-    def _advance_performance(self, series: Horizon, log_ms: int) -> None:
-        """Windows of the series become final: those that all partitions have passed, and whose list is known."""
-        merged, lost = self.performance, self.performance.lost
-        until_ms = min(merged.low_ms(series), self.merger.low_ms)
+    def _advance_performance(self, changed: Iterable[Horizon], log_ms: int) -> None:
+        """Windows of these series, and of those that go with them, become final: those that all partitions have passed, and whose
+        list is known.
+        """
         for model in self.models.values():
             model.performance.log_ms = log_ms
+        for group in dict.fromkeys(self._together[series] for series in changed if series in self._together):
+            for series, until_ms in self._steps(group):
+                self._advance_series(series, until_ms)
+
+    def _steps(self, group: Sequence[Horizon]) -> list[tuple[Horizon, int]]:
+        """How far each series goes, one after the other. Those that are ages and horizons of each other go as far as all of them are
+        known, in the order in which windows become as old, whatever the markers' order.
+        """
+        reached_ms = min(self.performance.low_ms(series) + series.horizon_ms for series in group)
+        until = {series: min(reached_ms - series.horizon_ms, self.merger.low_ms) for series in group}
+        steps: list[tuple[Horizon, int]] = []
+        if len(group) > 1:
+            models = self.models.values()
+            ends = {
+                (end_ms + s.horizon_ms, s) for s in group for m in models for end_ms in m.performance.ends(s, until[s])
+            }
+            for time_ms, series in sorted(ends):
+                if steps and steps[-1][0] == series:
+                    steps.pop()
+                steps.append((series, time_ms - series.horizon_ms))
+        return [*steps, *until.items()]
+
+    def _advance_series(self, series: Horizon, until_ms: int) -> None:
+        """One series, up to an edge before which it is complete."""
+        merged, lost = self.performance, self.performance.lost
         for edge_ms, models in merged.complete(series, until_ms):
             for name, groups in models.items():
                 self._emit_all(self._model(name).performance.add(series, edge_ms, groups, lost))

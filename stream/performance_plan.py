@@ -68,7 +68,8 @@ def wanted(kind: str, layout: Layout, asked: Sequence[str], told: Told = NOTHING
 @dataclass(frozen=True, slots=True)
 class StreamPerformance:
     """One topic of feedback of one model. `layout`: what is kept; `metrics`: names of detectors.performance.METRICS. `carries`:
-    its events may carry their prediction, which makes one more series, at the horizon join.CARRIED.
+    its events may carry their prediction, which makes one more series, at the horizon join.CARRIED. `ages`: (horizon, age
+    below it at which its running value is said), ascending; an age may be a horizon itself.
     """
 
     stream: str
@@ -77,11 +78,17 @@ class StreamPerformance:
     metrics: tuple[str, ...]
     layout: Layout
     carries: bool = False
+    ages: tuple[tuple[int, int], ...] = ()
 
     @property
     def series_ms(self) -> tuple[int, ...]:
-        """The horizons of its series, ascending."""
+        """The horizons of its series, ascending: of what is said finally."""
         return (CARRIED, *self.horizons_ms) if self.carries else self.horizons_ms
+
+    @property
+    def points_ms(self) -> tuple[int, ...]:
+        """`series_ms` and the ages that are no horizon, ascending: at which panes come."""
+        return tuple(sorted({*self.series_ms, *(age for _, age in self.ages)}))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The records of the performance topic: one metric of one window, version, segment and horizon, as CloudEvents 1.0.
 
-Each is written once, when it is final. Its id is a hash of what it is about, so a restored monitor writes the same again under the
-same id. The confusion matrix is a record of its own, `confusion_matrix`, without a value.
+Each is written once: when it is final, and at the ages of its horizon, `provisional`, with the value that a horizon of that length has
+and the share of the feedback that has come by then. Its id is a hash of what it is about, so a restored monitor writes the same
+again under the same id. The confusion matrix is a record of its own, `confusion_matrix`, without a value.
 """
 
 from __future__ import annotations
@@ -34,9 +35,19 @@ from stream.wording import instant
 
 TYPE = "driftline.performance.v1"
 CONFUSION_MATRIX = "confusion_matrix"
-REVISION = 1  # of the value: a final one is the first and the last
+REVISION = 1  # of the value, where there is but one
 EXPECTED = {"ctr": ("expected_ctr", "clicks_over_expected"), "prevalence": ("expected_rate", "observed_over_expected")}
 """Metric -> what the scores let expect of it, and the observed over that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provisional:
+    """That a value is the running one of a horizon, at an age below it. `share_in`: of the feedback within the horizon, what has come."""
+
+    horizon_ms: int
+    age_ms: int
+    revision: int
+    share_in: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,7 @@ class Measured:
 
     against   () or model and version of a challenger, and `sums` are of pairs
     serving   version that serves in this window; `promoted_from`: the one before it, where that is news
+    revision  of the final value
     said      metrics that were measured already
     """
 
@@ -65,6 +77,7 @@ class Measured:
     promoted_from: str = ""
     against: tuple[str, ...] = ()
     told: Told = NOTHING
+    revision: int = REVISION
     said: dict[str, Estimate] = field(default_factory=dict)
 
     def estimate(self, series: str) -> Estimate:
@@ -101,15 +114,21 @@ Judged = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 
 def performance_outputs(
-    measured: Measured, asked: Sequence[str], test: ReferenceTest | None = None, judged: Judged | None = None
+    measured: Measured,
+    asked: Sequence[str],
+    test: ReferenceTest | None = None,
+    judged: Judged | None = None,
+    running: Provisional | None = None,
 ) -> Iterator[Output]:
-    """Every metric that was asked for and can be said, in the order of METRICS; none asked = all."""
+    """Every metric that was asked for and can be said, in the order of METRICS; none asked = all. `running`: what is `measured` is
+    said of a longer horizon.
+    """
     if Part.CONFUSION in measured.sums.layout.parts:
-        yield _output(measured, CONFUSION_MATRIX, {"matrix": confusion_matrix(measured.sums).tolist()})
+        yield _output(measured, CONFUSION_MATRIX, {"matrix": confusion_matrix(measured.sums).tolist()}, running)
     for series in measured.wanted(asked):
         said = _said(series, measured, test) | measured.told.beside(series)
         state = (judged or {}).get((measured.version, measured.segment, series))
-        yield _output(measured, metric_of(series), said if state is None else said | {"judged": state})
+        yield _output(measured, metric_of(series), said if state is None else said | {"judged": state}, running)
 
 
 def _said(name: str, measured: Measured, test: ReferenceTest | None) -> dict[str, Any]:
@@ -139,13 +158,18 @@ def estimated(found: Estimate) -> dict[str, Any]:
     return said | ({"undefined": found.reason} if found.reason else {})
 
 
-def _output(measured: Measured, metric: str, said: dict[str, Any]) -> Output:
+def _output(measured: Measured, metric: str, said: dict[str, Any], running: Provisional | None) -> Output:
     counts = {"predictions": measured.rows, "observed": measured.observed}
     counts["used"] = said.pop("used", measured.observed)
     data = {"counts": counts, "incomplete": not measured.whole, **said}
     if measured.classes:
         data["classes"] = list(measured.classes)
-    return event_output(TYPE, measured, metric, (str(said.get("quantile", "")),), data)
+    about = [str(said.get("quantile", ""))]
+    if running is None:
+        return event_output(TYPE, measured, metric, about, data | {"provisional": False, "revision": measured.revision})
+    data |= {"final": False, "provisional": True, "revision": running.revision}
+    data |= {"horizon_ms": running.horizon_ms, "age_ms": running.age_ms, "share_in": running.share_in}
+    return event_output(TYPE, measured, metric, [*about, "provisional", str(running.horizon_ms)], data)
 
 
 def event_output(kind: str, measured: Measured, metric: str, more: Sequence[str], said: dict[str, Any]) -> Output:

@@ -2,7 +2,8 @@
 
 An edge counts in the first window that ends after it. That is the window its predictions were counted in; feedback which brought
 its prediction with it, and became known while no window was open, counts in the next one. A window is given out, once, when the
-series is complete up to its end; then nothing that belongs to it can come.
+series is complete up to its end; then nothing that belongs to it can come. A series that is an age of longer horizons is said as their
+running value, too; one that is nothing else is neither judged nor compared.
 
 Memory: the window that each series is at (about 9 kB of each version and segment), and 32 bytes of each closed window that some
 series has still to reach, at most WINDOWS_WAITING_MAX; beyond it the oldest go unreported, counted in `windows_dropped`.
@@ -18,6 +19,7 @@ from detectors.reference import ReferenceProfile
 from stream import container
 from stream.limits import limit
 from stream.panes import EDGE_MIN
+from stream.performance_arrivals import Arrivals
 from stream.performance_contrasts import contrast_outputs, paired_outputs, serving_version
 from stream.performance_merging import Counted, Groups, Horizon, PerformanceGroup
 from stream.performance_panes import (
@@ -77,6 +79,8 @@ class PerformanceWindows:
         self.metrics = {stream.stream: stream.metrics for stream in plan.streams} if plan is not None else {}
         wanted = horizons_of(plan)
         self.series = {each: At() for each in wanted}
+        self.arrivals = Arrivals(plan)
+        self._final = set(horizons_of(plan, final=True))
         self.log = WindowLog()
         self.origin_ms = EDGE_MIN  # windows before it are not known: edges below count nowhere
         self.windows_dropped = 0
@@ -130,6 +134,15 @@ class PerformanceWindows:
             self.changed = True
             yield from self._outputs(series, window, groups, lost)
         self.log.drop(min(each.window for each in self.series.values()))
+        self.arrivals.drop()
+
+    def ends(self, series: Horizon, until_ms: int) -> Iterator[int]:
+        """Ends of the windows that `advance` would give out."""
+        at = self.series.get(series)
+        for number in range(at.window, self.log.count) if at is not None else ():
+            if self.log[number].end_ms > until_ms:
+                return
+            yield self.log[number].end_ms
 
     def start_ms(self, series: Horizon) -> int | None:
         """Where the first closed window begins that the series has not reached; None = it has reached all."""
@@ -150,10 +163,13 @@ class PerformanceWindows:
             measured = Measured(
                 self.model, group.version, group.segment, series.stream, series.horizon_ms, group.kept, window, counted.kind,
                 counted.rows, counted.observed, whole and counted.complete, counted.classes, counted.sums, serving,
-                before if before != serving else "", counted.against, told,
+                before if before != serving else "", counted.against, told, self.arrivals.revision(series),
             )  # fmt: skip
             (pairs if counted.against else found).append(measured)
         asked, test = self.metrics[series.stream], self._test()
+        yield from self._running(series, window, found, whole=whole)
+        if series not in self._final:
+            return
         judged, alerts = self._judge(series, window, found, whole=whole)
         for measured in found:
             yield from performance_outputs(measured, asked, test, judged)
@@ -161,6 +177,15 @@ class PerformanceWindows:
             yield from contrast_outputs(found, self.plan, asked, test)
             yield from paired_outputs(pairs, found, self.plan, asked)
         yield from alerts
+
+    def _running(self, series: Horizon, window: Closed, found: Sequence[Measured], *, whole: bool) -> Iterator[Output]:
+        """What the series says as the running value of longer horizons."""
+        observed = sum(measured.observed for measured in found if measured.segment == ALL)
+        whole = whole and all(measured.whole for measured in found)
+        self.arrivals.note(series, self.series[series].window - 1, window, observed, whole=whole)
+        for running in self.arrivals.provisional(series, window):
+            for measured in found:
+                yield from performance_outputs(measured, self.metrics[series.stream], self._test(), running=running)
 
     def _judge(
         self, series: Horizon, window: Closed, found: Sequence[Measured], *, whole: bool
@@ -198,13 +223,14 @@ class PerformanceWindows:
             "origin_ms": self.origin_ms,
             "dropped": [self.windows_dropped, self.rows_dropped],
             "series": [[*series, at.window, at.serving] for series, at in self.series.items()],
+            "arrivals": self.arrivals.header(),
         }
         blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
         for number, part in enumerate(self._filling()):
             blobs[f"{prefix}/groups/{number:04d}"] = _encoded(part)
         if self.watch is not None:
             blobs |= self.watch.blobs(f"{prefix}/watch")
-        return blobs | self.log.blobs(f"{prefix}/windows")
+        return blobs | self.log.blobs(f"{prefix}/windows") | self.arrivals.blobs(f"{prefix}/arrivals")
 
     def names(self, prefix: str) -> set[str]:
         """Of all live blobs."""
@@ -212,7 +238,8 @@ class PerformanceWindows:
             return set()
         groups = {f"{prefix}/groups/{number:04d}" for number, _ in enumerate(self._filling())}
         watch = self.watch.names_of(f"{prefix}/watch") if self.watch is not None else set()
-        return {prefix} | groups | watch | self.log.names(f"{prefix}/windows")
+        arrivals = self.arrivals.names(f"{prefix}/arrivals")
+        return {prefix} | groups | watch | arrivals | self.log.names(f"{prefix}/windows")
 
     def _filling(self) -> Iterator[Sequence[tuple[Horizon, PerformanceGroup, Counted]]]:
         found = [
@@ -235,6 +262,7 @@ class PerformanceWindows:
         header = container.decode(blobs[prefix]).expect(KIND, (VERSION,), ()).header
         first, count = header["log"]
         self.log.load(f"{prefix}/windows", first, count, blobs)
+        self.arrivals.load(f"{prefix}/arrivals", header.get("arrivals", ()), blobs)
         self.origin_ms = header["origin_ms"]
         self.windows_dropped, self.rows_dropped = header["dropped"]
         stored = {Horizon(stream, horizon_ms): state for stream, horizon_ms, *state in header["series"]}
@@ -251,11 +279,10 @@ class PerformanceWindows:
             self.watch.load(f"{prefix}/watch", blobs, same=same)
 
 
-def horizons_of(plan: ModelPerformance | None) -> list[Horizon]:
-    """The series of a model, sorted."""
-    if plan is None:
-        return []
-    return sorted(Horizon(each.stream, horizon_ms) for each in plan.streams for horizon_ms in each.series_ms)
+def horizons_of(plan: ModelPerformance | None, *, final: bool = False) -> list[Horizon]:
+    """The series of a model, sorted; `final`: those alone that are no mere age of a horizon."""
+    streams = plan.streams if plan is not None else ()
+    return sorted(Horizon(each.stream, ms) for each in streams for ms in (each.series_ms if final else each.points_ms))
 
 
 def _by_group(item: tuple[PerformanceGroup, Counted]) -> PerformanceGroup:

@@ -22,7 +22,7 @@ from detectors.reference_targets import CATEGORIES_MAX
 from detectors.sequential.default_tables import NUMERIC_STATISTICS
 from stream.alignment import ahead_edges_max
 from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
-from stream.sizing_feedback import saved_bytes_per_s, waits
+from stream.sizing_feedback import monitor_bytes, panes_bytes_per_s, saved_bytes_per_s, waits
 
 COUNT_BYTES = ((0xFFFF, 2), (0x7FFF_FFFF, 4))  # events of a pane up to so many: bytes of one count; else 8
 COUNTS_PER_TARGET = 3  # besides its bins: missing, invalid, out of range
@@ -73,7 +73,8 @@ class Hours:
 class Estimate:
     """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions; it is in `panes_bytes`, not in the total.
     `auto_strata_bytes`: on top of the total if all targets turn out to need hours where `season: auto` may give them;
-    `stalled_bytes`: if a topic of feedback stalls until all that may wait does.
+    `stalled_bytes`: if a topic of feedback stalls until all that may wait does. `performance_panes_bytes_per_s`: what the panes
+    topic gets of performance, all partitions.
 
     panes, ids, sample   what the collectors hold open: statistics, ids of `dedup`, rows of models that learn
     references           profiles
@@ -99,11 +100,13 @@ class Estimate:
     snapshot_bytes_per_s: int
     auto_strata_bytes: int = 0
     stalled_bytes: int = 0
+    performance_panes_bytes_per_s: int = 0
 
     @property
     def terms(self) -> dict[str, int]:
         """What adds up to the total, by name."""
         apart = {"edge_bytes", "snapshot_bytes_per_s", "auto_strata_bytes", "stalled_bytes"}
+        apart.add("performance_panes_bytes_per_s")
         return {name.removesuffix("_bytes"): size for name, size in asdict(self).items() if name not in apart}
 
     @property
@@ -162,7 +165,9 @@ def estimate(
         + in_rows * ROWS_TARGET_BYTES,
         detectors_bytes=sum(map(_detector_bytes, plan.models)),
         strata_bytes=strata[False],
-        windows_bytes=targets * WINDOW_TARGET_BYTES + sum(_window_bytes(model) for model in plan.models),
+        windows_bytes=targets * WINDOW_TARGET_BYTES
+        + sum(_window_bytes(model) for model in plan.models)
+        + monitor_bytes(plan),
         buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + (changed + saved) // max(partitions, 1),
         feedback_bytes=feedback,
@@ -170,6 +175,7 @@ def estimate(
         snapshot_bytes_per_s=round(changed / SNAPSHOT_EVERY_S),
         auto_strata_bytes=strata[True],
         stalled_bytes=max(partitions * sum(each.most_bytes for each in waiting) - feedback, 0),
+        performance_panes_bytes_per_s=panes_bytes_per_s(plan, partitions),
     )
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from stream.join import JoinPlan
 from stream.join_feedback import FeedbackKind, FeedbackStream
+from stream.performance_arrivals import WINDOWS_COUNTED
+from stream.performance_plan import ModelPerformance
 from stream.plan import CollectorPlan
 
 FEEDBACK_SHARE = {FeedbackKind.CLICK: 0.2, FeedbackKind.CONVERSION: 0.2, FeedbackKind.LABEL: 1.0}
@@ -23,6 +25,9 @@ TABLE_BYTES = 4 * 4 / 3  # a table is three quarters full
 NEWEST_BYTES = 4  # of a prediction, for every topic
 CHANGE_BYTES = 29  # of an event that changed a prediction
 EVENT_BYTES = 49  # of one that waits
+WINDOW_GROUP_BYTES = 9_000  # of the open window of one series, version and segment, in the monitor
+CLOSED_WINDOW_BYTES = 32  # of one that a series has still to reach, or that shares are counted from
+PANE_WIRE_BYTES = 1_000  # of a pane of some hundred rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,31 @@ def saved_bytes_per_s(plan: CollectorPlan, events_per_s: float) -> float:
 def _columns_bytes(join: JoinPlan) -> int:
     """Of one prediction that waits."""
     return ROW_BYTES + (REQUEST_BYTES if join.requests else 0) + CLASS_BYTES * join.class_scores[0]
+
+
+def monitor_bytes(plan: CollectorPlan) -> int:
+    """What the monitors hold of performance: open windows of every series, one version each; closed ones up to the longest horizon,
+    at most one a pane, once in the list and once at every point that shares of provisional values are counted from.
+    """
+    found = 0
+    for model in plan.feedback.models.values() if plan.feedback is not None else ():
+        for stream in model.streams:
+            logs = 1 + len({point for pair in stream.ages for point in pair})
+            found += len(stream.points_ms) * _groups(model) * WINDOW_GROUP_BYTES
+            found += logs * (stream.horizons_ms[-1] // plan.resolution_ms + WINDOWS_COUNTED) * CLOSED_WINDOW_BYTES
+    return found
+
+
+def panes_bytes_per_s(plan: CollectorPlan, partitions: int) -> int:
+    """What all collectors send of performance, where every pane has rows of every segment, of one version."""
+    if plan.feedback is None:
+        return 0
+    series = sum(len(s.points_ms) * _groups(model) for model in plan.feedback.models.values() for s in model.streams)
+    return round(series * partitions * PANE_WIRE_BYTES * 1000 / plan.resolution_ms)
+
+
+def _groups(model: ModelPerformance) -> int:
+    return 1 + sum(len(segment.values) + 1 for segment in model.segments)
 
 
 def _behind_ms(plan: CollectorPlan, stream: FeedbackStream) -> int:

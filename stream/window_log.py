@@ -13,7 +13,7 @@ from stream.windows import Window
 
 KIND = "window-log"
 VERSION = 1
-BLOCK = 1024  # windows to a blob: what a snapshot writes anew for one more window
+BLOCK = 1024  # windows to a blob, unless said otherwise: what a snapshot writes anew for one more window
 
 
 class Closed(NamedTuple):
@@ -28,8 +28,9 @@ class Closed(NamedTuple):
 class WindowLog:
     """Windows by running number: those in [first, count) are kept. 32 bytes each."""
 
-    def __init__(self) -> None:
+    def __init__(self, block: int = BLOCK) -> None:
         self.first = self.count = 0
+        self._block = block
         self._blocks: dict[int, I64] = {}
         self._dirty: set[int] = set()
 
@@ -37,19 +38,31 @@ class WindowLog:
         return self.count - self.first
 
     def __getitem__(self, number: int) -> Closed:
-        start_ms, end_ms, events, lost = self._blocks[number // BLOCK][number % BLOCK].tolist()
+        start_ms, end_ms, events, lost = self._blocks[number // self._block][number % self._block].tolist()
         return Closed(start_ms, end_ms, events, bool(lost))
 
+    def between(self, first: int, stop: int) -> I64:
+        """I64[stop - first, 4]: start, end, events, lost of each window."""
+        blocks = [self._blocks[block] for block in range(first // self._block, -(-stop // self._block))]
+        whole = np.concatenate([np.empty((0, 4), np.int64), *blocks])
+        return whole[first % self._block :][: stop - first]
+
     def append(self, window: Window, *, lost: bool) -> None:
-        block = self._blocks.setdefault(self.count // BLOCK, np.zeros((BLOCK, 4), np.int64))
-        block[self.count % BLOCK] = window.start_ms, window.end_ms, window.events, lost
-        self._dirty.add(self.count // BLOCK)
+        block = self._blocks.setdefault(self.count // self._block, np.zeros((self._block, 4), np.int64))
+        block[self.count % self._block] = window.start_ms, window.end_ms, window.events, lost
+        self._dirty.add(self.count // self._block)
         self.count += 1
+
+    def restart(self, number: int) -> None:
+        """Forget everything; the next window has this number."""
+        self.first = self.count = number
+        self._blocks.clear()
+        self._dirty.clear()
 
     def drop(self, before: int) -> None:
         """Forget the windows below this number."""
         self.first = max(self.first, min(before, self.count))
-        for block in [block for block in self._blocks if (block + 1) * BLOCK <= self.first]:
+        for block in [block for block in self._blocks if (block + 1) * self._block <= self.first]:
             del self._blocks[block]
             self._dirty.discard(block)
 

@@ -30,7 +30,7 @@ def settings(performance: Mapping[str, Any], topic: str = "labels", **more: Any)
     }
     mapping = {"timestamp": "timestamp"}
     topics = {"predictions": "predictions", topic: {"name": topic, "mapping": mapping}} | more.pop("topics", {})
-    own = {"horizons": ["2m"], **performance}
+    own = {"horizons": ["2m"], "provisional": "none", **performance}
     models = {MODEL: {**model, **more.pop("model", {}), "performance": own}}
     return config_from({"kafka": {"bootstrap_servers": "unused:9092"}, "topics": topics, "models": models, **more})
 

@@ -70,6 +70,11 @@ def _report(problems: list[Problem], estimate: Estimate | None, output: Output) 
             f"up to {estimate.auto_strata_bytes / MB:.0f} MB more if all targets turn out to have a season: the references can carry "
             "one, driftline check-reference says which have it"
         )
+    if estimate.performance_panes_bytes_per_s:
+        print(
+            f"panes of performance up to {estimate.performance_panes_bytes_per_s / MB:.2f} MB/s: of every horizon, and of every age of "
+            "`provisional` that is none"
+        )
     if estimate.stalled_bytes:
         print(
             f"up to {estimate.stalled_bytes / MB:.0f} MB more if a topic of feedback stalls until as much waits as `feedback` allows"

@@ -24,6 +24,7 @@ bench_module = sys.modules["worker_bench"] = module_from_spec(_spec)
 _spec.loader.exec_module(bench_module)
 
 HORIZONS_MS = (3_000, 10_000)
+AGES_MS = ((3_000, 1_000), (3_000, 2_000), (10_000, 2_000), (10_000, 5_000))  # an eighth and a half, in whole panes
 LATENESS_MS = 60_000
 BAD_EVERY = 50  # clicks without an id
 
@@ -136,14 +137,15 @@ def assert_performance(bench: FeedbackBench) -> None:
     for record in bench.read(f"{bench.prefix}in.labels"):
         body = json.loads(record.value)
         labelled[body["prediction_id"]] = time_of(body), body["label"]
-    totals: Counter[tuple[str, int]] = Counter()
+    totals: Counter[tuple[str, int, int | None]] = Counter()
     by_edge: dict[int, list[dict]] = defaultdict(list)
     for body in predictions:
         by_edge[time_of(body) // bench_module.RESOLUTION_MS * bench_module.RESOLUTION_MS].append(body)
     records = bench.performance()
     for record in records.values():
         data = record["data"]
-        window, horizon = data["window"], data["horizon_ms"]
+        window, horizon = data["window"], data.get("age_ms", data["horizon_ms"])
+        assert data["final"] == ("age_ms" not in data)
         rows = [
             body
             for edge in range(window["start_ms"], window["end_ms"], bench_module.RESOLUTION_MS)
@@ -151,7 +153,7 @@ def assert_performance(bench: FeedbackBench) -> None:
             if data["segment"] == "all" or (data["segment"] == "country=de") == (body["segments"]["country"] == "de")
         ]
         if data["segment"] == "all":
-            totals[data["metric"], horizon] += len(rows)
+            totals[data["metric"], data["horizon_ms"], data.get("age_ms")] += len(rows)
         assert data["counts"]["predictions"] == len(rows)
         assert not data["incomplete"]
         if data["metric"] == "ctr":
@@ -162,10 +164,10 @@ def assert_performance(bench: FeedbackBench) -> None:
             known = [(body, labelled[body["prediction_id"]]) for body in rows if body["prediction_id"] in labelled]
             right = [label == body["prediction"] for body, (at, label) in known if at - time_of(body) < horizon]
             assert data["counts"]["observed"] == len(right)
-            assert data["value"] == pytest.approx(sum(right) / len(right), abs=1e-12)
+            assert data["value"] == (pytest.approx(sum(right) / len(right), abs=1e-12) if right else None)
     for metric in ("ctr", "accuracy", "auroc"):
-        for horizon in HORIZONS_MS:
-            assert totals[metric, horizon] == len(predictions), totals
+        for horizon, age in (*((horizon, None) for horizon in HORIZONS_MS), *AGES_MS):
+            assert totals[metric, horizon, age] == len(predictions), totals
     assert_letters(bench, bad)
 
 

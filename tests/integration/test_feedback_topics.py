@@ -137,7 +137,7 @@ def test_silent_topics_of_feedback_hold_up_nothing_for_long(kafka, prefix, tmp_p
             return sum(
                 each["counts"]["predictions"]
                 for each in own
-                if (each["metric"], each["horizon_ms"], each["segment"]) == (metric, 10_000, "all")
+                if each["final"] and (each["metric"], each["horizon_ms"], each["segment"]) == (metric, 10_000, "all")
             )
 
         until(lambda: min(counted("ctr"), counted("accuracy")) > 3_000, why=why)

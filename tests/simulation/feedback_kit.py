@@ -32,6 +32,7 @@ from stream.join import JoinPlan
 from stream.join_feedback import CARRIED, Feedback, FeedbackKind, FeedbackStream
 from stream.join_groups import NO_GROUP, Group
 from stream.monitor import MissingReference
+from stream.performance_arrivals import WINDOWS_COUNTED
 from stream.performance_detection import Chosen, PerformanceDetection, PerformanceLimit, PerformanceWatcher
 from stream.performance_plan import FeedbackPlan, ModelPerformance, StreamPerformance
 from stream.plan import CollectorPlan
@@ -39,11 +40,13 @@ from stream.stage import Output
 from stream.watchers import Watcher
 
 HORIZONS = (2_000, 5_000)
+AGES = ((2_000, 1_000), (5_000, 2_000), (5_000, 4_000))  # of the first model; one of them is a horizon itself
+AGES_ALONE = (1_000, 4_000)
 LOW, HIGH = 0.0, 1.0
 LATENESS_MS = 3_000
 CHUNK_ROWS = 32
 STREAMS = tuple(
-    FeedbackStream(name, kind, HORIZONS, LATENESS_MS, low, high, carries, classes, numbers=False)
+    FeedbackStream(name, kind, HORIZONS, LATENESS_MS, low, high, carries, classes, numbers=False, ages_ms=AGES_ALONE)
     for name, kind, low, high, carries, classes in (
         ("clicks", FeedbackKind.CLICK, -math.inf, math.inf, False, None),
         ("labels", FeedbackKind.LABEL, LOW, HIGH, True, (0.0, 1.0)),
@@ -62,9 +65,10 @@ DETECTION = PerformanceDetection(
 LAYOUTS = {"clicks": Layout(proxies=True), "labels": Layout(classes=2, scores=True)}
 
 
-def performance(model: str, horizons: tuple[int, ...], segments: Any) -> ModelPerformance:
+def performance(model: str, horizons: tuple[int, ...], segments: Any, ages: Any = ()) -> ModelPerformance:
     streams = tuple(
-        StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name], each.carries) for each in STREAMS
+        StreamPerformance(each.name, each.kind, horizons, (), LAYOUTS[each.name], each.carries, ages)
+        for each in STREAMS
     )
     disparity = tuple((each.key, each.values[0]) for each in segments)
     others = tuple(name for name in MODELS[1:] if model == MODELS[0])
@@ -73,7 +77,7 @@ def performance(model: str, horizons: tuple[int, ...], segments: Any) -> ModelPe
     )  # fmt: skip
 
 
-MODELS_JOINED = {0: performance("m", HORIZONS, PLANS[0].segments), 1: performance("k", HORIZONS[:1], ())}
+MODELS_JOINED = {0: performance("m", HORIZONS, PLANS[0].segments, AGES), 1: performance("k", HORIZONS[:1], ())}
 JOIN = FeedbackPlan(
     JoinPlan(1_000, STREAMS, 60_000, 1 << 20, 1 << 20, chunk_rows=CHUNK_ROWS, requests=True), MODELS_JOINED, 2, 3, 4
 )
@@ -195,10 +199,10 @@ class FeedbackKit(RealKit):
         for partition in range(self.partitions):
             wrong += self.compare_feedback(world, result, partition)
         records, twice = distinct_outputs(world, "performance")
-        wrong += self.compare_alerts(world)
+        wrong += self.compare_outputs(world, records)
         return wrong + twice + self.compare_records(world, [json.loads(body) for body in records.values()])
 
-    def compare_alerts(self, world: Any) -> list[str]:
+    def compare_outputs(self, world: Any, performance: dict[bytes, bytes]) -> list[str]:
         """Byte by byte what a monitor writes that reads the panes once, without a fault."""
         found, wrong = distinct_outputs(world, "alerts")
         due: dict[bytes, bytes | None] = {}
@@ -210,16 +214,19 @@ class FeedbackKit(RealKit):
                     monitor.apply("panes", records)
                 except MissingReference as waits:
                     self.provide(monitor, waits)
-            due |= {self.output_id(each): each.value for each in monitor.outbox if each.topic == "alerts"}
+            due |= {
+                self.output_id(each): each.value for each in monitor.outbox if each.topic in {"alerts", "performance"}
+            }
         for value in found.values():
             data = json.loads(value)["data"]
             if data["kind"] == "performance":
                 world.counts["performance alerts"] += 1
                 world.counts["promised alerts"] += not data["evidence"]["promise"].startswith("none")
                 world.counts["alerts of errors"] += "online" in data["evidence"]
+        found |= performance
         ids = sorted(set(found) | set(due))
         return wrong + [
-            f"alert {i!r}: {found.get(i)!r}, without faults {due.get(i)!r}" for i in ids if found.get(i) != due.get(i)
+            f"output {i!r}: {found.get(i)!r}, without faults {due.get(i)!r}" for i in ids if found.get(i) != due.get(i)
         ]
 
     def compare_records(self, world: Any, events: list[Any]) -> list[str]:
@@ -227,19 +234,26 @@ class FeedbackKit(RealKit):
         window that ends behind it.
         """
         kept, said, windows = self.kept_performance(world), {}, {}
+        shares: dict[Any, Any] = {}
         for event in events:
             data = event["data"]
             window = data["window"]["start_ms"], data["window"]["end_ms"]
             world.counts[event["type"].split(".")[1]] += 1
             world.counts["promotions"] += "promoted_from" in data
-            about = (data["model"], data["version"], data["segment"], data["feedback"], data["horizon_ms"], window[0])
+            point = data.get("age_ms", data["horizon_ms"])
+            about = (data["model"], data["version"], data["segment"], data["feedback"], point, window[0])
             if data.get("samples") == "paired" and data["metric"] == "accuracy":
                 against = data["challenger_model"], data["challenger_version"]
                 said[*about, against] = data["pairs"], data["champion"]["observed"], None
             if data["metric"] in {"ctr", "confusion_matrix"} and event["type"] == "driftline.performance.v1":
                 key = (*about, ())
                 counts = data["counts"]
-                said[key] = counts["predictions"], counts["observed"], data.get("matrix")
+                values = counts["predictions"], counts["observed"], data.get("matrix")
+                if said.setdefault(key, values) != values:
+                    return [f"performance {key}: final {said[key]}, running {values}"]
+                if data["provisional"]:
+                    shares[*about, data["horizon_ms"]] = data["share_in"]
+                    assert data["revision"] == [age for h, age in AGES if h == data["horizon_ms"]].index(point) + 1
                 windows[data["model"], window[0]] = window
         due: dict[Any, Any] = {}
         for (_, model, version, segment, stream, horizon, edge, against), (rows, observed, matrix, *_) in kept.items():
@@ -252,6 +266,9 @@ class FeedbackKit(RealKit):
                     due[key] = a + rows, b + observed, summed
         wrong = [f"performance {key}: {said.get(key)}, its panes {due.get(key)}" for key in said.keys() | due.keys()
                  if said.get(key) != due.get(key)]  # fmt: skip
+        world.counts["provisional"] += len(shares)
+        world.counts["shares"] += sum(share["value"] is not None for share in shares.values())
+        wrong += share_differences(shares, due, windows)
         world.counts["performance windows"] += len(due)
         world.counts["windows of pairs"] += sum(bool(key[-1]) for key in due)
         return sorted(wrong)
@@ -268,6 +285,7 @@ class FeedbackKit(RealKit):
                 oracle.Stream(
                     each.name, each.kind.value, HORIZONS, LATENESS_MS,
                     LOW if each.name == "labels" else -math.inf, HIGH if each.name == "labels" else math.inf, each.classes,
+                    AGES_ALONE,
                 ),
                 logs[each.name],
             )
@@ -332,7 +350,7 @@ class FeedbackKit(RealKit):
         for (stream, horizon, edge), lines in said.panes.items():
             for line in lines:
                 model, version, more = line[1]
-                if model == "__unknown__" or (model == MODELS[1] and horizon == HORIZONS[1]):
+                if model == "__unknown__" or (model == MODELS[1] and horizon not in (CARRIED, HORIZONS[0])):
                     continue
                 segments = ["all"]
                 if model == MODELS[0] and horizon != CARRIED:
@@ -346,7 +364,7 @@ class FeedbackKit(RealKit):
         """Of each request the first prediction of either model in a pane, one after the other."""
         panes: dict[Any, list[Any]] = defaultdict(list)
         for (stream, horizon, edge), lines in said.panes.items():
-            if stream != "labels" or horizon == CARRIED:
+            if stream != "labels" or horizon not in HORIZONS:
                 continue
             first: dict[Any, Any] = {}
             for line in lines:
@@ -389,6 +407,25 @@ class FeedbackKit(RealKit):
                     epochs[p], fresh[p] = record.epoch, {}
             assert not any(fresh), f"panes of performance without a marker: {fresh}"
         return kept
+
+
+def share_differences(shares: dict[Any, Any], due: dict[Any, Any], windows: dict[Any, Any]) -> list[str]:
+    """What has come at an age, of what came within the horizon: of the windows that were finished before, from their panes."""
+    observed: Counter[Any] = Counter()
+    for (model, _, segment, stream, point, start, against), (_, own, _) in due.items():
+        if segment == "all" and not against:
+            observed[model, stream, point, start] += own
+    wrong = []
+    for (model, _, _, stream, age, start, horizon), share in shares.items():
+        end = windows[model, start][1]
+        ended = sorted((own, first) for (name, first), (_, own) in windows.items() if name == model)
+        counted = [first for own, first in ended if own + horizon < end + age][-WINDOWS_COUNTED:]
+        came, of = (sum(observed[model, stream, point, first] for first in counted) for point in (age, horizon))
+        if (share["observed"], share["observed_finally"]) != (came, of) or share["value"] != (
+            came / of if of else None
+        ):
+            wrong.append(f"share of {stream} at {age} of {horizon}, {model} {start}: {share}, recounted {came} of {of}")
+    return wrong
 
 
 def said_sums(pane: Any) -> Any:

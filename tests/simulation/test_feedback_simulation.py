@@ -36,7 +36,7 @@ def test_the_seeds_have_seen_everything() -> None:
     for what in ("feedback ticks", "labels carried", "carried panes"):
         assert seen[what] > SEEDS, (what, seen)
     assert seen["performance panes"] > 100 * SEEDS
-    for what in ("performance windows", "disparity", "comparison"):
+    for what in ("performance windows", "disparity", "comparison", "provisional", "shares"):
         assert seen[what] > 10 * SEEDS, (what, seen)
     assert seen["performance alerts"] > SEEDS
     for what in ("promised alerts", "alerts of errors"):

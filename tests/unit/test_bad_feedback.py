@@ -33,7 +33,12 @@ CLICKS = {"name": "clicks", "lateness": "1m"}
 
 
 def watched(**performance: Any) -> Config:
-    asked = {"horizons": ["10m"], "proxies": ["ctr", "cvr", "value_per_prediction"], "metrics": ["accuracy"]}
+    asked = {
+        "horizons": ["10m"],
+        "provisional": "none",
+        "proxies": ["ctr", "cvr", "value_per_prediction"],
+        "metrics": ["accuracy"],
+    }
     topics = {"clicks": CLICKS, "conversions": CONVERSIONS, "labels": LABELS}
     return config(topics=topics, performance=asked | performance)
 

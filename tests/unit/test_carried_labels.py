@@ -41,7 +41,7 @@ from tests.unit.test_feedback_wiring import (
 )
 
 WHERE = {"model": "was.model", "version": "was.version", "prediction": "was.decision", "score": "was.score"}
-ONLY_LABELS = {"horizons": ["2m"], "metrics": ["accuracy"]}
+ONLY_LABELS = {"horizons": ["2m"], "provisional": "none", "metrics": ["accuracy"]}
 
 
 def carrying(**changes: Any) -> Config:
@@ -134,7 +134,10 @@ def test_a_constant_model_is_the_model_of_all_labels_that_bring_a_decision() -> 
     assert [found.feedback.groups[place] for place in found.feedback.group[:1]] == [Group("fraud", "")]
     assert found.feedback.group[1] == NO_GROUP
     assert horizons_of(performance_of(own, "fraud")) == [Horizon("labels", CARRIED), Horizon("labels", 120_000)]
-    assert horizons_of(performance_of(config(), "fraud")) == [Horizon("clicks", 120_000), Horizon("labels", 120_000)]
+    assert horizons_of(performance_of(config(), "fraud"), final=True) == [
+        Horizon("clicks", 120_000),
+        Horizon("labels", 120_000),
+    ]
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -310,4 +313,5 @@ def test_the_performance_of_others_is_as_it_was() -> None:
     assert PERFORMANCE["proxies"]
     plan = feedback_plan(config(), ["prediction", "score"])
     assert plan is not None
-    assert plan.series == (("clicks", 120_000), ("labels", 120_000))
+    own = ("clicks", "labels")
+    assert plan.series == tuple((name, point) for name in own for point in (60_000, 120_000))  # an age and the horizon

@@ -165,7 +165,12 @@ def test_two_models_of_one_topic_have_their_own_classes() -> None:
     both = settings(
         OWN, topics={"predictions": {"name": "predictions", "mapping": paths}}
     ).model_dump(mode="json", exclude_unset=True)  # fmt: skip
-    other = OWN | {"classes": list(four), "class_scores": {name: f"p_{name}" for name in four}, "horizons": ["2m"]}
+    other = OWN | {
+        "classes": list(four),
+        "class_scores": {name: f"p_{name}" for name in four},
+        "horizons": ["2m"],
+        "provisional": "none",
+    }
     both["models"]["n"] = both["models"][MODEL] | {"performance": other}
     own = config_from(both)
     score, labels = rows(1, 60)

@@ -170,6 +170,7 @@ def test_a_state_forgets_a_join_that_is_configured_no_more() -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no topic": ({"topics": {"clicks": None}}, "ctr is of clicks"),
     "nobody asks": ({"performance": PERFORMANCE | {"proxies": []}}, "no model asks for anything of clicks"),
+    "half a pane of age": ({"performance": PERFORMANCE | {"provisional": ["90s"]}}, "90s is no whole number of panes"),
     "half a pane": ({"performance": PERFORMANCE | {"horizons": ["90s"]}}, "90s is no whole number of panes"),
     "two kinds": ({"performance": PERFORMANCE | {"metrics": ["accuracy", "mae"]}}, "some are of classes"),
     "three classes": (
