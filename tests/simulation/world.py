@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from stream.epochs import epoch_of
@@ -136,13 +137,15 @@ class Actor:
         self.entries.extend(entries)
         return entries
 
-    def sendable(self) -> list[Entry]:
-        """Entries that may be under way: all but barriers with anything before them, their own run left out."""
+    def sendable(self, most: int | None = None) -> list[Entry]:
+        """Entries that may be under way: all but barriers with anything before them, their own run left out. `most`: the first."""
         if not self.world.rules.barrier:
-            return list(self.entries)
+            return list(islice(self.entries, most))
         ready: list[Entry] = []
         clear = True  # nothing but barriers so far
         for entry in self.entries:
+            if len(ready) == most:
+                break
             clear = clear and entry.output.barrier
             if clear or not entry.output.barrier:
                 ready.append(entry)
@@ -152,10 +155,10 @@ class Actor:
         """Some of those under way arrive, in any order; some of them twice."""
         world = self.world
         for _ in range(world.random.choice((1, 2, 4, 16))):
-            ready = self.sendable()
+            ready = self.sendable(8)
             if not ready:
                 return
-            entry = world.random.choice(ready[:8])
+            entry = world.random.choice(ready)
             entry.offset = world.append(entry.output)
             if world.random.random() < 0.03:
                 world.ghost(entry.output)
