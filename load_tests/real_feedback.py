@@ -4,8 +4,9 @@
 
 Two models (one of classes, one of minutes), each flight one prediction of each, each arrival one label of each, known when the
 aeroplane had arrived; both topics shuffled, with repeated, corrected, retracted, orphaned, late, absurd and unreadable labels. Every
-record of the performance topic is compared with a recount of the two logs by scikit-learn, and every counter of the join with
-one in plain Python. `--share 1` is the whole year. Exit code 1 when anything is missing, extra or different.
+record of the performance topic, running values and the share of their labels that is in among them, is compared with a recount
+of the two logs by scikit-learn, and every counter of the join with one in plain Python. `--share 1` is the whole year. Exit code
+1 when anything is missing, extra or different.
 """
 
 from __future__ import annotations
@@ -39,8 +40,17 @@ PARTITIONS = 4
 PREFIX = "driftline."
 PREDICTIONS, LABELS = "predictions", "labels"
 HORIZONS_MS = (2 * logs.HOUR_MS, 5 * logs.HOUR_MS, 24 * logs.HOUR_MS)
+AGES_MS = tuple(
+    (h * logs.HOUR_MS, age * logs.HOUR_MS) for h, age in ((2, 1), (5, 1), (5, 2), (24, 1), (24, 2), (24, 12))
+)
+POINTS_MS = (*((horizon, None) for horizon in HORIZONS_MS), *AGES_MS)
+SERIES = len({age or horizon for horizon, age in POINTS_MS})
+SHARES_OF = 50  # windows, at most
 DAYS_APART = 4  # how far one topic may run ahead of the other
 EXACT = 1e-9
+RULES = recount.Rules(
+    logs.HOUR_MS, logs.PREDICTIONS_LATENESS_MS, logs.LABELS_LATENESS_MS, HORIZONS_MS, logs.LABELS_RANGE, AGES_MS
+)
 TYPE = "driftline.performance.v1"
 WAIT_S = 120.0
 CONFIG = """\
@@ -57,11 +67,11 @@ models:
   late-arrival:
     reference: {{file: late-arrival.parquet, time: timestamp}}
     segments: {{origin: [EWR, JFK]}}
-    performance: {{horizons: [2h, 5h, 1d], metrics: [{classification}]}}
+    performance: {{horizons: [2h, 5h, 1d], provisional: [1h, 2h, 12h], metrics: [{classification}]}}
   elapsed-time:
     reference: {{file: elapsed-time.parquet, time: timestamp}}
     segments: {{origin: [EWR, JFK]}}
-    performance: {{horizons: [2h, 5h, 1d], metrics: [{regression}]}}
+    performance: {{horizons: [2h, 5h, 1d], provisional: [1h, 2h, 12h], metrics: [{regression}]}}
 """
 
 
@@ -130,7 +140,7 @@ def read(bootstrap: str, topic: str) -> list[Any]:
 
 
 def found_performance(bootstrap: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """(model, version, segment, metric, horizon, start, end) -> data; one that was written twice must be the same bytes."""
+    """(model, version, segment, metric, horizon, age or None, start, end) -> data; one that was written twice must be the same bytes."""
     wires: dict[str, bytes] = {}
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for record in harness.records(bootstrap, f"{PREFIX}performance"):
@@ -141,26 +151,28 @@ def found_performance(bootstrap: str) -> dict[tuple[Any, ...], dict[str, Any]]:
             continue
         window = data["window"]
         about = (data[name] for name in ("model", "version", "segment", "metric", "horizon_ms"))
-        key = (*about, window["start_ms"], window["end_ms"])
+        key = (*about, data.get("age_ms"), window["start_ms"], window["end_ms"])
         assert found.setdefault(key, data) == data, f"two ids for {key}"
     return found
 
 
 def expected_performance(table: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The same keys -> what the recount says: value, predictions, observed."""
+    """The same keys -> what the recount says: value, predictions, observed, and of running values what share of labels is in."""
     table = table.assign(day=recount.windows(table, logs.DAY_MS))
+    shares = recount.shares_in(table, RULES, logs.DAY_MS, SHARES_OF)
     own = table.origin.where(table.origin.isin(["EWR", "JFK"]), "__other__")
     both = pd.concat([table.assign(segment="all"), table.assign(segment="origin=" + own)])
     for (model, version, segment, day), rows in both.groupby(["model", "version", "segment", "day"]):
         predicted = rows.prediction.to_numpy(float)
-        for horizon in HORIZONS_MS:
-            label = rows[horizon].to_numpy(float)
-            counts = {"predictions": len(rows), "observed": int((~np.isnan(label)).sum())}
+        for horizon, age in POINTS_MS:
+            label = rows[age or horizon].to_numpy(float)
+            counts: dict[str, Any] = {"predictions": len(rows), "observed": int((~np.isnan(label)).sum())}
+            counts["share_in"] = None if age is None else shares[model, horizon, age, day]
             if model == flights.MODEL:
                 values = recount.classification(predicted, rows.score.to_numpy(float), label)
             else:
                 values = recount.regression(predicted, label)
-            place = (horizon, day, day + logs.DAY_MS)
+            place = (horizon, age, day, day + logs.DAY_MS)
             for metric, value in values.items():
                 yield (model, version, segment, metric, *place), {"value": value, **counts}
             if model == flights.MODEL:
@@ -181,7 +193,10 @@ def differences(found: dict[tuple[Any, ...], dict[str, Any]], table: pd.DataFram
             continue
         compared += 1
         counts = {name: data["counts"][name] for name in ("predictions", "observed")}
-        if counts != {name: expected[name] for name in counts} or data["incomplete"] or not data["final"]:
+        share = data.get("share_in")
+        counts["share_in"] = None if share is None else (share["observed"], share["observed_finally"])
+        kind = (data["final"], data["provisional"]) == (key[5] is None, key[5] is not None)
+        if counts != {name: expected[name] for name in counts} or data["incomplete"] or not kind:
             wrong.append(f"{key}: {data['counts']}, incomplete {data['incomplete']}, expected {expected}")
         if "matrix" in expected:
             if data["matrix"] != expected["matrix"]:
@@ -220,7 +235,7 @@ def counter_differences(bootstrap: str, told: recount.Log) -> list[str]:
             place = body.partition, body.stream
             if place not in last or body.edge_ms >= last[place].edge_ms:
                 last[place] = body
-    wrong = [] if len(last) == PARTITIONS * len(HORIZONS_MS) else [f"markers of {len(last)} series and partitions"]
+    wrong = [] if len(last) == PARTITIONS * SERIES else [f"markers of {len(last)} series and partitions"]
     for (partition, stream), marker in sorted(last.items()):
         own = told.counters[partition]
         names = (*recount.COUNTED, "future", "overflow", "carried", "waiting", "gap", "resets")
@@ -244,12 +259,9 @@ def dead_letter_differences(bootstrap: str, told: recount.Log) -> list[str]:
 
 def verdict(bootstrap: str, published: dict[str, Any]) -> dict[str, Any]:
     """The logs as they stand in Kafka, against everything that was said of them."""
-    rules = recount.Rules(
-        logs.HOUR_MS, logs.PREDICTIONS_LATENESS_MS, logs.LABELS_LATENESS_MS, HORIZONS_MS, logs.LABELS_RANGE
-    )
-    predicted = recount.predictions(read(bootstrap, PREDICTIONS), rules)
-    told = recount.labels(read(bootstrap, LABELS), rules)
-    table = recount.joined(predicted, told, rules)
+    predicted = recount.predictions(read(bootstrap, PREDICTIONS), RULES)
+    told = recount.labels(read(bootstrap, LABELS), RULES)
+    table = recount.joined(predicted, told, RULES)
     wrong, compared = differences(found_performance(bootstrap), table)
     wrong += counter_differences(bootstrap, told)
     wrong += dead_letter_differences(bootstrap, told)

@@ -30,13 +30,14 @@ COUNTED = (
 
 @dataclass(frozen=True)
 class Rules:
-    """What the configuration says. Times in ms; `horizons` ascending; `limits`: the range of labels."""
+    """What the configuration says. Times in ms; `horizons` ascending; `limits`: the range of labels; `ages`: (horizon, age)."""
 
     resolution: int
     predictions_lateness: int
     labels_lateness: int
     horizons: tuple[int, ...]
     limits: tuple[float, float]
+    ages: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass
@@ -110,7 +111,7 @@ def labels(records: Iterable[Any], rules: Rules) -> Log:
 
 
 def joined(predicted: Log, told: Log, rules: Rules) -> pd.DataFrame:
-    """Predictions with one column a horizon, NaN = no label; adds what became of the labels to `told.counters`.
+    """Predictions with one column a horizon or age, NaN = no label; adds what became of the labels to `told.counters`.
 
     Ids are unique in the log of predictions but for repetitions, which are gone here.
     """
@@ -126,10 +127,27 @@ def joined(predicted: Log, told: Log, rules: Rules) -> pd.DataFrame:
             told.counters[p][name] += number  # type: ignore[index]
     hits = pairs.assign(delay=delay)[near].sort_values(["id", "known", "offset"], kind="stable")
     _count_changes(hits, told.counters, rules.horizons)
-    for horizon in rules.horizons:
+    for horizon in sorted({*rules.horizons, *(age for _, age in rules.ages)}):
         within = hits[hits.delay < horizon].drop_duplicates("id", keep="last").set_index("id").label
         table[horizon] = table.id.map(within).astype(float)
     return table
+
+
+def shares_in(
+    table: pd.DataFrame, rules: Rules, length_ms: int, most: int
+) -> dict[tuple[str, int, int, int], tuple[int, int]]:
+    """(model, horizon, age, start of a window `day`) -> labels at the age and at the horizon in the `most` windows that were finished
+    last when this one was as old as the age. `table`: with `day`, as `windows` says.
+    """
+    found = {}
+    for model, own in table.groupby("model"):
+        came = own.groupby("day")[sorted({*rules.horizons, *(age for _, age in rules.ages)})].count()
+        for horizon, age in rules.ages:
+            for day in came.index:
+                finished = came[came.index + length_ms + horizon < day + length_ms + age].iloc[-most:]
+                at_age, at_horizon = (finished[each].sum() for each in (age, horizon))
+                found[model, horizon, age, day] = int(at_age), int(at_horizon)
+    return found
 
 
 def windows(table: pd.DataFrame, length_ms: int) -> pd.Series:
