@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detectors import RECORDED
 from detectors.binning import Kind
-from detectors.distance import jensen_shannon, kolmogorov_smirnov, population_groups, psi
+from detectors.distance import Population, jensen_shannon, kolmogorov_smirnov, population_groups
 from detectors.reference import ReferenceProfile, TargetReference
 from stream.columns import F64, I64
 from stream.kernels import describe as at
@@ -96,8 +96,7 @@ class Lens:
         ordered = np.zeros(int(self.start[-1]), np.bool_)
         for index in np.flatnonzero(self.numeric):
             ordered[self.start[index] : self.start[index + 1] - APART] = True
-        group, self._group_start = population_groups(self.reference, ordered, self.start)
-        self._group = smallest(group)
+        self._population = Population.of(self.reference, *population_groups(self.reference, ordered, self.start))
         self._stop: I64 = np.where(
             self.numeric, self.start[1:] - APART, self.start[:-1]
         )  # of the ordered bins of each target
@@ -128,7 +127,7 @@ class Lens:
             invalid=found[at.INVALID],
             out_of_range=found[at.OUT_OF_RANGE],
             unseen=found[at.UNSEEN],
-            psi=psi(reference, counts, self._group, self._group_start),
+            psi=self._population.psi(counts),
             kolmogorov_smirnov=kolmogorov_smirnov(reference, counts, self.start, self._stop),
             jensen_shannon=jensen_shannon(reference, counts, self.start),
             compared=self._comparisons.values(tally),

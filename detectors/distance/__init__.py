@@ -18,7 +18,7 @@ from typing import Any
 from detectors.distance.bins import Measure, Outcome, ReferenceBins, TwoSample, WindowBins, check_counts
 from detectors.distance.jensen_shannon import jensen_shannon
 from detectors.distance.kolmogorov_smirnov import kolmogorov_smirnov
-from detectors.distance.psi import population_groups, psi
+from detectors.distance.psi import Population, population_groups, psi
 from detectors.distance.ragged import F64
 from detectors.parameters import read
 from detectors.registry import Family
@@ -27,6 +27,7 @@ from detectors.verdict import BadSettings
 __all__ = [
     "Measure",
     "Outcome",
+    "Population",
     "ReferenceBins",
     "TwoSample",
     "WindowBins",

@@ -48,19 +48,23 @@ def kolmogorov_smirnov(reference: F64 | I64, counts: F64 | I64, start: I64, stop
 
 @compiled
 def _all(reference: F64, counts: F64, start: I64, stop: I64) -> F64:
-    distance = np.empty(len(stop))
+    distance, longest = np.empty(len(stop)), 0
     for t in range(len(distance)):
-        total_p, total_q = 0.0, 0.0
-        for i in range(start[t], stop[t]):
-            total_p += reference[i]
-            total_q += counts[i]
-        if total_p == 0.0 or total_q == 0.0:
+        longest = max(longest, stop[t] - start[t])
+    p, q = np.empty(longest), np.empty(longest)
+    for t in range(len(distance)):
+        first, bins = start[t], stop[t] - start[t]
+        below_p, below_q, largest = 0.0, 0.0, 0.0
+        for i in range(bins):
+            below_p += reference[first + i]
+            below_q += counts[first + i]
+            p[i], q[i] = below_p, below_q
+        if below_p == 0.0 or below_q == 0.0:
             distance[t] = np.nan
             continue
-        below_p, below_q, largest = 0.0, 0.0, 0.0
-        for i in range(start[t], stop[t]):
-            below_p += reference[i]
-            below_q += counts[i]
-            largest = max(largest, abs(below_p / total_p - below_q / total_q))
+        for i in range(bins):  # apart from the sums, so that several quotients are made at once
+            p[i] = abs(p[i] / below_p - q[i] / below_q)
+        for i in range(bins):
+            largest = max(largest, p[i])
         distance[t] = largest
     return distance

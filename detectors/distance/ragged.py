@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.compiled import compiled
+
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
@@ -27,3 +29,19 @@ def largest(values: F64, start: I64) -> F64:
     """Maximum of values[start[i]:start[i+1]] for every i; NaN for an empty part. Output F64[t]. O(n)."""
     found = np.maximum.reduceat(np.append(values, -np.inf), start[:-1]) if len(start) > 1 else np.zeros(0)
     return np.where(start[:-1] == start[1:], np.nan, found)
+
+
+@compiled
+def whole_sum(counts: F64, first: int, stop: int) -> float:
+    """Sum of counts[first:stop], four at once: of whole numbers, as counts are, no order changes a bit."""
+    a, b, c, d = 0.0, 0.0, 0.0, 0.0
+    at = first
+    while at + 4 <= stop:
+        a += counts[at]
+        b += counts[at + 1]
+        c += counts[at + 2]
+        d += counts[at + 3]
+        at += 4
+    for i in range(at, stop):
+        a += counts[i]
+    return (a + b) + (c + d)
