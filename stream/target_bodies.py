@@ -20,25 +20,32 @@ from stream.kernels import target_text as at
 BINS = "bins"
 EVIDENCE = ("evidence.rank", "evidence.tube")  # columns that are members of "evidence"
 LAYOUTS_KEPT = 256
+BEHIND = 2  # zeros after the numbers, so that a comma stands behind the last one and at.WORD bytes can be read behind that: "0.0,0.0]"
 
 
 class Targets:
-    """The bodies of t targets, in the order of their names as they sort."""
+    """The bodies of t targets, in the order of their names as they sort: the i-th is at text[start[i]:start[i + 1] - 1], all of them
+    are one JSON object.
+    """
 
     def __init__(self, text: U8, start: I64, rank: I64) -> None:
         self._text, self._start, self._rank = text, start, rank
 
+    @classmethod
+    def none(cls) -> Targets:
+        return cls(np.frombuffer(b"{}", np.uint8), np.array([2]), np.empty(0, np.int64))
+
     def __len__(self) -> int:
         return len(self._rank)
 
-    def json(self) -> orjson.Fragment:
-        """All of them, as a JSON object."""
-        return orjson.Fragment(b"{%b}" % self._text[: max(int(self._start[-1]) - 1, 0)].tobytes())
+    def json(self) -> memoryview:
+        """All of them, as a JSON object. Not copied."""
+        return self._text[: int(self._start[-1])].data
 
-    def part(self, part: int, parts: int) -> orjson.Fragment:
-        """Those at places part, part + parts, ... of the plan."""
+    def part(self, part: int, parts: int) -> bytes:
+        """Those at places part, part + parts, ... of the plan, as a JSON object."""
         bounds = [self._start[place : place + 2] for place in sorted(self._rank[part::parts].tolist())]
-        return orjson.Fragment(b"{%b}" % b",".join(self._text[first : stop - 1].tobytes() for first, stop in bounds))
+        return b"{%b}" % b",".join(self._text[first : stop - 1].tobytes() for first, stop in bounds)
 
 
 class _Flat(NamedTuple):
@@ -120,15 +127,18 @@ def target_bodies(
             text_of[:, slot] = [which[value] for value in own]
     text = _Flat.of(list(known))
     table = np.array([columns[key] for key in slots.columns], np.float64).reshape(len(slots.columns), len(names))
-    numbers = table.T[order].reshape(-1)
-    digits = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] + b"," + bytes(at.WORD)
+    numbers = np.zeros(table.size + BEHIND)
+    numbers[: table.size].reshape(table.T.shape)[:] = table.T[order]
+    digits = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
     longest = len(slots.keys.text) + int(slots.after.sum()) + len(slots.kind) + 4
     texts = int(np.diff(text.start)[text_of].sum())
     count_chars = len(str(int(counts.max(initial=0)))) + 1
     room = len(names) * longest + len(name.text) + texts + len(digits) + count_chars * len(counts)
-    out, out_start = np.empty(room + at.WORD, np.uint8), np.empty(len(names) + 1, np.int64)
+    out, out_start = np.empty(len(b"{}") + room + at.WORD, np.uint8), np.empty(len(names) + 1, np.int64)
     at.write(
         order, name.text, name.start, slots.kind, slots.keys.text, slots.keys.start, slots.after,
-        np.frombuffer(digits, np.uint8), text.text, text.start, text_of, counts, start, out, out_start,
+        np.frombuffer(digits, np.uint8, offset=1), text.text, text.start, text_of, counts, start, out[1:], out_start,
     )  # fmt: skip
-    return Targets(out, out_start, rank)
+    out_start += 1
+    out[0], out[max(int(out_start[-1]) - 1, 1)] = at.OPEN, at.CLOSE  # in the place of the last comma
+    return Targets(out, out_start, rank) if names else Targets.none()

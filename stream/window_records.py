@@ -32,7 +32,8 @@ from stream.window_statistics import Statistics
 from stream.windows import Window
 from stream.wording import instant
 
-NO_TARGETS = Targets(np.empty(0, np.uint8), np.zeros(1, np.int64), np.empty(0, np.int64))
+NO_TARGETS = Targets.none()
+TARGETS = "targets"
 EVIDENCE_LOG10_MAX = 300.0  # a JSON number; above it only "very large" is said
 
 
@@ -98,18 +99,23 @@ def window_outputs(recorded: Recorded, settings: ModelSettings) -> Iterator[Outp
     if recorded.holes:
         body["lost"] = lost_body(recorded.holes)
     targets = _targets(recorded)
-    whole = _encoded(body | {"targets": targets.json()})
+    whole = _encoded(body, targets.json())
     if len(whole) <= RECORD_BYTES_MAX or len(targets) < 2:
         yield Output(TopicRole.WINDOWS.value, settings.model.encode(), whole)
         return
     parts = min(len(targets), -(-2 * len(whole) // RECORD_BYTES_MAX))  # twice as many as needed: targets differ in size
     for part in range(parts):
-        value = _encoded(body | {"targets": targets.part(part, parts), "part": part, "parts": parts})
+        value = _encoded(body | {"part": part, "parts": parts}, targets.part(part, parts))
         yield Output(TopicRole.WINDOWS.value, settings.model.encode(), value)
 
 
-def _encoded(body: dict[str, Any]) -> bytes:
-    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+def _encoded(body: dict[str, Any], targets: bytes | memoryview) -> bytes:
+    """Body with `targets` at its place among the sorted keys, which is neither the first nor the last: copied once."""
+    before, after = (
+        orjson.dumps({key: body[key] for key in body if (key < TARGETS) is first}, option=orjson.OPT_SORT_KEYS)
+        for first in (True, False)
+    )
+    return b"".join((before[:-1], b',"targets":', targets, b",", after[1:]))
 
 
 def lost_body(holes: Sequence[Hole]) -> dict[str, Any]:
