@@ -157,7 +157,8 @@ def test_silent_topics_of_feedback_hold_up_nothing_for_long(kafka, prefix, tmp_p
     observed = sum(
         each["data"]["counts"]["observed"]
         for each in after.values()
-        if (each["data"]["metric"], each["data"]["horizon_ms"], each["data"]["segment"]) == ("ctr", 10_000, "all")
+        if each["data"]["final"]
+        and (each["data"]["metric"], each["data"]["horizon_ms"], each["data"]["segment"]) == ("ctr", 10_000, "all")
     )
     assert 0 < observed <= len(clicked)
     found = outcomes(b, "labels")
