@@ -166,7 +166,7 @@ def layout_header(layout: Layout) -> dict[str, Any]:
 
 def cuts_section(layout: Layout) -> dict[str, NDArray[Any]]:
     """The cuts, unless they are the usual ones."""
-    return {} if np.array_equal(layout.cuts, default_score_cuts()) else {_CUTS: layout.cuts}
+    return {} if layout.has_usual_cuts else {_CUTS: layout.cuts}
 
 
 def layout_from(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> Layout:

@@ -23,6 +23,7 @@ from detectors.verdict import BadState
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
 
 LIMBS = 32
 LIMB_BITS = 32
@@ -32,7 +33,6 @@ MANTISSA_BITS = 53
 SUMMAND_MAX = 1e201  # the fourth power of sums.VALUE_MAX; 2^63 of them still fit
 ADDED_MAX = 1 << 28  # values between two carries: a limb takes less than 2^34 from each, and holds 2^63
 WORD_BITS = 64
-WORD_MASK = (1 << WORD_BITS) - 1
 SPLIT = 134217729.0  # 2^27 + 1, Veltkamp's
 
 
@@ -115,10 +115,8 @@ def merge(into: I64, other: I64) -> None:
 
 
 def _units(limbs: I64) -> int:
-    total = 0
-    for limb in reversed(limbs.tolist()):
-        total = (total << LIMB_BITS) + limb
-    return total
+    low = int.from_bytes(limbs[:-1].astype("<u4").tobytes(), "little")
+    return low + (int(limbs[-1]) << LIMB_BITS * (LIMBS - 1))
 
 
 def fraction(limbs: I64) -> Fraction:
@@ -131,38 +129,70 @@ def number(limbs: I64) -> float:
     return _units(limbs) / (1 << UNIT_BITS)
 
 
+@compiled
+def _words(limbs: I64) -> tuple[U64, int]:
+    """What `pack` says, at the start of an array, and how much of it that is."""
+    out, place = np.empty(limbs.shape[0] * (1 + LIMBS // 2), np.uint64), 0
+    size = np.empty(LIMBS, np.int64)
+    for k in range(limbs.shape[0]):
+        negative = limbs[k, LIMBS - 1] < 0
+        for i in range(LIMBS):
+            size[i] = -limbs[k, i] if negative else limbs[k, i]
+        if negative:
+            carry(size)
+        first, stop = 0, LIMBS // 2
+        while stop and size[2 * stop - 1] == 0 and size[2 * stop - 2] == 0:
+            stop -= 1
+        while first < stop and size[2 * first] == 0 and size[2 * first + 1] == 0:
+            first += 1
+        first = first if stop else 0
+        out[place] = np.uint64(first | (stop - first) << 8 | (1 << 16 if negative else 0))
+        for i in range(first, stop):
+            out[place + 1 + i - first] = np.uint64(size[2 * i] | size[2 * i + 1] << LIMB_BITS)
+        place += 1 + stop - first
+    return out, place
+
+
+@compiled
+def _limbs(words: U64, out: I64) -> tuple[int, int]:
+    """Fill I64[count, LIMBS], zeros, from what `pack` wrote: (sums that were whole, words that they took)."""
+    place = 0
+    for k in range(out.shape[0]):
+        if place >= len(words):
+            return k, place
+        head = words[place]
+        first, length = np.int64(head & np.uint64(255)), np.int64(head >> np.uint64(8) & np.uint64(255))
+        negative = head >> np.uint64(16)
+        stop = place + 1 + length
+        if stop > len(words) or (first + length) * WORD_BITS >= LIMBS * LIMB_BITS or negative > np.uint64(1):
+            return k, place
+        for i in range(length):
+            word = words[place + 1 + i]
+            out[k, 2 * (first + i)] = np.int64(word & np.uint64(LIMB_MASK))
+            out[k, 2 * (first + i) + 1] = np.int64(word >> np.uint64(LIMB_BITS))
+        if negative:
+            for i in range(LIMBS):
+                out[k, i] = -out[k, i]
+            carry(out[k])
+        place = stop
+    return out.shape[0], place
+
+
 def pack(limbs: I64) -> I64:
-    """I64[k, LIMBS] -> I64[w]. Each sum: a word (first word, 8 bits; how many, 8 bits; negative, 1 bit), then its words of 64 bits."""
-    out: list[int] = []
-    for row in limbs:
-        units = _units(row)
-        size, first = abs(units), 0
-        words: list[int] = []
-        while size and not size & WORD_MASK:
-            size, first = size >> WORD_BITS, first + 1
-        while size:
-            words.append(size & WORD_MASK)
-            size >>= WORD_BITS
-        out += [first | len(words) << 8 | (units < 0) << 16, *words]
-    return np.array(out, np.uint64).astype("<u8").view("<i8")
+    """I64[k, LIMBS] -> I64[w]. Each sum: a word (first word, 8 bits; how many, 8 bits; negative, 1 bit), then its words of 64 bits.
+
+    Cost: 5 µs, and .1 µs a sum.
+    """
+    out, used = _words(np.ascontiguousarray(limbs))
+    return out[:used].astype("<u8").view("<i8")
 
 
 def unpack(packed: I64, count: int) -> I64:
     """The I64[count, LIMBS] that `pack` had. Raises BadState for anything that it cannot have written."""
-    words = [int(word) & WORD_MASK for word in packed.tolist()]
-    out, place = np.zeros((count, LIMBS), np.int64), 0
-    for k in range(count):
-        head = words[place] if place < len(words) else -1
-        first, length, negative = head & 255, head >> 8 & 255, head >> 16
-        place += 1 + length
-        if head < 0 or place > len(words) or (first + length) * WORD_BITS >= LIMBS * LIMB_BITS or negative > 1:
-            raise BadState(f"packed sums: sum {k} of {count} is damaged")
-        size = sum(word << (first + i) * WORD_BITS for i, word in enumerate(words[place - length : place]))
-        for i in range(LIMBS):
-            out[k, i] = size >> i * LIMB_BITS & LIMB_MASK
-        if negative:
-            np.negative(out[k], out=out[k])
-            carry(out[k])
-    if place != len(words):
-        raise BadState(f"packed sums: {len(words) - place} words too many")
+    words, out = np.ascontiguousarray(packed, np.int64).view(np.uint64), np.zeros((count, LIMBS), np.int64)
+    whole, used = _limbs(words, out)
+    if whole < count:
+        raise BadState(f"packed sums: sum {whole} of {count} is damaged")
+    if used != len(words):
+        raise BadState(f"packed sums: {len(words) - used} words too many")
     return out

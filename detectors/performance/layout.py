@@ -122,6 +122,10 @@ class Layout:
         return len(self.cuts) + 1
 
     @cached_property
+    def has_usual_cuts(self) -> bool:
+        return np.array_equal(self.cuts, default_score_cuts())
+
+    @cached_property
     def shape(self) -> Shape:
         counts: dict[str, tuple[int, ...]] = {}
         sums: list[str] = []

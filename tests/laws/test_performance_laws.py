@@ -110,8 +110,19 @@ def test_an_exact_sum_is_the_correctly_rounded_one(values: list[float]) -> None:
     assert exact.number(limbs) == math.fsum(values)
     assert (limbs[:-1] >= 0).all()
     assert (limbs[:-1] <= exact.LIMB_MASK).all()
-    packed = exact.pack(limbs[None, :])
-    np.testing.assert_array_equal(exact.unpack(packed, 1)[0], limbs)
+    both = np.stack([limbs, limbs])
+    packed = exact.pack(both)
+    assert packed.tobytes() == 2 * packed_number(int(exact.fraction(limbs) * 2**exact.UNIT_BITS))
+    np.testing.assert_array_equal(exact.unpack(packed, 2), both)
+
+
+def packed_number(units: int) -> bytes:
+    """One packed sum, by arithmetic of whole numbers."""
+    size, first = abs(units), 0
+    while size and size % 2**64 == 0:
+        size, first = size >> 64, first + 1
+    count = -(-size.bit_length() // 64)
+    return (first | count << 8 | (units < 0) << 16).to_bytes(8, "little") + size.to_bytes(8 * count, "little")
 
 
 @settings(max_examples=100, deadline=None)
