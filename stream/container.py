@@ -21,6 +21,7 @@ no extension types. Cost: one copy of the arrays, about 1 µs per section and 0.
 # ruff: noqa: N818 - the errors are named after what is wrong
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ def decode(data: bytes | memoryview) -> Container:
         if name in sections:
             raise Malformed(f"{kind}: section {name!r} twice")
         start = stop + (-stop % ALIGNMENT)
-        count = int(np.prod(shape, dtype=object)) if shape else 1
+        count = math.prod(shape)
         stop = start + count * dtype.itemsize
         if stop > len(view):
             raise Truncated(f"{kind}: section {name!r} ends at {stop}, the bytes at {len(view)}")
@@ -243,10 +244,12 @@ def _refuse_extensions(value: Any, depth: int) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise Malformed("header: map keys must be str")
-            _refuse_extensions(item, depth + 1)
+            if type(item) not in _SCALARS:  # nearly always one
+                _refuse_extensions(item, depth + 1)
     elif isinstance(value, list):
         for item in value:
-            _refuse_extensions(item, depth + 1)
+            if type(item) not in _SCALARS:
+                _refuse_extensions(item, depth + 1)
     elif type(value) not in _SCALARS:
         raise Malformed(f"header: {type(value).__name__} is no type of this format")
 

@@ -4,7 +4,7 @@ The rules are merging.py's (epoch, deduplication, completeness), of every series
 one horizon, and its edge is complete once the markers of ALL source partitions for it have passed. Sums are exact, so what an
 edge adds up to does not depend on how its panes arrived. Panes of series that nobody asked for are passed over.
 
-Memory: the panes between the slowest and the fastest partition of a series, as they came (about 1 kB each).
+Memory: the panes between the slowest and the fastest partition of a series, as they came (about 1 kB each), and 16 MB.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from stream.performance_panes import PerformancePane, encode_performance_pane, s
 
 KIND = "performance-panes"
 VERSION = 1
+DECODED_BYTES_MAX = 1 << 24  # of panes that were read a moment ago: most become complete soon
 BLOB_EDGES = 64  # of one series and source partition: a day of minutes is 23 blobs
 
 
@@ -95,6 +96,8 @@ class PerformanceMerger:
         self._blob_ms = BLOB_EDGES * resolution_ms
         self._dirty: set[tuple[Horizon, int, int]] = set()
         self._saved: set[str] = set()  # names of live blobs
+        self._read: dict[bytes, PerformancePane] = {}  # by their records, the oldest first; none of pairs
+        self._read_bytes = 0
 
     def takes(self, body: object) -> bool:
         """Whether a record is of performance: of a series of feedback, known or not."""
@@ -133,7 +136,28 @@ class PerformanceMerger:
         source, key = sources[pane.partition], pane_key(pane)
         if pane.edge_ms >= source.marked_ms and key not in source.panes.get(pane.edge_ms, ()):
             source.panes.setdefault(pane.edge_ms, {})[key] = wire or encode_performance_pane(pane)
+            self._remember(pane, wire)
             self._dirty.add((series, pane.partition, self._block(pane.edge_ms)))
+
+    def _remember(self, pane: PerformancePane, wire: bytes) -> None:
+        """So that it need not be decoded twice."""
+        if wire and wire not in self._read and not pane.against:
+            self._read[wire] = pane
+            self._read_bytes += pane.sums.layout.bytes
+        while self._read_bytes > DECODED_BYTES_MAX:
+            self._read_bytes -= self._read.pop(next(iter(self._read))).sums.layout.bytes
+
+    def _counted(self, wire: bytes) -> tuple[PerformancePane, Counted]:
+        """A pane, and what it counts, which is the caller's to add to."""
+        pane = self._read.pop(wire, None)
+        if pane is None:
+            pane = _decoded(wire)
+            return pane, Counted.of(pane)
+        self._read_bytes -= pane.sums.layout.bytes
+        counted = Counted.of(pane)
+        assert isinstance(pane.sums, PerformanceSums)
+        counted.sums = pane.sums.copy()  # the record's body is its owner's
+        return pane, counted
 
     def _mark(self, series: Horizon, marker: Marker) -> bool:
         sources = self.series.get(series)
@@ -184,9 +208,9 @@ class PerformanceMerger:
                 panes = source.panes.pop(edge, {})
                 if panes:
                     self._dirty.add((series, partition, self._block(edge)))
-                for pane in map(_decoded, panes.values()):
+                for pane, counted in map(self._counted, panes.values()):
                     groups = merged.setdefault(pane.model, {})
-                    group, counted = PerformanceGroup(pane.version, pane.segment, pane.kept), Counted.of(pane)
+                    group = PerformanceGroup(pane.version, pane.segment, pane.kept)
                     if group in groups:
                         groups[group].add(counted)
                     else:
@@ -252,6 +276,7 @@ class PerformanceMerger:
         Series that nobody wants any more are forgotten, new ones begin empty.
         """
         self._dirty.clear()
+        self._read, self._read_bytes = {}, 0
         self._saved = {name for name in blobs if name.startswith("performance-panes/")}
         if header is None:
             return

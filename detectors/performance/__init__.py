@@ -10,6 +10,7 @@ rows. A metric is one function and one entry in its module's METRICS.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from detectors.performance import probabilities, proxies, ranking, rates, regression
@@ -33,6 +34,7 @@ METRICS: dict[str, Metric] = {
 """Every metric by name, in the order of the documents."""
 
 
+@lru_cache(256)
 def kept(layout: Layout) -> tuple[str, ...]:
     """Names of the metrics that a layout has what they need for."""
     return tuple(name for name, metric in METRICS.items() if not _lacks(metric, layout))

@@ -163,7 +163,7 @@ def _limbs(words: U64, out: I64) -> tuple[int, int]:
         head = words[place]
         first, length = np.int64(head & np.uint64(255)), np.int64(head >> np.uint64(8) & np.uint64(255))
         negative = head >> np.uint64(16)
-        stop = place + 1 + length
+        stop = int(place + 1 + length)
         if stop > len(words) or (first + length) * WORD_BITS >= LIMBS * LIMB_BITS or negative > np.uint64(1):
             return k, place
         for i in range(length):

@@ -188,6 +188,11 @@ class PerformanceSums:
         v = value[usable]
         self._add(Part.PROXIES, value=v, value_2=v * v, score=p, score_2=p * p, score_clicked=p[hit])
 
+    def copy(self) -> PerformanceSums:
+        found = PerformanceSums(self.layout)
+        found.counts, found.sums = {name: each.copy() for name, each in self.counts.items()}, self.sums.copy()
+        return found
+
     def merge(self, other: PerformanceSums) -> None:
         """Self += other. Raises BadState for another layout."""
         if other.layout.identity != self.layout.identity:

@@ -14,14 +14,14 @@ import monitor_kit as kit
 import performance_kit as world
 
 from detectors.performance import PerformanceSums
-from stream import container, performance_windows
+from stream import container, performance_merging, performance_windows
 from stream.claims import GAP
 from stream.join_feedback import FeedbackKind
 from stream.merging import UnknownSourceError
 from stream.metrics import Metrics
 from stream.output_counts import count_output, count_performance
 from stream.panes import EDGE_END, Marker
-from stream.performance_panes import PerformancePane, series_name
+from stream.performance_panes import PerformancePane, encode_performance_pane, series_name
 from stream.performance_plan import StreamPerformance
 from stream.stage import Decision
 from stream.window_log import BLOCK, WindowLog
@@ -264,3 +264,19 @@ def test_what_could_not_be_reported_is_in_the_metrics(monkeypatch):
     count_performance(metrics, stage)
     for name, number in (("records", 2), ("windows_dropped", 3), ("rows_dropped", 6 * ROWS)):
         assert metrics.get(f"performance_{name}_total", model="fraud") == number
+
+
+@pytest.mark.parametrize("bytes_max", [0, 30_000])
+def test_panes_that_were_read_before_they_are_complete_say_the_same(monkeypatch, bytes_max):
+    """However many of them are kept decoded."""
+    records, found = world.log_of(7), []
+    for limit in (performance_merging.DECODED_BYTES_MAX, bytes_max):
+        monkeypatch.setattr(performance_merging, "DECODED_BYTES_MAX", limit)
+        stage = world.stage_of()
+        stage.apply("panes", records)
+        assert stage.performance._read_bytes <= limit
+        assert stage.performance._read_bytes == sum(p.sums.layout.bytes for p in stage.performance._read.values())
+        found.append([output.value for output in stage.outbox if output.topic == "performance"])
+    assert len(found[0]) > 100
+    assert found[0] == found[1]
+    assert all(encode_performance_pane(record.body) == record.wire for record in records if record.wire)
