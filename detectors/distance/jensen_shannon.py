@@ -7,7 +7,7 @@ A metric; 0 = equal shares, 1 = nothing in common. Empty bins need no epsilon: 0
 Reads      all bins; Output F64[t] in [0, 1]; NaN where either side has no event
 Guarantee  a metric; putting values into bins never raises it, on categories it is exact; without any drift about
            sqrt((bins - 1)(1/n + 1/m) / (8 ln 2)), n and m the events of both sides
-Cost       O(bins), about .08 ms for 200 targets of 80 bins, by far the most of it logarithms
+Cost       O(bins), about .1 ms for 200 targets of 80 bins, most of it logarithms
 Source     [1] Lin 1991, IEEE Trans. Inf. Theory 37, eq. 4.1; the root is a metric: Endres, Schindelin 2003
 """
 

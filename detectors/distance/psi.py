@@ -11,7 +11,7 @@ An empty group must have a finite share: half an event, the Jeffreys prior of a 
 
 Reads      all bins; Output F64[t] >= 0; NaN where either side has no event
 Guarantee  exact on the groups; without any drift about (groups - 1)(1/n + 1/m), n and m the events of both sides
-Cost       O(bins), about .04 ms for 200 targets of 80 bins
+Cost       O(bins), about .03 ms for 200 targets of 80 bins
 Source     [1] Siddiqi 2006, Credit Risk Scorecards, ch. 6; its chance level: Yurdakul 2018, eq. 3.5
 """
 
