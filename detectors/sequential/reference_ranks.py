@@ -15,6 +15,7 @@ from detectors.sequential import default_kernel as kernel
 from detectors.sequential.default_tables import hour_shares, share_masses
 from detectors.sequential.rank_layer import kept_ranks, order_statistics
 from detectors.sequential.scores import score_table
+from detectors.sequential.uniforms import seed_prefix, window_seed
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -51,10 +52,10 @@ def window_statistics(
     pooled = share_masses(binning, folded_first)
     by_hour, of = hours or (np.zeros((1, 1), np.int64), np.zeros(len(windows), np.int64))
     share_p = np.stack([hour_shares(pooled, row) for row in by_hour])
-    # Ties of reference windows need uniforms that no live window has: theirs are seeded by the number of the window.
-    seed = np.array(
-        [xxhash.xxh3_64_intdigest(f"reference/{name}/{w}".encode()) >> 1 for w in range(len(windows))], np.int64
-    )
+    # Ties of reference windows need uniforms that no live window has, and each reference its own: with the same for all of them,
+    # a target with many ties would have the same luck against every reference that it ever gets.
+    prefix = seed_prefix(name, f"windows/{xxhash.xxh3_64_hexdigest(np.ascontiguousarray(windows, np.int64))}")
+    seed = np.array([window_seed(prefix, w) >> 1 for w in range(len(windows))], np.int64)
     count = (5 if core else 0) + len(pooled)
     out, tie = np.empty((len(windows), count)), np.empty((len(windows), count))
     parts = np.ascontiguousarray(folded[:, :core]), np.ascontiguousarray(folded[:, core:])

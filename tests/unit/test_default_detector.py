@@ -284,3 +284,11 @@ def test_memories_of_bins_that_are_not_hit_again_end_at_0():
     for name in ("recent", "plug", "evidence", "adaptive", "share_evidence", "tube"):
         memory = state.real(name)
         assert not ((memory > 0.0) & (memory < np.finfo(np.float32).tiny)).any(), name
+
+
+def test_each_reference_breaks_its_ties_in_its_own_way() -> None:
+    """Values without a gap have no missing in any window: all of that series' ranks come from the ties."""
+    draws = [kit.build(kit.DRAWS["normal"](np.random.default_rng(seed), 20_000)) for seed in (1, 1, 2)]
+    missing = [found.targets[0].tie[-1] for found in draws]
+    assert np.array_equal(missing[0], missing[1])
+    assert not np.isclose(missing[0], missing[2]).any()

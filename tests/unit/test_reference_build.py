@@ -46,7 +46,14 @@ from detectors.reference_build import (
 from detectors.reference_targets import CATEGORIES_MAX
 from detectors.reference_windows import bins_of, shuffled, windows_in_time
 from detectors.sequential.default import DetectionSettings, prepare, start, update
-from detectors.sequential.windows_auto import Ratio, choose_window, dependence, reserve, variance_ratio
+from detectors.sequential.windows_auto import (
+    DEPENDENCE_RESERVE,
+    Ratio,
+    choose_window,
+    dependence,
+    reserve,
+    variance_ratio,
+)
 from detectors.verdict import IncompleteReference
 from stream.category import category_hash as stream_hash
 from stream.windows import Lengths, WindowList
@@ -197,7 +204,7 @@ def test_the_id_depends_on_the_content_alone() -> None:
     pinned = build_reference(
         "m", {"x": (whole * 7919) % 1009, "c": np.where(whole % 3, "u", "v")}, {"x": "feature", "c": "feature"}
     )
-    assert pinned.id == "sha256:1fc8c6f407256df09d2ed81afa1ce7b9f488cf768fe63b5f34d6d85d75b2cea6"
+    assert pinned.id == "sha256:76f6e8663e956940585776e955d3989e9eea9a17f32863fb4b1a3a5bcd031e1a"
 
 
 def test_a_profile_survives_its_sections_and_damage_is_refused() -> None:
@@ -273,8 +280,8 @@ def test_auto_takes_the_shortest_window_that_holds(phi: float, longest_ms: int) 
     holding = [entry["every_ms"] for entry in found.windows.auto["tried"] if entry["targets_that_hold"] >= 0.8]
     assert found.windows.every_ms == holding[-1]
     assert min(holding) > 1000 or phi == 0
-    assert reserve(found.windows.auto, 1) == (1.0 if phi == 0 else 1.3)
-    assert reserve(found.windows.auto, 2) == 1.3
+    assert reserve(found.windows.auto, 1) == (1.0 if phi == 0 else DEPENDENCE_RESERVE)
+    assert reserve(found.windows.auto, 2) == DEPENDENCE_RESERVE
 
 
 def test_auto_takes_windows_of_ten_events_where_panes_hold_fewer() -> None:
