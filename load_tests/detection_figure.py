@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 STREAM = "normal"
-FAMILIES = {"driftline": "#1f77b4", "calibrated": "#2ca02c", "river": "#d62728", "": "#7f7f7f"}
+FAMILIES = {
+    "driftline": "#1f77b4",
+    "calibrated": "#2ca02c",
+    "river": "#d62728",
+    "nannyml": "#9467bd",
+    "evidently": "#ff7f0e",
+    "": "#7f7f7f",
+}
 
 
 @dataclass(frozen=True, slots=True)

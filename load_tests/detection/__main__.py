@@ -4,12 +4,14 @@
     python -m load_tests.detection --jobs 2 --out FOLDER --json    the whole: 200 pairs a stream, 64 seeds a change; about an hour
     python -m load_tests.detection --stream normal --case ".5 sd" --pairs 20 --seeds 10
     python -m load_tests.detection --six --jobs 2           ours against the best calibrated rival on the six changes of normal data
+    python -m load_tests.detection --rivals FOLDER --stream normal     beside nannyml's and evidently's defaults
 
 One default configuration with two named settings of budget and tolerance; nothing is set per stream. Figures do not depend on
 the machine or on --jobs: pair n of a stream has the same rows in every run of a seed. With --out every stream and change is kept
 as soon as it is finished, and a run of the same code, seed and size takes it over: after a stop, or from parts made with --stream
 and --case. River's detectors, interpreted loops, see 20 pairs a stream; KSWIN 3,000 events of each, and of a change 16 seeds and
-5,000 events.
+5,000 events. nannyml sees 20 pairs and seeds, evidently two, and 20,000 events of a pair: FOLDER is an environment of their own
+(nannyml 0.13.1, evidently 0.7.23, pandas 2.3.3), made by pip if it is not there, as they cannot live with our versions.
 
 An event is one row; a delay counts the first changed event as 1 and ends with the last event of the alarming window. For d cells
 one feature is watched with the threshold of d, and its alarms are counted d times: the expectation of d equal features, however
