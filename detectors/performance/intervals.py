@@ -4,14 +4,21 @@ Assumed throughout: rows are independent and of one law, given the window. Where
 true coverage is lower; `python -m load_tests.interval_coverage` measures it where the assumption holds.
 
 Source  Wilson 1927; Newcombe 1998 (Stat. Med. 17: 873 differences, 2635 pairs), and its generalisation to any two estimates with
-        intervals: Zou & Donner 2008 (MOVER), on logarithms for ratios: Donner & Zou 2012
+        intervals: Zou & Donner 2008 (MOVER), on logarithms for ratios: Donner & Zou 2012; Student 1908 where the variance is the
+        rows' own
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from detectors.performance.estimate import CONFIDENCE, Estimate, checked, critical_value, undefined
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.performance.estimate import CONFIDENCE, Estimate, checked, critical_value, student_value, undefined
+
+F64 = NDArray[np.float64]
 
 LOGIT_MARGIN = 1e-12  # nearer to 0 or 1 a logit has no interval
 
@@ -30,13 +37,12 @@ def wilson(successes: int, total: int, confidence: float = CONFIDENCE) -> Estima
 def around(
     value: float, variance: float, events: int, confidence: float = CONFIDENCE, *, error: float = 0.0
 ) -> Estimate:
-    """Value ± z · √variance: the central limit theorem, or the delta method."""
-    z = critical_value(confidence)
+    """Value ± t · √variance: the central limit theorem, or the delta method; Student's t, as the variance is the rows' own."""
     checked(value, "the value")
     if not (math.isfinite(variance) and variance >= 0.0):
         why = "one row has no interval" if events == 1 else "the variance has no digits left on these rows"
         return Estimate(value, None, None, confidence, events, error, why)
-    half = z * math.sqrt(variance)
+    half = _spread(variance, events, confidence)
     return Estimate(value, value - half, value + half, confidence, events, error)
 
 
@@ -45,7 +51,7 @@ def positive(value: float, variance: float, events: int, confidence: float = CON
     plain = around(value, variance, events, confidence)
     if value <= 0.0 or plain.low is None:
         return plain
-    spread = math.exp(min(critical_value(confidence) * math.sqrt(variance) / value, 700.0))
+    spread = math.exp(min(_spread(variance, events, confidence) / value, 700.0))
     return Estimate(value, value / spread, value * spread, confidence, events)
 
 
@@ -61,9 +67,56 @@ def share(
         low, high = bound.low or 0.0, 1.0 if bound.high is None else bound.high
         return Estimate(value, min(low, value), max(high, value), confidence, events, error)
     logit = math.log(value / (1.0 - value))
-    half = critical_value(confidence) * math.sqrt(variance) / (value * (1.0 - value))
+    half = _spread(variance, events, confidence) / (value * (1.0 - value))
     ends = [1.0 / (1.0 + math.exp(-max(-700.0, min(700.0, x)))) for x in (logit - half, logit + half)]
     return Estimate(value, ends[0], ends[1], confidence, events, error)
+
+
+def _spread(variance: float, events: int, confidence: float) -> float:
+    """Half of an interval, from a variance that was estimated of so many rows."""
+    return student_value(confidence, max(events - 1, 1)) * math.sqrt(variance)
+
+
+def average(parts: Sequence[Estimate], correlations: F64 | None = None) -> Estimate:
+    """Mean of estimates with their intervals: sums of squares of the distances to the ends, as of a difference (Zou & Donner 2008).
+    `correlations` F64[k, k] of the estimators; None: they are of different rows.
+    """
+    below, above = np.zeros(len(parts)), np.zeros(len(parts))
+    for k, x in enumerate(parts):
+        assert x.value is not None
+        assert x.low is not None
+        assert x.high is not None
+        below[k], above[k] = x.value - x.low, x.high - x.value
+    together = np.eye(len(parts)) if correlations is None else correlations
+    value = math.fsum(x.value or 0.0 for x in parts) / len(parts)
+    ends = [math.sqrt(max(float(side @ together @ side), 0.0)) / len(parts) for side in (below, above)]
+    events = sum(x.events for x in parts)
+    return Estimate(value, value - ends[0], value + ends[1], parts[0].confidence, events)
+
+
+def product(rate: Estimate, size: Estimate) -> Estimate:
+    """Rate x size, of estimates that do not go together: of what is nothing but in a share of the rows, the mean.
+
+    On logarithms where both intervals are above 0 (Zou, Huo & Taleban 2009 for lognormal sizes, Donner & Zou 2012); else the
+    distances to the ends, each times the other value (the delta method).
+    """
+    assert rate.value is not None
+    assert rate.low is not None
+    assert rate.high is not None
+    assert size.value is not None
+    assert size.low is not None
+    assert size.high is not None
+    value = rate.value * size.value
+    if min(rate.low, size.low) > 0.0:
+        down = math.hypot(math.log(rate.value / rate.low), math.log(size.value / size.low))
+        up = math.hypot(math.log(rate.high / rate.value), math.log(size.high / size.value))
+        ends = [value * math.exp(-min(down, 700.0)), value * math.exp(min(up, 700.0))]
+    else:
+        fewer, more = size.value * (rate.low - rate.value), size.value * (rate.high - rate.value)
+        down = math.hypot(min(fewer, more), rate.value * (size.low - size.value))
+        up = math.hypot(max(fewer, more), rate.value * (size.high - size.value))
+        ends = [value - down, value + up]
+    return Estimate(value, ends[0], ends[1], rate.confidence, rate.events)
 
 
 def difference(a: Estimate, b: Estimate, correlation: float = 0.0) -> Estimate:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from detectors.compiled import compiled
 from detectors.performance.estimate import Estimate, critical_value
 from detectors.performance.metric import Direction, Metric
+from detectors.performance.proxies import NO_CONVERSIONS
 from detectors.sequential.rank_alone import Number
 from detectors.sequential.thinning import hypergeometric
 from detectors.sequential.uniforms import uniform
@@ -28,10 +29,14 @@ FIRST_UNIFORM = 1 << 22  # of a window's seed: below it are tie-breaks and thinn
 
 
 def number_of(name: str, estimate: Estimate) -> Number | None:
-    """A metric of one window as the detector takes it. None: it has no value, or no interval."""
+    """A metric of one window as the detector takes it. None: it has no value, or no interval; but when conversions stop altogether
+    that is a number as far from normal as can be.
+    """
     if name in COUNTED:
         value = 0.0 if estimate.value is None else estimate.value
         return Number.share(round(value * estimate.events), estimate.events if estimate.defined else 0)
+    if estimate.value is not None and estimate.reason == NO_CONVERSIONS:
+        return Number(estimate.value, estimate.events, 0.0)
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return None
     unit = (estimate.high - estimate.low) / (2.0 * critical_value(estimate.confidence))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from detectors.performance import exact
 from detectors.performance.estimate import Estimate
-from detectors.performance.intervals import around, wilson
+from detectors.performance.intervals import product, wilson
 from detectors.performance.layout import Part
-from detectors.performance.metric import Direction, Metric, MetricSettings, Task, mean, some, spread
+from detectors.performance.metric import Direction, Metric, MetricSettings, Task, mean, some
 from detectors.performance.probabilities import over_expected
 from detectors.performance.sums import PerformanceSums
 from detectors.verdict import BadSettings
 
 _P = Part.PROXIES
+NO_CONVERSIONS = "without conversions nothing says what one is worth"
+ENOUGH = 30  # conversions: of fewer, values are taken to be at least 0
 
 
 def _counts(sums: PerformanceSums) -> tuple[int, int, int, int, int, int]:
@@ -31,8 +32,29 @@ def cvr(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
 
 
 def value_per_prediction(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
-    rows, *_, unusable = _counts(sums)
-    return mean(sums, _P, "value", some(rows - unusable, "usable values"), settings.confidence, signed=True)
+    """Rate of conversions, by Wilson, times what one is worth: most rows are nothing, so that the mean over all of them is far from
+    normal where conversions are few (Zou, Huo & Taleban 2009).
+    """
+    rows, paid = _values(sums)
+    some(rows, "usable values")
+    if paid < 2:
+        why = "one conversion has no interval" if paid else NO_CONVERSIONS
+        return Estimate(sums.total(_P, "value") / rows, None, None, settings.confidence, rows, reason=why)
+    return product(wilson(paid, rows, settings.confidence), _worth(sums, paid, settings.confidence))
+
+
+def _values(sums: PerformanceSums) -> tuple[int, int]:
+    """Predictions, and conversions, whose value is usable."""
+    rows, _, conversions, *_, unusable = _counts(sums)
+    return max(rows - unusable, 0), max(conversions - unusable, 0)
+
+
+def _worth(sums: PerformanceSums, paid: int, confidence: float) -> Estimate:
+    """Mean value of so many conversions, on the logarithm; as it is where it may be below 0 and conversions are enough to say so."""
+    plain = mean(sums, _P, "value", paid, confidence, signed=True)
+    if paid >= ENOUGH and plain.low is not None and plain.low <= 0.0:
+        return plain
+    return mean(sums, _P, "value", paid, confidence)
 
 
 def expected_ctr(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
@@ -48,11 +70,9 @@ def clicks_over_expected(sums: PerformanceSums, settings: MetricSettings) -> Est
 
 def kpi(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
     """Of predictions, those without a conversion with 0; or of those alone that have one."""
-    rows, _, conversions, *_, unusable = _counts(sums)
-    n = conversions - unusable if settings.per_conversion else rows - unusable
-    some(max(n, 0), "conversions with usable values" if settings.per_conversion else "usable values")
-    total, squares = (exact.fraction(sums.limbs(_P, name)) for name in ("value", "value_2"))
-    return around(float(total / n), max(spread(total, squares, n), 0.0), n, settings.confidence)
+    if not settings.per_conversion:
+        return value_per_prediction(sums, settings)
+    return _worth(sums, some(_values(sums)[1], "conversions with usable values"), settings.confidence)
 
 
 def kpi_to_target(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
@@ -63,7 +83,10 @@ def kpi_to_target(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
 
 
 _T, _UP, _NONE = Task.PROXY, Direction.HIGHER, "no predictions"
-_WILSON, _CLT = "Wilson's score interval", "central limit theorem"
+_WILSON = "Wilson's score interval"
+_WORTH = "Student's t of the conversions' values, on the logarithm (fewer than 30: none below 0)"
+_COMPOUND = f"Wilson's of the conversions times {_WORTH}; none of fewer than two conversions"
+_KPI = f"per prediction: {_COMPOUND}; per conversion: {_WORTH}"
 _COUNTS = "exact: integers"
 _USABLE = "no predictions, or no conversions, with usable values"
 
@@ -72,15 +95,16 @@ METRICS = (
            ctr, "share", _COUNTS),
     Metric("cvr", "share of predictions that led to a conversion within the horizon", _T, _UP, _P, _WILSON, _NONE,
            "conversions / predictions", cvr, "share", _COUNTS),
-    Metric("value_per_prediction", "value of conversions within the horizon, per prediction", _T, _UP, _P, _CLT,
+    Metric("value_per_prediction", "value of conversions within the horizon, per prediction", _T, _UP, _P,
+           _COMPOUND,
            "no predictions with usable values", "sum(value) / predictions", value_per_prediction, "the value's"),
     Metric("expected_ctr", "mean score: the click rate that the scores let expect", _T, Direction.NEITHER, _P,
            "central limit theorem, on the logarithm", "no scores in 0 to 1", "mean(score)", expected_ctr, "share"),
     Metric("clicks_over_expected", "clicks over the sum of scores, of predictions with a score", _T, Direction.ONE, _P,
            "delta method of a ratio, on the logarithm", "no scores in 0 to 1; all scores 0", "clicks / sum(score)",
            clicks_over_expected),
-    Metric("kpi", "value of conversions within the horizon, per prediction or per conversion, as told", _T, _UP, _P, _CLT,
+    Metric("kpi", "value of conversions within the horizon, per prediction or per conversion, as told", _T, _UP, _P, _KPI,
            _USABLE, "sum(value) / predictions, or / conversions", kpi, "the value's", settings=("per_conversion",)),
-    Metric("kpi_to_target", "kpi minus its target", _T, _UP, _P, _CLT, _USABLE, "kpi - target", kpi_to_target, "the value's",
+    Metric("kpi_to_target", "kpi minus its target", _T, _UP, _P, _KPI, _USABLE, "kpi - target", kpi_to_target, "the value's",
            settings=("target", "per_conversion")),
 )  # fmt: skip

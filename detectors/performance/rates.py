@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.performance.estimate import Estimate, Undefined
-from detectors.performance.intervals import around, share, wilson
+from detectors.performance.intervals import around, average, wilson
 from detectors.performance.layout import Part
 from detectors.performance.metric import Direction, Metric, MetricSettings, Task, some
 from detectors.performance.sums import PerformanceSums
@@ -66,9 +67,12 @@ def false_positive_rate(sums: PerformanceSums, settings: MetricSettings) -> Esti
 def f1(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
     """f1 = 2 t / (1 + t), t = tp / (tp + fp + fn): growing in t, so that Wilson's ends of t become ends of f1."""
     c = confusion(sums)
-    t = wilson(c.tp, some(c.tp + c.fp + c.fn, "positive label and no positive prediction"), settings.confidence)
+    return _f1(wilson(c.tp, some(c.tp + c.fp + c.fn, "positive label and no positive prediction"), settings.confidence))
+
+
+def _f1(t: Estimate) -> Estimate:
     value, low, high = (2.0 * x / (1.0 + x) for x in (t.value or 0.0, t.low or 0.0, 1.0 if t.high is None else t.high))
-    return Estimate(value, low, high, settings.confidence, t.events)
+    return Estimate(value, low, high, t.confidence, t.events)
 
 
 def selection_rate(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
@@ -108,30 +112,46 @@ def _divided(part: F64 | I64, whole: F64 | I64) -> F64:
 
 def macro_precision(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
     matrix = confusion_matrix(sums)
-    there, predicted = _labelled(matrix), matrix.sum(axis=0)
-    rate = _divided(np.diag(matrix), predicted)[there]
-    variance = _divided(rate * (1.0 - rate), predicted[there]).sum() / len(rate) ** 2
-    return share(float(rate.mean()), float(variance), int(matrix.sum()), settings.confidence)
+    return _macro(matrix, np.diag(matrix), matrix.sum(axis=0), settings.confidence)
 
 
 def macro_recall(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
     matrix = confusion_matrix(sums)
-    there, labelled = _labelled(matrix), matrix.sum(axis=1)
-    rate = _divided(np.diag(matrix), labelled)[there]
-    variance = _divided(rate * (1.0 - rate), labelled[there]).sum() / len(rate) ** 2
-    return share(float(rate.mean()), float(variance), int(matrix.sum()), settings.confidence)
+    return _macro(matrix, np.diag(matrix), matrix.sum(axis=1), settings.confidence)
+
+
+def _macro(matrix: I64, hits: I64, of: I64, confidence: float) -> Estimate:
+    """Mean of hits / of over the classes with labels: given the denominators they are of different rows."""
+    there = _labelled(matrix)
+    rates = [
+        _of_class(hit, total, confidence) for hit, total in zip(hits[there].tolist(), of[there].tolist(), strict=True)
+    ]
+    return replace(average(rates), events=int(matrix.sum()))
+
+
+def _of_class(hits: int, total: int, confidence: float) -> Estimate:
+    return wilson(hits, total, confidence) if total else Estimate(0.0, 0.0, 0.0, confidence, 0)
 
 
 def macro_f1(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
-    """Delta method over the cells: f1 of a class = 2 m_kk / (row + column)."""
+    """Mean of the classes' f1, each with the interval of `f1`. An error is in two classes, so they go together: a cell (i, j) moves
+    f1 of class k = 2 m_kk / (row + column) by 2 / both on its diagonal, and by -f / both for each of i = k and j = k.
+    """
     matrix = confusion_matrix(sums)
-    there, both = _labelled(matrix), matrix.sum(axis=0) + matrix.sum(axis=1)
-    f = _divided(2 * np.diag(matrix), both)
-    # derivative by cell (i, j): its own class gains 2 / both on the diagonal; the classes i and j lose f / both each
-    loss = np.where(there, _divided(f, both), 0.0)
-    slope = np.diag(np.where(there, _divided(np.full(len(f), 2.0), both), 0.0)) - loss[:, None] - loss[None, :]
-    variance = float((matrix * slope**2).sum()) / int(there.sum()) ** 2
-    return share(float(f[there].mean()), variance, int(matrix.sum()), settings.confidence)
+    there = _labelled(matrix)
+    hits, both = np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1)
+    parts = [
+        _f1(_of_class(hit, total - hit, settings.confidence))
+        for hit, total in zip(hits[there].tolist(), both[there].tolist(), strict=True)
+    ]
+    gain, f = _divided(np.full(len(both), 2.0), both), _divided(2.0 * hits, both)
+    loss = _divided(f, both)
+    covariance = np.outer(loss, loss) * (matrix + matrix.T)
+    np.fill_diagonal(covariance, hits * (gain - 2.0 * loss) ** 2 + loss**2 * (both - 2 * hits))
+    spread = np.sqrt(np.diag(covariance))
+    scale = np.outer(spread, spread)
+    correlations = np.divide(covariance, scale, out=np.eye(len(spread)), where=scale > 0.0)
+    return replace(average(parts, correlations[np.ix_(there, there)]), events=int(matrix.sum()))
 
 
 _WILSON = "Wilson's score interval, given the denominator"
@@ -147,7 +167,7 @@ _RATE = "share"
 _COUNTS = "exact: integers"
 _MACRO = "mean over the classes that have labels; one that is never predicted counts 0"
 _SKLEARN = "scikit-learn {}_score".format
-_LOGIT = "delta method on the logit, {}".format
+_MOVER = "of the classes' Wilson intervals by squares (Zou & Donner 2008), {}".format
 
 
 def _rate(name: str, title: str, direction: Direction, *rest: Any) -> Metric:
@@ -176,10 +196,10 @@ METRICS = (
     Metric("business_value", "mean of what a row is worth by its label and prediction", _ANY, _UP, _P,
            "central limit theorem", "no labels", "sum of matrix x value / rows", business_value, "the value's", _COUNTS,
            ("value",)),
-    Metric("macro_precision", f"precision, {_MACRO}", _ANY, _UP, _P, _LOGIT("given the predictions of each class"), "no labels",
+    Metric("macro_precision", f"precision, {_MACRO}", _ANY, _UP, _P, _MOVER("given the predictions of each class"), "no labels",
            "scikit-learn precision_score, average=macro, labels with rows", macro_precision, _RATE, _COUNTS),
-    Metric("macro_recall", f"recall, {_MACRO}", _ANY, _UP, _P, _LOGIT("given the labels of each class"), "no labels",
+    Metric("macro_recall", f"recall, {_MACRO}", _ANY, _UP, _P, _MOVER("given the labels of each class"), "no labels",
            "scikit-learn balanced_accuracy_score", macro_recall, _RATE, _COUNTS),
-    Metric("macro_f1", f"f1, {_MACRO}", _ANY, _UP, _P, _LOGIT("cells multinomial"), "no labels",
+    Metric("macro_f1", f"f1, {_MACRO}", _ANY, _UP, _P, _MOVER("their correlation by the delta method over the cells"), "no labels",
            "scikit-learn f1_score, average=macro, labels with rows", macro_f1, _RATE, _COUNTS),
 )  # fmt: skip

@@ -6,24 +6,48 @@ import numpy as np
 import pytest
 
 from detectors.performance import METRICS
-from load_tests.interval_coverage import SCENARIOS, coverage, main, outside, stated
+from detectors.performance.disparity import DISPARITIES
+from detectors.performance.paired import COMPARED
+from load_tests.interval_coverage import Cell, coverage, judged, main, outside
+from load_tests.interval_worlds import WORLDS
+
+QUICK = [
+    world
+    for world in WORLDS
+    if str(world) in {
+        "labels 1000", "numbers 200", "classes 1000", "clicks 200", "clicks, values skewed 200", "groups 100/900",
+        "groups, rare labels 500/1500", "versions 200/800", "pairs 1000",
+    }
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_intervals_hold_the_truth(scenario: str) -> None:
-    found = coverage(scenario, seed=1, windows=300)
+@pytest.mark.parametrize("world", QUICK, ids=str)
+def test_intervals_hold_the_truth(world) -> None:
+    found = coverage(world, seed=1, windows=300)
     assert not outside(found, 300), found
-    assert all(share > 0.9 for name, share in found.items() if not stated(name))
+    assert all(cell.share > 0.9 for name, cell in found.items() if judged(name, cell, 300))
 
 
-def test_every_metric_is_simulated() -> None:
-    simulated = {name for draw in SCENARIOS.values() for name, _ in draw(np.random.default_rng(1), 300)}
-    assert set(METRICS) <= simulated
+def test_every_metric_disparity_and_comparison_is_simulated() -> None:
+    simulated = {name for world in WORLDS for name, _ in world.draw(np.random.default_rng(1), world.rows)}
+    plain = {name.partition("@")[0] for name in simulated}
+    assert set(METRICS) - {"kpi_to_target"} <= plain | {"kpi_to_target"}
+    assert {f"{name}, {part}" for name in DISPARITIES for part in ("difference", "ratio")} <= simulated
+    assert {f"{name}, difference" for name in COMPARED} <= simulated
 
 
 def test_the_command_fails_where_an_interval_does_not_hold(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    monkeypatch.setattr("load_tests.interval_coverage.coverage", lambda *_: {"auroc": 0.9, "gini": 0.95})
-    assert main(["--scenario", "binary"]) == 1
-    assert "auroc                               0.900   outside" in capsys.readouterr().out
-    monkeypatch.setattr("load_tests.interval_coverage.coverage", lambda *_: {"gini": 0.95, "macro_auroc": 0.99})
-    assert main(["--scenario", "binary"]) == 0
+    def found(name: str, share: float, used: int = 100) -> None:
+        cell = Cell(0.5, 1000, 1000 - round(1000 * share), 0, 1000 * used)
+        monkeypatch.setattr(
+            "load_tests.interval_coverage.coverage", lambda *_: {"gini": Cell(0, 1000, 50, 0, 99_999), name: cell}
+        )
+
+    found("auroc", 0.9)
+    assert main(["--world", "pairs 200"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("outside") == 2
+    assert "auroc                                         0.900   outside" in out
+    for harmless in (("auroc", 0.9, 29), ("macro_auroc", 0.99), ("auroc", 0.94)):
+        found(*harmless)
+        assert main(["--world", "pairs 200"]) == 0

@@ -101,8 +101,8 @@ def test_a_kpi_is_of_predictions_or_of_conversions_alone() -> None:
     assert value("kpi", sums, per_conversion=True) == 9 / 2
     assert value("kpi_to_target", sums, per_conversion=True, target=5.0) == -0.5
     found = measure("kpi", sums, MetricSettings(per_conversion=True))
-    half = 1.959964 * np.std([3.0, 6.0], ddof=1) / 2**0.5
-    assert (found.low, found.high, found.events) == (pytest.approx(4.5 - half), pytest.approx(4.5 + half), 2)
+    spread = math.exp(12.7062047 * np.std([3.0, 6.0], ddof=1) / 2**0.5 / 4.5)  # Student's, one degree of freedom
+    assert (found.low, found.high, found.events) == (pytest.approx(4.5 / spread), pytest.approx(4.5 * spread), 2)
 
 
 def test_ranking_by_hand() -> None:
