@@ -175,6 +175,7 @@ class ModelMonitor(ModelState):
             context = Context(window, plan, reference, profile, self.state_of(window, profile, holes), holes)
             self._close_plan(context, part, traffic)
         self.performance.close(window, lost=bool(holes))
+        self._emit_all(self.performance.unwatched(window, late=self._late(window.end_ms)))
         self._emit_all(
             self.volume.window(window, self._lengths(), lost=bool(holes), historical=self._late(window.end_ms))
         )

@@ -193,10 +193,18 @@ class PerformanceWatch:
                     ended.append(self.book.resolved(incident, reason, end_ms, incident.data | {"historical": late}))
         return ended
 
+    def unwatched(self, end_ms: int, *, late: bool) -> list[Output]:
+        """At the end of one of the model's windows. Where nothing is judged any more no window of a series comes: incidents that are
+        still open end here.
+        """
+        return [] if self.names else self._end_unwatched(end_ms, late=late)
+
     def _without_targets(self, series: Horizon, end_ms: int) -> list[Output]:
+        return self._end_unwatched(end_ms, late=historical(end_ms + series.horizon_ms, self.log_ms))
+
+    def _end_unwatched(self, end_ms: int, *, late: bool) -> list[Output]:
         """Another configuration asks for other metrics, horizons or segments."""
         gone = [each for each in self.book.open.values() if (each.segment, each.target) not in self._watched]
-        late = historical(end_ms + series.horizon_ms, self.log_ms)
         ended = []
         for incident in sorted(gone, key=lambda each: each.key):
             del self.book.open[incident.key]
@@ -215,8 +223,10 @@ class PerformanceWatch:
     # ---- snapshot ---------------------------------------------------------------------------------------------------
 
     def blobs(self, prefix: str) -> dict[str, bytes | None]:
-        """`prefix` with everything but the cells, and the cells of every series that changed since the last call."""
-        if not self.names:
+        """`prefix` with everything but the cells, and the cells of every series that changed since the last call. Nothing where nothing
+        is judged and no incident is open.
+        """
+        if not self._kept():
             return {}
         header = {
             "incidents": self.book.to_header(),
@@ -233,7 +243,7 @@ class PerformanceWatch:
 
     def names_of(self, prefix: str) -> set[str]:
         """Of all live blobs."""
-        if not self.names:
+        if not self._kept():
             return set()
         per = self._per_blob
         return {
@@ -241,9 +251,12 @@ class PerformanceWatch:
             *(name for s, own in self.followed.items() for name, _ in _parts(prefix, s, len(own.cells), per)),
         }
 
+    def _kept(self) -> bool:
+        return bool(self.names or self.book.open)
+
     def load(self, prefix: str, blobs: Mapping[str, bytes], *, same: bool) -> None:
         """Become what the blobs say, as far as there are such cells still. `same`: detection is what it was."""
-        if not self.names or prefix not in blobs:
+        if prefix not in blobs:
             return
         header = container.decode(blobs[prefix]).expect(KIND, (VERSION,), ()).header
         self.book.load(header["incidents"])

@@ -106,6 +106,10 @@ class PerformanceWindows:
                 self.rows_dropped += _rows(at.groups)
                 at.window, at.groups = self.log.first, {}
 
+    def unwatched(self, window: Window, *, late: bool) -> Sequence[Output]:
+        """The end of incidents that were open when the last judged metric left the configuration; after `close`."""
+        return self.watch.unwatched(window.end_ms, late=late) if self.watch is not None else ()
+
     def add(self, series: Horizon, edge_ms: int, groups: Groups, lost: Lost) -> Iterator[Output]:
         """One complete edge of a series; before it all windows that end there or earlier are given out."""
         at = self.series.get(series)
@@ -215,8 +219,9 @@ class PerformanceWindows:
 
     def blobs(self, prefix: str) -> dict[str, bytes | None]:
         """Blobs that changed, and every one of the windows that are being filled; `names` says which are live."""
+        watch = self.watch.blobs(f"{prefix}/watch") if self.watch is not None else {}
         if not self.series:
-            return {}
+            return watch
         self.changed = False
         header = {
             "log": [self.log.first, self.log.count],
@@ -228,16 +233,14 @@ class PerformanceWindows:
         blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
         for number, part in enumerate(self._filling()):
             blobs[f"{prefix}/groups/{number:04d}"] = _encoded(part)
-        if self.watch is not None:
-            blobs |= self.watch.blobs(f"{prefix}/watch")
-        return blobs | self.log.blobs(f"{prefix}/windows") | self.arrivals.blobs(f"{prefix}/arrivals")
+        return blobs | watch | self.log.blobs(f"{prefix}/windows") | self.arrivals.blobs(f"{prefix}/arrivals")
 
     def names(self, prefix: str) -> set[str]:
         """Of all live blobs."""
-        if not self.series:
-            return set()
-        groups = {f"{prefix}/groups/{number:04d}" for number, _ in enumerate(self._filling())}
         watch = self.watch.names_of(f"{prefix}/watch") if self.watch is not None else set()
+        if not self.series:
+            return watch
+        groups = {f"{prefix}/groups/{number:04d}" for number, _ in enumerate(self._filling())}
         arrivals = self.arrivals.names(f"{prefix}/arrivals")
         return {prefix} | groups | watch | arrivals | self.log.names(f"{prefix}/windows")
 
@@ -254,6 +257,8 @@ class PerformanceWindows:
 
         Series may be others than the state's: new ones begin with the windows that are kept, what is gone is forgotten.
         """
+        if self.watch is not None:
+            self.watch.load(f"{prefix}/watch", blobs, same=same)
         if not self.series:
             return
         if prefix not in blobs:
@@ -275,8 +280,6 @@ class PerformanceWindows:
                 for series, group, counted in _decoded(data):
                     if series in self.series:
                         self.series[series].groups[group] = counted
-        if self.watch is not None:
-            self.watch.load(f"{prefix}/watch", blobs, same=same)
 
 
 def horizons_of(plan: ModelPerformance | None, *, final: bool = False) -> list[Horizon]:

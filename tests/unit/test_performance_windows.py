@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -19,8 +21,10 @@ from stream.claims import GAP
 from stream.join_feedback import FeedbackKind
 from stream.merging import UnknownSourceError
 from stream.metrics import Metrics
+from stream.monitor import Monitor
 from stream.output_counts import count_output, count_performance
 from stream.panes import EDGE_END, Marker
+from stream.performance_detection import Chosen, PerformanceDetection, PerformanceLimit
 from stream.performance_panes import PerformancePane, encode_performance_pane, series_name
 from stream.performance_plan import StreamPerformance
 from stream.stage import Decision
@@ -29,6 +33,7 @@ from stream.windows import Window
 
 ROWS = 70  # of an edge: more than a window needs
 CLICKS = ("clicks", 30)
+UNJUDGED = {world.FRAUD: (StreamPerformance("clicks", FeedbackKind.CLICK, (30,), ("expected_ctr",), world.PROXIES),)}
 ONLY_CLICKS = {world.FRAUD: (StreamPerformance("clicks", FeedbackKind.CLICK, (30,), ("ctr",), world.PROXIES),)}
 
 
@@ -214,6 +219,48 @@ def test_series_that_come_and_go_with_the_configuration():
     assert fewer.models[world.FRAUD].performance.series == {}
     left = kit.live({}, fewer.changed_blobs())
     assert not [name for name in left if "performance" in name]
+
+
+def alerts(stage):
+    found = [orjson.loads(output.value) for output in stage.outbox if output.topic == "alerts"]
+    return [
+        (e["type"].split(".")[2], e["data"]["target"], e["time"][-5:-1], e["data"].get("reason"))
+        for e in found
+        if e["data"]["kind"] == "performance"
+    ]
+
+
+def paging(streams):
+    """A limit below which ctr pages; the same without it where nothing is judged."""
+    plain = world.settings(streams)
+    model = plain.models[world.FRAUD]
+    if model.performance is not None and "ctr" in model.performance.streams[0].metrics:
+        limits = PerformanceDetection(limits=(PerformanceLimit(Chosen("ctr"), None, 0.05),))
+        model = replace(model, performance=replace(model.performance, detection=limits))
+    settings = replace(plain, models={**plain.models, world.FRAUD: model})
+    return Monitor(0, sources=1, settings=settings, profiles={}, app_version="1")
+
+
+@pytest.mark.parametrize("left", [{}, UNJUDGED], ids=["nothing", "a metric that is not judged"])
+def test_an_incident_of_the_last_judged_metric_ends_once(left):
+    stage = paging(ONLY_CLICKS)
+    records = log(*inputs(0, 10, 20), clicks(0, 0), clicks(10, 0), passed(20)).records
+    stage.apply("panes", records)
+    assert alerts(stage) == [("opened", "ctr@30ms", ".020", None)]
+    blobs = {}
+    for _ in range(2):  # the incident outlives another restart before the next window
+        blobs = kit.live(blobs, stage.changed_blobs())
+        stage = paging(left)
+        stage.load(blobs)
+    stage.apply(
+        "panes", [kit.PaneRecord(len(records) + i, 0, 1, body) for i, body in enumerate(inputs(30, 40, 50, 60))]
+    )
+    assert alerts(stage) == [("resolved", "ctr@30ms", ".040", "the target is no longer watched")]
+    kept = kit.live(blobs, stage.changed_blobs())
+    assert not [name for name in kept if "performance/watch" in name]
+    again = paging(ONLY_CLICKS)
+    again.load(kept)
+    assert not again.models[world.FRAUD].performance.watch.book.open
 
 
 def test_more_windows_than_may_wait_are_counted(monkeypatch):
