@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from detectors.performance import Layout, PerformanceSums, kept, measure
+from detectors.performance import Layout, PerformanceSums
 from detectors.performance.paired import PairedSums
 from stream.performance_contrasts import contrast_outputs, paired_outputs
 from stream.performance_plan import ModelPerformance
@@ -28,6 +28,7 @@ Generator = np.random.Generator
 Rows = tuple[int, ...]
 
 TOLD = Told((0.1, 0.5, 0.9), ((0.0, -1.0), (-5.0, 3.0)), "EUR", ToldKpi("margin", 20.0, per_conversion=True))
+OF_CLASSES = Told(worth=((3.0, -1.0, 0.0), (-5.0, 3.0, 0.0), (0.0, -2.0, 1.0)))
 BINARY, CLASSES = Layout(classes=2, scores=True), Layout(classes=3, class_scores=True)
 NUMBERS, CLICKS = Layout(errors=True), Layout(proxies=True)
 REFERENCE, GROUP = "country=DE", "country=FR"
@@ -158,16 +159,8 @@ def _said(data: dict[str, Any], used: int) -> Said:
     return Said(data["value"], data["low"], data["high"], used)
 
 
-def plain(kind: str, sums: PerformanceSums) -> Named:
-    yield from read(performance_outputs(measured(sums, kind), ()))
-
-
-def of_all_classes(sums: PerformanceSums) -> Named:
-    """Metrics of the scores of all classes, which the stream does not keep, beside those that it says."""
-    for name in kept(sums.layout):
-        if name != "business_value":
-            found = measure(name, sums)
-            yield name, Said(found.value, found.low, found.high, found.events)
+def plain(kind: str, sums: PerformanceSums, told: Told = TOLD) -> Named:
+    yield from read(performance_outputs(measured(sums, kind, told=told), ()))
 
 
 def label_worlds(law: Law, rows: int, name: str) -> World:
@@ -182,7 +175,7 @@ def number_world(rows: int) -> World:
 
 
 def class_world(rows: int) -> World:
-    return World("classes", (rows,), lambda g, n: of_all_classes(class_sums(g, n[0])))
+    return World("classes", (rows,), lambda g, n: plain("label", class_sums(g, n[0]), OF_CLASSES))
 
 
 def click_world(rows: int, shape: float, name: str) -> World:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn import metrics as sk
 
 from detectors.performance import Layout, MetricSettings, PerformanceSums, measure
@@ -53,8 +54,8 @@ def test_a_business_value_is_the_mean_of_what_rows_are_worth(positive: str) -> N
         total = 40.0 * tp - 3.5 * fp - 25.0 * fn + 0.25 * tn
         assert data["value"] == pytest.approx(total / matrix.sum(), rel=1e-12)
         each = np.repeat([40.0, -3.5, -25.0, 0.25], [tp, fp, fn, tn])
-        half = 1.959964 * each.std(ddof=1) / len(each) ** 0.5
-        assert (data["low"], data["high"]) == pytest.approx((each.mean() - half, each.mean() + half), rel=1e-6)
+        half = stats.t.ppf(0.975, len(each) - 1) * each.std(ddof=1) / len(each) ** 0.5
+        assert (data["low"], data["high"]) == pytest.approx((each.mean() - half, each.mean() + half), rel=1e-5)
         assert data["unit"] == "EUR"
         assert data["judged"]["state"] == "learning"
 
@@ -95,15 +96,17 @@ def test_a_kpi_is_the_mean_of_what_conversions_bring(per: str) -> None:
     for value, gap, plain in zip(*found, strict=True):
         here = rows.of(value["window"])
         values = amount[here] if per == "prediction" else amount[here][bought[here]]
-        half = 1.959964 * values.std(ddof=1) / len(values) ** 0.5
-        mean = values.mean()
-        assert (value["value"], value["low"], value["high"]) == pytest.approx(
-            (mean, mean - half, mean + half), rel=1e-6
-        )
+        mean, paid = values.mean(), amount[here][bought[here]]
+        log_ends = stats.t.interval(0.95, len(paid) - 1, 0.0, stats.sem(paid) / paid.mean())
+        if per == "prediction":
+            rate = stats.binomtest(len(paid), len(values)).proportion_ci(method="wilson")
+            shares = [np.log(end / len(paid) * len(values)) for end in rate]
+            log_ends = [np.sign(a) * np.hypot(a, b) for a, b in zip(log_ends, shares, strict=True)]
+        assert (value["low"], value["high"]) == pytest.approx(tuple(mean * np.exp(log_ends)), rel=1e-5)
         assert value["value"] == pytest.approx(mean, rel=1e-12)
         assert value["counts"]["used"] == len(values)
         assert gap["value"] == pytest.approx(mean - 1.25, rel=1e-12, abs=1e-13)
-        assert gap["high"] - gap["low"] == pytest.approx(2 * half, rel=1e-6)
+        assert gap["high"] - gap["low"] == pytest.approx(value["high"] - value["low"], rel=1e-9)
         assert (gap["kpi"], gap["target_value"], gap["unit"]) == ("revenue per visit", 1.25, "EUR")
         assert (plain["value"] == value["value"]) == (per == "prediction")
         assert value["judged"]["state"] == gap["judged"]["state"] == "learning"
@@ -170,7 +173,9 @@ def test_the_loss_of_any_quantile_follows_from_what_is_kept(kept: tuple[float, .
         assert found.value == pytest.approx(sk.mean_pinball_loss(label, predicted, alpha=q), rel=1e-12)
         assert found.value == pytest.approx(loss.mean(), rel=1e-12)
         deviation = loss.std(ddof=1) / len(loss) ** 0.5 / loss.mean()  # on the logarithm
-        assert np.log(found.high / found.low) == pytest.approx(2 * 1.959964 * deviation, rel=1e-6)
+        assert np.log(found.high / found.low) == pytest.approx(
+            2 * stats.t.ppf(0.975, len(loss) - 1) * deviation, rel=1e-5
+        )
 
 
 def test_losses_that_do_not_tell_the_sides_apart_are_refused() -> None:
