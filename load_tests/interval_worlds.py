@@ -109,8 +109,8 @@ def error_sums(g: Generator, n: int, bias: float = 0.3) -> PerformanceSums:
 
 
 def click_sums(g: Generator, n: int, factor: float = 1.1, shape: float = 4.0) -> PerformanceSums:
-    """Of 100 predictions 5 are clicked and 2.5 convert; values by the gamma law, 1 = exponential."""
-    score = g.beta(1.5, 30.0, n)
+    """Of 100 predictions 10 are clicked and 5 convert; values by the gamma law, 1 = exponential."""
+    score = g.beta(3.0, 30.0, n)
     clicked = g.random(n) < factor * score
     converted = clicked & (g.random(n) < 0.5)
     sums = PerformanceSums(CLICKS)
