@@ -115,6 +115,23 @@ METRICS: tuple[MetricSpec, ...] = (
         ("model",),
         "predictions whose feedback belonged to a window dropped so, or from before the monitor knew the windows",
     ),
+    _gauge("performance_open_incidents", ("model",), "alerts on performance that are open"),
+    _gauge(
+        "performance_series",
+        ("model", "state"),
+        "series (version, segment, metric, horizon) by how their last window was taken: learning, judged, or carried into the next "
+        "(too few rows, or no value)",
+    ),
+    _counter(
+        "performance_windows_given_up_total",
+        ("model",),
+        "windows of a series that were carried and never judged: its rows never sufficed for a value",
+    ),
+    _gauge(
+        "performance_versions_not_followed",
+        ("model",),
+        "versions in the last window that are not judged: 100 are followed already",
+    ),
     _counter("alerts_total", ("model", "kind", "transition"), "alert events written"),
     _counter("panes_total", ("partition",), "pane records written"),
     _counter("markers_total", ("partition",), "markers written"),

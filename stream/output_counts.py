@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import orjson
 
+from detectors.sequential.rank_alone import Level
 from stream.stage import Output
 from stream.topics import TopicRole
 
 if TYPE_CHECKING:
     from stream.metrics import Metrics
     from stream.monitor import Monitor
+    from stream.performance_watch import PerformanceWatch
 
 
 def count_output(metrics: Metrics, partition: int, output: Output) -> None:
@@ -34,8 +37,23 @@ def count_output(metrics: Metrics, partition: int, output: Output) -> None:
 
 
 def count_performance(metrics: Metrics, monitor: Monitor) -> None:
-    """Copy what the monitor could not report of its models' performance."""
+    """Copy what the monitor could not report of its models' performance, and how their series stand."""
     for name, model in monitor.models.items():
         if model.performance.series:
             metrics.set("performance_windows_dropped_total", model.performance.windows_dropped, model=name)
             metrics.set("performance_rows_dropped_total", model.performance.rows_dropped, model=name)
+        if model.performance.watch is not None:
+            _count_watch(metrics, name, model.performance.watch)
+
+
+def _count_watch(metrics: Metrics, model: str, watch: PerformanceWatch) -> None:
+    metrics.set("performance_open_incidents", len(watch.book.open), model=model)
+    if not watch.names:
+        return
+    cells = [cell for own in watch.followed.values() for cell in own.cells.values()]
+    levels = Counter(cell.level for cell in cells)
+    for level in Level:
+        metrics.set("performance_series", levels[level], model=model, state=level.value)
+    metrics.set("performance_windows_given_up_total", watch.given_up, model=model)
+    not_followed = max((own.not_followed for own in watch.followed.values()), default=0)
+    metrics.set("performance_versions_not_followed", not_followed, model=model)

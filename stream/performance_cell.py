@@ -34,7 +34,7 @@ from stream.tally import Sections
 from stream.watchers import Said, Watcher
 from stream.window_series import FromReference, Limit
 
-CARRIED_MAX = 100  # windows without a value that are added up before they are given up
+CARRIED_MAX = 100  # windows of a number that are added up before they are given up: counted, and said in `judged`
 ERRORS_MAX = limit(
     "performance_errors_max",
     20_000,
@@ -67,7 +67,7 @@ class Judgement:
 class Cell:
     """State. `kept`: what its sums are of; weight_ms: time since the last window that was taken, times the version's share."""
 
-    __slots__ = ("_prefix", "carried", "kept", "metric", "online", "ranks", "watchers", "weight_ms")
+    __slots__ = ("_prefix", "carried", "given_up", "kept", "metric", "online", "ranks", "watchers", "weight_ms")
 
     def __init__(self, name: str, metric: str, kept: str, settings: Settings, watchers: Sequence[Watcher]) -> None:
         self.metric, self.kept = metric, kept
@@ -77,6 +77,7 @@ class Cell:
             load(watcher.type)
         self.online: list[Online] = [started(each.type, dict(each.parameters)) for each in self.watchers]
         self.carried: Carried | None = None
+        self.given_up = 0  # windows that were carried and never judged
         self.weight_ms = 0.0
         self._prefix = seed_prefix(name, kept)
 
@@ -86,6 +87,8 @@ class Cell:
         if number is None or number.rows < self.ranks.least_rows():
             self._carry(measured)
             return None
+        if self.carried is not None and start_ms == measured.window.start_ms:
+            self.given_up += self.carried.windows
         self.carried = None
         seed = window_seed(self._prefix, start_ms)
         verdict = self.ranks.update(number, self.weight_ms, start_ms, seed)
@@ -112,6 +115,7 @@ class Cell:
         counted = self.metric in COUNTED
         before = self.carried or Carried(measured.window.start_ms, 0, 0, 0, None)
         if not counted and before.windows >= CARRIED_MAX:
+            self.given_up += before.windows
             before = Carried(measured.window.start_ms, 0, 0, 0, None)
         if counted:
             alone = number_of(self.metric, measured.estimate(self.metric))
@@ -162,6 +166,13 @@ class Cell:
         far += ROUNDING * (1.0 + abs(far))
         return ranks.centre + sign * far * ranks.standard_error(judgement.number)
 
+    @property
+    def level(self) -> Level:
+        """How the last window was taken."""
+        if self.carried is not None:
+            return Level.CARRIED
+        return Level.JUDGED if self.ranks.complete else Level.LEARNING
+
     # ---- snapshot ---------------------------------------------------------------------------------------------------
 
     def to_sections(self) -> tuple[dict[str, Any], Sections]:
@@ -175,6 +186,8 @@ class Cell:
                 header["layout"] = layout_header(own.sums.layout)
                 parts = sums_sections(own.sums) | cuts_section(own.sums.layout)
                 sections |= {f"carried.{name}": each for name, each in parts.items()}
+        if self.given_up:
+            header["given_up"] = self.given_up
         header["online"] = []
         for place, online in enumerate(self.online):
             said, states = online.sections()
@@ -188,6 +201,7 @@ class Cell:
         settings = self.ranks.settings
         self.ranks = RankAlone.from_sections(settings, header["ranks"], own.get("ranks", {}))
         self.weight_ms = header["weight_ms"]
+        self.given_up = header.get("given_up", 0)
         if header["carried"] is not None:
             sums = None
             if "layout" in header:
@@ -216,10 +230,12 @@ def _parts(sections: Mapping[str, Any]) -> dict[str, Sections]:
 
 def state_of(cell: Cell, judgement: Judgement | None) -> dict[str, Any]:
     """What a performance record says of how its value was judged."""
+    lost = {"given_up_windows": cell.given_up} if cell.given_up else {}
     if judgement is None:
-        return {"state": Level.CARRIED.value}
+        assert cell.carried is not None
+        return {"state": Level.CARRIED.value, "carried_windows": cell.carried.windows, **lost}
     verdict, ranks = judgement.verdict, cell.ranks
-    said: dict[str, Any] = {"state": verdict.level.value}
+    said: dict[str, Any] = {"state": verdict.level.value, **lost}
     if verdict.level is Level.LEARNING:
         said |= {"learnt": ranks.progress, "of": ranks.settings.learning}
     else:

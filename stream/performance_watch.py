@@ -49,11 +49,14 @@ class CellKey(NamedTuple):
 
 @dataclass(slots=True)
 class Followed:
-    """One series: its cells, its window before (start, predictions of each version), and when each version was seen last."""
+    """One series: its cells, its window before (start, predictions of each version), and when each version was seen last.
+    `not_followed`: versions of the last window for which there was no room; 0 after a restart until the next one.
+    """
 
     cells: dict[CellKey, Cell] = field(default_factory=dict)
     previous: tuple[int, dict[str, int]] | None = None
     last_ms: dict[str, int] = field(default_factory=dict)
+    not_followed: int = 0
 
 
 States = dict[tuple[str, str, str], dict[str, Any]]
@@ -71,6 +74,7 @@ class PerformanceWatch:
         self.ranks = rank_settings(plan, settings.budget_ms) if plan is not None else None
         self.book = AlertBook(settings)
         self.log_ms = 0
+        self.given_up = 0  # windows of all cells, also of those that are gone
         self._by_segment: dict[tuple[Horizon, str], list[CellName]] = {}
         for name in self.names:
             self._by_segment.setdefault((Horizon(name.stream, name.horizon_ms), name.segment), []).append(name)
@@ -102,13 +106,18 @@ class PerformanceWatch:
         for key, cell in own.cells.items():
             cell.weight_ms += traffic.weight(key.version)
         twice = _twice(found)
+        left_out: set[str] = set()
         for measured in found:
             names = self._by_segment.get((series, measured.segment), ())
-            if (measured.version, measured.segment) in twice or not self._follows(own, measured.version):
+            if (measured.version, measured.segment) in twice:
+                continue
+            if not self._follows(own, measured.version):
+                left_out.add(measured.version)
                 continue
             own.last_ms[measured.version] = window.end_ms
             for name in names:
                 outputs += self._cell(own, name, measured, traffic, states)
+        own.not_followed = len(left_out)
         return states, [*outputs, *self._retire(series, own, window.end_ms)]
 
     def _follows(self, own: Followed, version: str) -> bool:
@@ -125,7 +134,9 @@ class PerformanceWatch:
                 yield from self._end(NEW_REFERENCE, measured.window.end_ms, measured.version, [name])
             cell = own.cells[key] = self._new(key, name, kept)
             cell.weight_ms = traffic.weight(measured.version)
+        before = cell.given_up
         judgement = cell.feed(measured)
+        self.given_up += cell.given_up - before
         states[key] = state_of(cell, judgement)
         if judgement is not None:
             yield from self._observe(
@@ -230,6 +241,7 @@ class PerformanceWatch:
             return {}
         header = {
             "incidents": self.book.to_header(),
+            "given_up": self.given_up,
             "series": [[*series, own.previous, own.last_ms] for series, own in self.followed.items()],
         }
         blobs: dict[str, bytes | None] = {prefix: container.encode(KIND, VERSION, header, {})}
@@ -260,6 +272,7 @@ class PerformanceWatch:
             return
         header = container.decode(blobs[prefix]).expect(KIND, (VERSION,), ()).header
         self.book.load(header["incidents"])
+        self.given_up = header.get("given_up", 0)  # the first version did not count them
         for stream, horizon_ms, previous, last_ms in header["series"]:
             own = self.followed.get(Horizon(stream, horizon_ms))
             if own is not None:

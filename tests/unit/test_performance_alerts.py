@@ -16,6 +16,7 @@ from detectors.performance import METRICS, Layout, Part, PerformanceSums
 from detectors.performance.judged import COUNTED, NOT_JUDGED, errors_of, number_of
 from detectors.performance.metric import MetricSettings
 from detectors.sequential.rank_alone import NOT_COUNTED, Number
+from stream import performance_cell
 from stream.alerts import HISTORICAL_MS
 from stream.config import Config, config_from
 from stream.config_checks import check
@@ -241,6 +242,25 @@ def test_small_windows_are_added_up():
         states, events = feed(watch, number, measured(number, labels(right, rows, positive), stream=LABELS))
         said.append((states["1", ALL, "recall"]["state"], told(events)))
     assert said == [("carried", []), ("carried", []), ("learning", [("opened", "recall@10m", ALL, ["1"])])]
+
+
+@pytest.mark.parametrize("stop", [None, 4])
+def test_windows_that_never_have_a_value_are_given_up_and_counted(monkeypatch, stop):
+    monkeypatch.setattr(performance_cell, "CARRIED_MAX", 3)
+    settings = settings_of(replace(LABELS, metrics=("auroc",)))
+    watch, said = PerformanceWatch(settings), []
+    for number in range(9):
+        if number == stop:
+            stored = kept(watch, {})
+            watch = PerformanceWatch(settings)
+            watch.load("w", stored, same=True)
+        sums, score = labels(0.5), np.linspace(0.1, 0.9, ROWS)
+        sums.add_scores(score, (score > 0.5).astype(np.int64) * (number == 8))  # one class only, but for the last
+        state = feed(watch, number, measured(number, sums, stream=LABELS))[0]["1", ALL, "auroc"]
+        said.append((state["state"], state.get("carried_windows"), state.get("given_up_windows")))
+    ups = [(None, 1), (None, 2), (None, 3), (3, 1), (3, 2), (3, 3), (6, 1), (6, 2)]
+    assert said == [*(("carried", n, lost) for lost, n in ups), ("learning", None, 6)]
+    assert watch.given_up == 6
 
 
 def test_a_bias_is_found_where_the_absolute_error_sees_nothing():

@@ -16,7 +16,7 @@ import monitor_kit as kit
 import performance_kit as world
 
 from detectors.performance import PerformanceSums
-from stream import container, performance_merging, performance_windows
+from stream import container, performance_merging, performance_watch, performance_windows
 from stream.claims import GAP
 from stream.join_feedback import FeedbackKind
 from stream.merging import UnknownSourceError
@@ -327,3 +327,20 @@ def test_panes_that_were_read_before_they_are_complete_say_the_same(monkeypatch,
     assert len(found[0]) > 100
     assert found[0] == found[1]
     assert all(encode_performance_pane(record.body) == record.wire for record in records if record.wire)
+
+
+def test_how_series_stand_is_in_the_metrics(monkeypatch):
+    monkeypatch.setattr(performance_watch, "VERSIONS_FOLLOWED_MAX", 1)
+    stage, metrics = paging(ONLY_CLICKS), Metrics()
+    other = [replace(clicks(edge, 7), version="2") for edge in (0, 10)]
+    more = [kit.pane(0, edge, ROWS, None, model=world.FRAUD, version="2") for edge in (0, 10, 20)]
+    kit.run(stage, log(*more, *inputs(0, 10, 20), clicks(0, 0), clicks(10, 0), *other, passed(20)))
+    count_performance(metrics, stage)
+    assert [metrics.get("performance_series", model="fraud", state=s) for s in ("learning", "carried", "judged")] == [
+        1,
+        0,
+        0,
+    ]
+    assert metrics.get("performance_open_incidents", model="fraud") == 1
+    assert metrics.get("performance_windows_given_up_total", model="fraud") == 0
+    assert metrics.get("performance_versions_not_followed", model="fraud") == 1
