@@ -146,7 +146,7 @@ def measured(sums: Any, kind: str, **more: Any) -> Measured:
 def read(outputs: Iterator[Output]) -> Named:
     """Every interval of the records, by the name of the metric and of what is said of it."""
     for output in outputs:
-        data = orjson.loads(output.value)["data"]
+        data = orjson.loads(output.value or b"")["data"]
         name = f"{data['metric']}@{data['quantile']:g}" if "quantile" in data else data["metric"]
         if "low" in data:
             yield name, _said(data, data["counts"]["used"])

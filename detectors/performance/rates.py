@@ -144,7 +144,7 @@ def macro_f1(sums: PerformanceSums, settings: MetricSettings) -> Estimate:
         _f1(_of_class(hit, total - hit, settings.confidence))
         for hit, total in zip(hits[there].tolist(), both[there].tolist(), strict=True)
     ]
-    gain, f = _divided(np.full(len(both), 2.0), both), _divided(2.0 * hits, both)
+    gain, f = _divided(np.full(len(both), 2.0), both), _divided(2 * hits, both)
     loss = _divided(f, both)
     covariance = np.outer(loss, loss) * (matrix + matrix.T)
     np.fill_diagonal(covariance, hits * (gain - 2.0 * loss) ** 2 + loss**2 * (both - 2 * hits))
