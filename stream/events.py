@@ -183,11 +183,8 @@ class PerformanceJudged(Closed):
     """How the default detector took the value: learnt from, carried into the next window, or judged, with what it has for evidence."""
 
     state: Literal["learning", "carried", "judged"]
-    carried_windows: int | None = Field(default=None, description="windows that are added up so far, this one included")
-    given_up_windows: int | None = Field(
-        default=None,
-        description="windows so far that were carried and never judged: 100 had too few rows for a value; absent: none",
-    )
+    carried_windows: int | None = Field(default=None, description="windows that are added up, this one included")
+    given_up_windows: int | None = Field(default=None, description="windows so far that were carried, never judged")
     learnt: int | None = Field(default=None, description="windows so far, of `of`")
     of: int | None = None
     normal: float | None = Field(default=None, description="the metric in the windows that were learnt")
