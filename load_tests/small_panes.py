@@ -19,7 +19,7 @@ import pstats
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -156,7 +156,7 @@ class Bench:
         known = {profile.id: profile for profile in profiles.values()}
         settings = replace(monitor_settings(self.own, {}), partitions=1)
         self.monitor = Monitor(0, sources=1, settings=settings, profiles=known, app_version="1")
-        self.spent: Counter[str] = Counter()
+        self.spent: defaultdict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
         self.digest = hashlib.blake2b(digest_size=16)
         self.offset = 0
@@ -221,7 +221,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     if chosen.profile:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(45)
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("cumulative").print_stats("stream|detectors", 60)
-    total = bench.spent.total()
+    total = sum(bench.spent.values())
     return {
         "cpu_s": {name: round(value, 3) for name, value in bench.spent.items()},
         "cpu_s_total": total,
