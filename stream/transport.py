@@ -23,6 +23,8 @@ from typing import Any
 
 import aiokafka.consumer.fetcher as aiokafka_fetcher
 import faust
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
     CommitFailedError,
     CorruptRecordException,
@@ -44,7 +46,12 @@ EVENTS_PER_CHUNK = 4000  # a step of some 10-20 ms; events
 FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; Faust's 1500 costs latency
 METADATA_AGE_MS = 10_000  # a topic that is gone and back is assigned again so soon; aiokafka's 5 min are idle ones
 POLL_S = 0.2
+SUBSCRIBE_POLL_S = 0.02
 FULL_SLEEP_S = 0.01  # all buffers full: Faust would sleep a whole second
+ASSIGNORS = (RangePartitionAssignor, RoundRobinPartitionAssignor)
+"""The first gives each partition number of topics with equally many to one member. Faust without tables takes the second, which
+splits them unless the members divide their number; it is named for members of before, while they are exchanged.
+"""
 READ_COMMITTED = "read_committed"
 LOG_APPEND_TIME = 1  # a record's timestamp type
 NO_TIME_MS = -1
@@ -152,6 +159,7 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = READ_COMMITTED  # noqa: SLF001  predictions of aborted transactions never happened
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        consumer._partition_assignment_strategy = ASSIGNORS  # noqa: SLF001
         consumer._client._metadata_max_age_ms = METADATA_AGE_MS  # noqa: SLF001
         patient(consumer._client)  # noqa: SLF001
         return consumer
@@ -264,6 +272,16 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
         self._acked_index[tp].clear()
         return None
 
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """To all topics at once: Faust does so once its agents were started, whether or not their streams have told their topics. A
+        member that joins with some of them gets partitions without the others' topics.
+        """
+        found = set(topics)
+        while self.app.chunk_topics - found and not self.should_stop:
+            await asyncio.sleep(SUBSCRIBE_POLL_S)
+            found = set(await self.app.topics._update_indices())  # noqa: SLF001
+        await super().subscribe(found)
+
     async def perform_seek(self) -> None:
         """Go to where the restored states stand."""
         positions: dict[TP, int] = await self.app.positions(self.assignment())
@@ -322,6 +340,7 @@ class RawApp(faust.App):  # type: ignore[misc]
         self.seeks: Counter[TP] = Counter()
         self.held_back: Callable[[], set[TP]] = set
         self.damage = Damage()
+        self.chunk_topics: set[str] = set()
         super().__init__(*args, **kwargs)
 
     def _new_transport(self) -> RawTransport:
@@ -332,6 +351,7 @@ class RawApp(faust.App):  # type: ignore[misc]
 
     def chunk_topic(self, name: str) -> Any:
         """A topic whose messages are `Chunk`s: bytes when it is one of `raw_topics`, else records with their headers."""
+        self.chunk_topics.add(name)
         return self.topic(name, schema=ChunkSchema())
 
     async def seek(self, positions: Mapping[TP, int]) -> None:
