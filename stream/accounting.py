@@ -120,4 +120,10 @@ def reject_of(records: Records | None, where: tuple[int, int, str, str, str], re
     ):
         parts.append(None if length < 0 else records.buffer[int(start) : int(start + length)].tobytes())
     append = records.log_append is not None and bool(records.log_append[i])
-    return Reject(*where, parts[0], parts[1], record_ms, original_headers(records, i), append)
+    return Reject(*where, parts[0], parts[1], record_ms, original_headers(records, i), append, origin_of(records, i))
+
+
+def origin_of(records: Records, place: int) -> tuple[int, int] | None:
+    """Partition and offset of what the record at `place` is a copy of."""
+    origin = records.origin
+    return None if origin is None else (int(origin.partition[place]), int(origin.offset[place]))

@@ -6,8 +6,8 @@ The predictions topic is the user's: it is looked at, and made only when asked f
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from stream.connection import (
@@ -18,7 +18,7 @@ from stream.connection import (
     why_refused,
 )
 from stream.probe import why_unreachable
-from stream.topics import FEEDBACK, GROWTH_REMEDY, TOPICS, TopicRole, topic_config, topic_name
+from stream.topics import FEEDBACK, GROWTH_REMEDY, TOPICS, TopicRole, TopicSpec, topic_config, topic_name
 
 if TYPE_CHECKING:
     from stream.config import Config
@@ -28,7 +28,7 @@ REPLICATION_MAX = 3  # the default where there are brokers enough
 CONNECT_S = 10.0
 TOPIC_DENIED, TOPIC_EXISTS = 29, 36  # Kafka's error codes
 EXACT = ("cleanup.policy", "message.timestamp.type")  # a wrong one breaks results; retention is the operator's business
-AT_LEAST = ("min.compaction.lag.ms",)  # below it a snapshot could lose a blob while it is being read
+AT_LEAST = ("min.compaction.lag.ms", "max.message.bytes")  # below: a blob lost while it is read; copies that do not fit
 Difference = Literal["missing", "partitions", "policy"]
 
 
@@ -105,24 +105,39 @@ def admin_client(kafka: Kafka, connect_s: float = CONNECT_S) -> Iterator[Any]:
 def needed_topics(config: Config, prediction_partitions: int) -> tuple[NeededTopic, ...]:
     """Everything driftline writes, with P = `prediction_partitions` and M = config.monitors filled in."""
     counts = {"P": prediction_partitions, "M": config.monitors}
-    return tuple(
-        NeededTopic(
-            role=spec.role,
-            name=topic_name(config.prefix, spec.role),
-            partitions=counts[spec.partitions] if spec.partitions in counts else int(spec.partitions),
-            settings=topic_config(spec),
-            meaning=spec.meaning,
-        )
-        for spec in TOPICS
+
+    def needed(spec: TopicSpec, name: str, meaning: str) -> NeededTopic:
+        partitions = counts[spec.partitions] if spec.partitions in counts else int(spec.partitions)
+        return NeededTopic(spec.role, name, partitions, topic_config(spec), meaning)
+
+    own = [spec for spec in TOPICS if spec.role is not TopicRole.REKEYED]
+    (copies,) = set(TOPICS) - set(own)
+    return (
+        *(needed(spec, topic_name(config.prefix, spec.role), spec.meaning) for spec in own),
+        *(needed(copies, config.source(role), f"copies of {config.topic(role)}") for role in config.rekeyed()),
     )
 
 
 def feedback_topics(config: Config, prediction_partitions: int) -> tuple[NeededTopic, ...]:
-    """The user's topics of feedback: joined by prediction_id, so with as many partitions as the predictions topic."""
+    """The user's topics of feedback: joined by prediction_id, so with as many partitions as the predictions topic, or as they are
+    where they are re-keyed.
+    """
     return tuple(
-        NeededTopic(role, topic.name, prediction_partitions, {}, f"{role.value}, by prediction_id")
+        NeededTopic(
+            role,
+            topic.name,
+            prediction_partitions,
+            {},
+            f"{role.value}, {'re-keyed' if topic.rekey else 'by prediction_id'}",
+        )
         for role, topic in config.topics.feedback().items()
     )
+
+
+def joined_partitions(config: Config, counts: Mapping[str, int | None]) -> int | None:
+    """P: partitions of the predictions topic; where it is re-keyed of its copies, once they have a topic. None = not known."""
+    own = counts.get(config.source(TopicRole.PREDICTIONS))
+    return own if own is not None else counts.get(config.topics.predictions.name)
 
 
 def partition_count(kafka: Kafka, topic: str) -> int | None:
@@ -143,13 +158,14 @@ def create_topics(
         if replication is None:
             replication = min(REPLICATION_MAX, len(client.describe_cluster()["brokers"]))
         predictions = config.topics.predictions.name
-        count = _partition_counts(client, [predictions])[predictions]
+        counts = _partition_counts(client, [predictions, config.source(TopicRole.PREDICTIONS)])
+        count = counts[predictions]
         if count is None and with_inputs is None:
             raise AdminError(
                 f"the predictions topic {predictions} does not exist: it is yours to make, or let `driftline topics create"
                 " --with-inputs N` make it with N partitions"
             )
-        needed = list(needed_topics(config, count or with_inputs or 1))
+        needed = list(needed_topics(config, joined_partitions(config, counts) or with_inputs or 1))
         if with_inputs is not None:
             needed = [*feedback_topics(config, count or with_inputs), *needed]
         if count is None and with_inputs is not None:
@@ -190,14 +206,21 @@ def compare_topics(config: Config) -> tuple[TopicState, ...]:
         names = [predictions, *(topic.name for topic in feedback_topics(config, 1)), *own]
         counts = _partition_counts(client, names)
         settings = _topic_settings(client, [name for name in own if counts[name] is not None])
-    source = counts[predictions]
-    first = TopicState(TopicRole.PREDICTIONS, predictions, source, "what the models write")
-    if source is None:
+    source = joined_partitions(config, counts)
+    first = TopicState(TopicRole.PREDICTIONS, predictions, counts[predictions], "what the models write")
+    if first.partitions is None:
         first = TopicState(
             TopicRole.PREDICTIONS, predictions, None, first.meaning, "missing", "yours to make, or --with-inputs N"
         )
     needed = (*feedback_topics(config, source or 1), *needed_topics(config, source or 1))
-    return (first, *(_compare(topic, counts[topic.name], settings.get(topic.name, {}), source) for topic in needed))
+    compared = (_compare(topic, counts[topic.name], settings.get(topic.name, {}), source) for topic in needed)
+    any_count = {config.topic(role) for role in config.rekeyed()}
+    return (first, *(_with_any_count(state) if state.name in any_count else state for state in compared))
+
+
+def _with_any_count(state: TopicState) -> TopicState:
+    """Of a topic that is re-keyed any number of partitions will do."""
+    return replace(state, difference=None, detail="") if state.difference == "partitions" else state
 
 
 def _compare(needed: NeededTopic, count: int | None, settings: dict[str, str], source: int | None) -> TopicState:
@@ -212,7 +235,7 @@ def _compare(needed: NeededTopic, count: int | None, settings: dict[str, str], s
         for key in AT_LEAST
         if key in needed.settings and int(settings.get(key, 0)) < int(needed.settings[key])
     ]
-    follows_source = needed.role in {TopicRole.DEAD_LETTERS, TopicRole.STATE_COLLECTOR, *FEEDBACK}
+    follows_source = needed.role in {TopicRole.DEAD_LETTERS, TopicRole.STATE_COLLECTOR, TopicRole.REKEYED, *FEEDBACK}
     if count is None:
         difference, detail = "missing", "driftline topics create"
         if needed.role in FEEDBACK:
@@ -228,7 +251,8 @@ def _wrong_count(needed: NeededTopic, count: int) -> str:
     """Both counts, and the way out."""
     both = f"has {count} partitions, must have {needed.partitions}"
     if needed.role in FEEDBACK:
-        return f"{both}, as many as the predictions topic, so that one worker has both of a prediction_id. {_same_count(needed, count)}"
+        both = f"{both}, as many as the predictions topic, so that one worker has both of a prediction_id"
+        return f"{both}. {_same_count(needed, count)}; or topics.{needed.role.value}.rekey: true"
     if needed.role is TopicRole.STATE_COLLECTOR:
         return (
             f"{both}, as many as the predictions topic. Where that has grown: {GROWTH_REMEDY}. Where this one was made by"

@@ -30,6 +30,7 @@ from stream.assignment import COLLECTOR, MONITOR, SOURCES, Owners, Refused
 from stream.cluster import Cluster
 from stream.config import Config
 from stream.connection import KafkaRefusedError, KafkaUnreachableError, aiokafka_settings
+from stream.copier import Copier
 from stream.engine import FaustEngine, RoleLogs, make_app
 from stream.failpoints import reach
 from stream.metrics import Endpoint, Metrics
@@ -85,9 +86,11 @@ class Session:
             feedback=tuple(setup.feedback),
         )
         self.worker = Worker(setup, self.owners, self.engine, self._reference, metrics)
-        self.upkeep = Upkeep(
-            self.worker, RoleLogs(self.reader, self.cluster, setup.config), metrics, rhythm, drain=drain
+        self.copier = (
+            Copier(setup.config, setup.sources, settings, metrics, self.engine.stop) if setup.config.rekeyed() else None
         )
+        logs = RoleLogs(self.reader, self.cluster, setup.config)
+        self.upkeep = Upkeep(self.worker, logs, metrics, rhythm, drain=drain, copier=self.copier)
         self._kept = self._connect()
 
     async def _reference(self, name: str) -> Any:
@@ -206,6 +209,8 @@ class Session:
         crashed = asyncio.ensure_future(self.app._crashed.wait())  # noqa: SLF001
         asked = asyncio.ensure_future(self.engine.stopped.wait())
         self.upkeep.start()
+        if self.copier is not None:
+            self.copier.start()
         await asyncio.wait({starting, crashed, asked}, return_when=asyncio.FIRST_COMPLETED)
         failure = starting.exception() if starting.done() else None
         if failure is not None:
@@ -222,7 +227,7 @@ class Session:
     async def _close(self) -> None:
         reach("stop.began")
         self.worker.stopping = True
-        await self.upkeep.stop()
+        await asyncio.gather(self.upkeep.stop(), *([] if self.copier is None else [self.copier.stop()]))
         await self._save("end")
         reach("stop.saved")
         closing: list[tuple[Awaitable[Any], float]] = [(self.app.stop(), LEAVE_S), (self.reader.close(), CLOSE_S)]
@@ -305,7 +310,8 @@ def _prepare(config: Config) -> Setup:
     if wrong:
         raise AdminError("\n  ".join(["the topics are not as they must be:", *wrong]))
     owner = take_ownership(config, read_control(config).owner, group_id(config))
-    sources = next(state.partitions for state in states if state.role is TopicRole.PREDICTIONS)
+    source = config.source(TopicRole.PREDICTIONS)
+    sources = next(state.partitions for state in states if state.name == source)
     assert sources is not None
     setup = replace(Setup.of(config, sources, ensure_references(config, lambda: _first_values(config))), owner=owner)
     started = time.monotonic()

@@ -29,6 +29,7 @@ from stream.accounting import Ledger, future_rejects
 from stream.claims import GAP, RESET
 from stream.collector_state import Saved, encode_blobs, restore
 from stream.columns import I64, U8, Columns
+from stream.copied import Seen
 from stream.counting import Counting, prepare
 from stream.deadletter import Policy, letter_writer
 from stream.decode_feedback import FeedbackColumns
@@ -58,7 +59,8 @@ class Collector:
 
     `plan` gives the rules of time and, for a new state, the plans in force; a loaded state keeps its own until a decision
     "plan" replaces them. `monitors`: partitions of the panes topic. `topic`: name of the predictions topic;
-    `feedback_topics`: those of the streams of `plan.feedback`, by stream.
+    `feedback_topics`: those of the streams of `plan.feedback`, by stream; `copied_to`: of those that are re-keyed, the topics
+    that are read in their place.
     """
 
     def __init__(
@@ -72,21 +74,22 @@ class Collector:
         app_version: str,
         policy: Policy = Policy(),  # noqa: B008  frozen
         feedback_topics: Mapping[str, str] | None = None,
+        copied_to: Mapping[str, str] | None = None,
     ) -> None:
         self.outbox: list[Output] = []
         self._forgotten: tuple[str, ...] = ()  # blobs of a join that the loaded state had and the plan has not
         self._partition = partition
         self._plan = plan
         self._monitors = monitors
-        self._letter = letter_writer(
-            topic=topic, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
-        )
-        self._feedback_letters = {
-            stream: letter_writer(
-                topic=name, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy
+        letters = {
+            source: letter_writer(
+                topic=name, partition=partition, config_hash=config_hash, app_version=app_version, policy=policy,
+                copied_to=(copied_to or {}).get(source, ""),
             )
-            for stream, name in (feedback_topics or {}).items()
-        }
+            for source, name in {TopicRole.PREDICTIONS.value: topic, **(feedback_topics or {})}.items()
+        }  # fmt: skip
+        self._letter = letters[TopicRole.PREDICTIONS]
+        self._feedback_letters = {stream: letters[stream] for stream in feedback_topics or {}}
         self._columns = layout_columns(plan)
         self._offered: dict[str, ModelPlan] = {}  # what the owner knows, not state: it survives `load`
         self._forget()
@@ -104,6 +107,7 @@ class Collector:
         self.edges: dict[int, EdgeState] = {}
         self._ascending: list[int] = []  # a heap of the open edges
         self.saved = Saved()
+        self.copied: dict[str, Seen] = {}  # what was read of sources that are re-keyed
         self._counting = Counting(
             [model.model for model in self._plan.models],
             self.book,
@@ -159,6 +163,8 @@ class Collector:
 
         Cost: .7 µs a prediction of 22 targets (load_tests.collector_speed); of the join: load_tests.join_speed.
         """
+        if batch.copies is not None:
+            self.copied.setdefault(source, Seen()).take(batch.copies)
         if isinstance(batch, FeedbackColumns):
             if self.joining is None or source not in self.joining.position:
                 raise ValueError(f"this collector joins no {source!r}")

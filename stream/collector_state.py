@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream import container
 from stream.accounting import Ledger, counters_header
+from stream.copied import Seen
 from stream.edge_state import EdgeState, decode_edge, encode_edge, encode_ids, load_ids
 from stream.panes import Counters
 from stream.plan_book import NO_PLAN
@@ -102,6 +103,8 @@ def _encode_meta(state: Collector, open_edges: list[list[int]]) -> bytes:
         "schedule": state.book.header(),
         "open": open_edges,
     }
+    if state.copied:
+        header["copied"] = {source: seen.header() for source, seen in sorted(state.copied.items())}
     if state.joining is not None:
         header["feedback"] = state.joining.header()
     return container.encode(KIND, VERSION, header, {})
@@ -121,6 +124,7 @@ def restore(state: Collector, blobs: Mapping[str, bytes], columns: Columns, *, d
     state.next_offset = header["next_offset"]
     state.largest_ms, state.floor_ms, state.marked_ms = header["largest_ms"], header["floor_ms"], header["marked_ms"]
     state.ledger = Ledger(Counters(**header["counters"]))
+    state.copied = {source: Seen.of(seen) for source, seen in header.get("copied", {}).items()}
     names = {META}
     for name in blobs:
         if name.startswith("plan/"):

@@ -22,6 +22,24 @@ F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
+class Origins:
+    """Where copies stand in the user's own topic (copied.py): partition I64[n], -1 = not driftline's copy; offset I64[n]."""
+
+    partition: I64
+    offset: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What a chunk of copies tells beside its events. marks: (log, source partition) -> the last offset of it that the state
+    has seen afterwards; repeats: records that were left out, because it had seen them before.
+    """
+
+    marks: Mapping[tuple[int, int], int]
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
 class Records:
     """n Kafka records in log order, undecoded: one buffer and the places in it.
 
@@ -29,7 +47,8 @@ class Records:
     chunk; it may lie beyond the last record's offset (control records, compaction). `framed`: each record's headers follow
     its value in the buffer, as Kafka's format has them (original_headers.py). `log_append`: whether the broker set the
     record's time; None = it set none. `refused`: offset -> (reason, detail) of batches that were not opened; each is one
-    record whose value is the beginning of what the batch held.
+    record whose value is the beginning of what the batch held. `origin`: of the records of a re-keyed topic, whose times are
+    the originals'.
     """
 
     buffer: U8
@@ -43,6 +62,7 @@ class Records:
     framed: bool = False
     log_append: NDArray[np.bool_] | None = None
     refused: dict[int, tuple[str, str]] = field(default_factory=dict)
+    origin: Origins | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -61,7 +81,8 @@ class Tag(IntEnum):
 class Reject(NamedTuple):
     """An event that cannot be counted; a tuple, because a frozen dataclass takes 3 us to make.
 
-    `code` is a key of deadletter.REASONS; `path` is a JSON pointer ("" = the whole).
+    `code` is a key of deadletter.REASONS; `path` is a JSON pointer ("" = the whole). `origin`: partition and offset of the
+    record that this one is a copy of.
     """
 
     offset: int
@@ -74,6 +95,7 @@ class Reject(NamedTuple):
     timestamp_ms: int
     headers: OriginalHeaders | None = None
     log_append: bool = False
+    origin: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +115,7 @@ class Columns:
     records              what the chunk was decoded from: the collector's dead letters (future_timestamp) quote it
     texts                (offset, row) -> hash -> text of the event's TEXT cells; None = not to be had
     features             (offset, row) -> the event's features as they came, by name; None = not to be had
+    copies               of a re-keyed topic
     Every event of the chunk is in exactly one of: the n rows, rejects, tombstones.
     """
 
@@ -113,6 +136,7 @@ class Columns:
     records: Records | None = None
     texts: Callable[[int, int], dict[int, str]] | None = None
     features: Callable[[int, int], Mapping[str, Any]] | None = None
+    copies: Copies | None = None
 
     def __len__(self) -> int:
         return len(self.offset)

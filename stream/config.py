@@ -26,7 +26,7 @@ from stream.config_detectors import Detector
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section, TopicName
 from stream.config_topics import Feedback, Performance, Topics
 from stream.quantities import Duration, Rate, Size, refusal, shown
-from stream.topics import FEEDBACK, TopicRole, topic_name
+from stream.topics import FEEDBACK, TopicRole, rekeyed_name, topic_name
 
 MODELS_MAX = 50  # labels of metrics are bounded by it
 SEGMENT_VALUES_MAX = 50
@@ -306,9 +306,19 @@ class Config(Section):
             return self.topics.predictions.name
         return self.topics.feedback()[role].name if role in FEEDBACK else topic_name(self.prefix, role)
 
+    def rekeyed(self) -> dict[TopicRole, tuple[str, ...]]:
+        """The user's topics that are re-keyed, and the keys of the path that each is keyed by."""
+        topics = {TopicRole.PREDICTIONS: self.topics.predictions, **self.topics.feedback()}
+        return {role: topic.keyed_by for role, topic in topics.items() if topic.keyed_by}
+
+    def source(self, role: TopicRole) -> str:
+        """Name of the topic that the workers read for this role: of one that is re-keyed that of its copies."""
+        return rekeyed_name(self.prefix, self.topic(role)) if role in self.rekeyed() else self.topic(role)
+
     def roles(self) -> tuple[TopicRole, ...]:
-        """Of all topics that this configuration has."""
-        return tuple(role for role in TopicRole if role not in FEEDBACK or role in self.topics.feedback())
+        """Of all topics that this configuration has, but for those with copies."""
+        here = {*TopicRole} - {*FEEDBACK, TopicRole.REKEYED} | {*self.topics.feedback()}
+        return tuple(role for role in TopicRole if role in here)
 
     def window_of(self, model: str) -> Window:
         return self.models[model].window or self.defaults.window

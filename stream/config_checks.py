@@ -14,6 +14,7 @@ from stream.mapping import CONSTANT, PREDICTION, REQUEST, Layout, Mapping, Mappi
 from stream.performance_plan import KINDS, PROXY_TOPICS
 from stream.topics import INPUTS, TopicRole, topic_name
 
+TOPIC_NAME_MAX = 249  # Kafka's
 Finding = tuple[str, tuple[str | int, ...], str, str]
 """(code, path, what was read, what was expected)"""
 
@@ -40,6 +41,23 @@ def _topics(config: Config) -> Iterator[Finding]:
                 expected = "expected: a topic of its own"
             yield "DL-C021", ("topics", role.value), f"{name} is {taken[name]} topic", expected
         taken[name] = f"the {role.value}"
+    for role in config.rekeyed():
+        name = config.source(role)
+        if len(name) > TOPIC_NAME_MAX:
+            read = f"the topic of its copies, {name}, would have a name of {len(name)} characters"
+            yield (
+                "DL-C014",
+                ("topics", role.value, "rekey"),
+                read,
+                f"expected: at most {TOPIC_NAME_MAX}; a shorter prefix",
+            )
+        if name in taken:
+            yield (
+                "DL-C021",
+                ("topics", role.value, "rekey"),
+                f"{name} is {taken[name]} topic",
+                "expected: another prefix",
+            )
 
 
 def mapping_of(settings: MappingSettings) -> Mapping:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from detectors.performance.disparity import LEAST_EVENTS
 from detectors.performance.layout import CLASSES_MAX, CLASSES_SCORED_MAX, QUANTILES_MAX
@@ -14,7 +14,7 @@ from stream.config_performance import PerformanceDetector
 from stream.config_provisional import Provisional, fitting
 from stream.config_told import BusinessValue, ClassName, Kpi
 from stream.join_index import CHUNK_ROWS
-from stream.mapping import RECORD_TIME
+from stream.mapping import CONSTANT, RECORD_TIME, Keys, MappingError, split
 from stream.performance_plan import LABEL_METRICS, PROXY_TOPICS, of_class_scores
 from stream.performance_told import BUSINESS_VALUE, KPI, KPI_TO_TARGET, QUANTILE_LOSS
 from stream.quantities import Duration, refusal
@@ -72,10 +72,42 @@ class MappingSettings(Section):
     )
 
 
-class PredictionsTopic(Section):
-    """The topic that the model's predictions are read from."""
+REKEY = (
+    "the topic is keyed otherwise, or has another number of partitions: its events are copied to an internal topic, by their"
+    " prediction_id, or by what stands at this dotted path; that one is read in its place"
+)
+
+
+class RekeyedTopic(Section):
+    """A topic of the user's."""
 
     name: TopicName = Field(description="name of the topic")
+    rekey: bool | PathText = Field(default=False, description=REKEY)
+
+    @property
+    def keyed_by(self) -> Keys:
+        """Keys of the path of what copies are keyed by; () = there are none."""
+        own: Any = self.mapping  # type: ignore[attr-defined]
+        if isinstance(self.rekey, str):
+            return split(self.rekey)
+        return split(own.prediction_id) if self.rekey else ()
+
+    @field_validator("rekey")
+    @classmethod
+    def _is_path(cls, value: bool | str) -> bool | str:
+        if isinstance(value, str):
+            try:
+                whole = bool(split(value)) and not value.startswith((CONSTANT, "$"))
+            except MappingError:
+                whole = False
+            if not whole:
+                raise refusal("DL-C026", f"{value!r} is no path", "true, or a dotted path without empty keys")
+        return value
+
+
+class PredictionsTopic(RekeyedTopic):
+    """The topic that the model's predictions are read from."""
+
     mapping: Annotated[
         MappingSettings,
         BeforeValidator(_native_or_object),
@@ -137,10 +169,9 @@ class LabelMapping(ClickMapping):
         return self
 
 
-class FeedbackTopic(Section):
-    """A topic of feedback, by prediction_id as its key, with as many partitions as the predictions topic."""
+class FeedbackTopic(RekeyedTopic):
+    """A topic of feedback, by prediction_id as its key, with as many partitions as the predictions topic; or with `rekey`."""
 
-    name: TopicName = Field(description="name of the topic")
     lateness: Duration = Field(
         default=Duration(600_000), description="how far behind the newest event another may be and still count"
     )

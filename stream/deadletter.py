@@ -50,6 +50,7 @@ REASONS: dict[str, str] = {
     "future_timestamp": "more than max_future_skew ahead of the record's own time",
     "negative_value": "a conversion or label below zero where the topic's range begins at zero or above",
     "unknown_label": "a label that is no class of any model: another number, or a text where labels are numbers",
+    "foreign_record": "in a re-keyed topic, and not driftline's copy of anything: somebody else wrote it there",
     "value_out_of_range": "the value of a conversion or label outside the topic's range",
 }
 
@@ -75,24 +76,35 @@ class Policy:
 
 
 def letter_writer(
-    *, topic: str, partition: int, config_hash: str, app_version: str, policy: Policy = Policy()
+    *,
+    topic: str,
+    partition: int,
+    config_hash: str,
+    app_version: str,
+    policy: Policy = Policy(),
+    copied_to: str = "",
 ) -> Callable[[Reject], Output]:
     """What makes the dead-letters record of a refused event of one partition: value, key and headers as they came, the
     reason in `dlq.` headers. 3 us a record.
 
     What the policy or a limit keeps back is there as sha256 and length. The same event gives the same record under the
-    same policy, whoever writes it; (dlq.topic, dlq.partition, dlq.offset, dlq.row) identifies it.
+    same policy, whoever writes it; (dlq.topic, dlq.partition, dlq.offset, dlq.row) identifies it. `copied_to`: the internal topic
+    that is read in place of `topic`; what it holds of `topic` has its place there.
     """
     reasons = {code: ("dlq.reason", code.encode()) for code in REASONS}
-    source = (("dlq.topic", topic.encode()), ("dlq.partition", str(partition).encode()))
+    here = (("dlq.topic", (copied_to or topic).encode()), ("dlq.partition", str(partition).encode()))
     clocks = (("dlq.timestamp_type", b"CreateTime"), ("dlq.timestamp_type", b"LogAppendTime"))
     writer = (("dlq.app_version", app_version.encode()), ("dlq.config_hash", config_hash.encode()))
     never_retried = ("dlq.attempt", b"0")
 
     def write(reject: Reject) -> Output:
-        offset, row, code, detail, path, key, value, timestamp_ms, carried, log_append = reject
+        offset, row, code, detail, path, key, value, timestamp_ms, carried, log_append, origin = reject
         if code not in reasons:
             raise ValueError(f"unknown dead letter reason {code!r}")
+        source = here
+        if origin is not None and origin[0] >= 0:
+            source = (("dlq.topic", topic.encode()), ("dlq.partition", b"%d" % origin[0]))
+            offset = origin[1]
         original = carried or NONE
         written, kind = payload_of(value, policy)
         part = kind == "full" and _is_part(code, value)

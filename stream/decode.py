@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from stream.accounting import origin_of
 from stream.category import category_hash, category_text, number_category_hash
 from stream.columns import I64, Columns, Records, Reject, Tag
 from stream.decode_fast import FastTier
@@ -160,7 +161,7 @@ def _judge(  # noqa: PLR0917
 ) -> list[Reject]:
     """Refuse or accept each of the `refused`. As there may be nothing but them, whatever numpy holds is read for all at once."""
     refuse = refuser(found, rows, records, layout, refused) if found is not None else None
-    data, rejects, unopened = records.buffer.data, [], records.refused
+    data, rejects, unopened, copied = records.buffer.data, [], records.refused, records.origin is not None
     arrays = (
         records.offset, records.timestamp_ms, records.key_start, records.key_length, records.value_start, records.value_length
     )  # fmt: skip
@@ -177,7 +178,9 @@ def _judge(  # noqa: PLR0917
         except RefusedError as why:
             key = bytes(data[key_start : key_start + key_length]) if key_length >= 0 else None
             headers = read_headers(data, start + length) if records.framed else NONE
-            rejects.append(Reject(offset, 0, why.code, why.detail, why.path, key, value, time_ms, headers, log_append))
+            origin = origin_of(records, int(refused[number])) if copied else None
+            where = (offset, 0, why.code, why.detail, why.path)
+            rejects.append(Reject(*where, key, value, time_ms, headers, log_append, origin))
     return rejects
 
 

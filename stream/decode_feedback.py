@@ -21,7 +21,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from stream.accounting import reject_of
-from stream.columns import F64, I32, I64, U32, U64, Columns, Records, Reject, Tag
+from stream.columns import F64, I32, I64, U32, U64, Columns, Copies, Records, Reject, Tag
 from stream.decode import decode
 from stream.join_feedback import Feedback, FeedbackKind
 from stream.join_groups import NO_GROUP, Group
@@ -54,7 +54,8 @@ class FeedbackPaths:
 class FeedbackColumns:
     """n events of one topic of feedback, in log order. `feedback`: as the join takes them; `rejects`: what is none.
 
-    offset I64[n], row I32[n]; event_time_ms, record_time_ms: those of `feedback`. `records`: what was decoded.
+    offset I64[n], row I32[n]; event_time_ms, record_time_ms: those of `feedback`. `records`: what was decoded. `copies`: of a
+    re-keyed topic.
     """
 
     next_offset: int
@@ -63,6 +64,7 @@ class FeedbackColumns:
     feedback: Feedback
     rejects: tuple[Reject, ...]
     records: Records | None
+    copies: Copies | None = None
 
     def __len__(self) -> int:
         return len(self.offset)

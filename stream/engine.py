@@ -34,7 +34,7 @@ def make_app(config: Config) -> RawApp:
     kafka = config.kafka
     app = RawApp(
         group_id(config),
-        raw_topics=[config.topic(role) for role in INPUTS if role in config.roles()],
+        raw_topics=[config.source(role) for role in INPUTS if role in config.roles()],
         broker=[f"kafka://{server}" for server in kafka.bootstrap_servers],
         broker_credentials=_credentials(kafka),
         web_enabled=False,
@@ -58,7 +58,7 @@ def make_app(config: Config) -> RawApp:
         broker_max_poll_interval=300.0,
     )
     if config.topics.predictions.damaged_batches == "skip":
-        app.damage.skip = frozenset([config.topic(TopicRole.PREDICTIONS)])
+        app.damage.skip = frozenset([config.source(TopicRole.PREDICTIONS)])
     app._create_directories = lambda: None  # type: ignore[method-assign]  # noqa: SLF001
     return app
 
@@ -90,7 +90,7 @@ class FaustEngine:
         self.code: int = Exit.OK
 
     def topic_of(self, role: str) -> str:
-        return self._config.topic(TopicRole(role))
+        return self._config.source(TopicRole(role))
 
     @property
     def generation(self) -> int:
@@ -156,7 +156,7 @@ class Group:
 
 
 class RoleLogs:
-    """upkeep.Logs: a LogReader that is asked by role."""
+    """upkeep.Logs: a LogReader that is asked by role, of inputs that are re-keyed for their copies."""
 
     def __init__(self, reader: LogReader, cluster: Cluster, config: Config) -> None:
         self._reader = reader
@@ -164,14 +164,14 @@ class RoleLogs:
         self._config = config
 
     async def topics(self) -> dict[str, TopicView]:
-        roles = {self._config.topic(role): role.value for role in self._config.roles()}
+        roles = {self._config.source(role): role.value for role in self._config.roles()}
         return {roles[name]: view for name, view in (await self._cluster.topics(roles)).items()}
 
     async def answers(self) -> bool:
         return await self._cluster.answers()
 
     async def stretch(self, role: str, partition: int, start: int | None, tail: int | None = None) -> Any:
-        return await self._reader.stretch(self._config.topic(TopicRole(role)), partition, start, tail=tail)
+        return await self._reader.stretch(self._config.source(TopicRole(role)), partition, start, tail=tail)
 
     async def ends(self, role: str, partitions: int) -> dict[int, int]:
-        return await self._reader.ends(self._config.topic(TopicRole(role)), partitions)
+        return await self._reader.ends(self._config.source(TopicRole(role)), partitions)

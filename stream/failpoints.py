@@ -42,6 +42,14 @@ FAILPOINTS = (
 )
 """Every name, in the order of the work."""
 
+COPYING = (
+    "copy.taken",  # the next records are read, nothing is written
+    "copy.sent",  # one batch of their copies is acknowledged, others may not be
+    "copy.acknowledged",  # all are, before the commit
+    "copy.committed",
+)
+"""The same where topics are re-keyed."""
+
 SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "term": signal.SIGTERM}
 
 
@@ -63,7 +71,7 @@ def parse(text: str) -> dict[str, _Armed]:
         place, _, action = item.partition("=")
         name, _, nth = place.partition("@")
         verb, _, seconds = action.partition(":")
-        if name not in FAILPOINTS:
+        if name not in (*FAILPOINTS, *COPYING):
             raise ValueError(f"{FAILPOINTS_ENV}: no failpoint {name!r}")
         if verb not in SIGNALS and verb not in {"stall", "fail"}:
             raise ValueError(f"{FAILPOINTS_ENV}: no action {action!r}")

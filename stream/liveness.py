@@ -95,13 +95,13 @@ class Liveness:
         for stage, source in SOURCES.items():
             view = views.get(source)
             if view is not None and view.partitions != self._counts[stage]:
-                raise Refused(growth_refusal(config.topic(TopicRole(source)), self._counts[stage], view.partitions))
+                raise Refused(growth_refusal(config.source(TopicRole(source)), self._counts[stage], view.partitions))
         for stream in self._worker.setup.feedback:
             view = views.get(stream)
             if view is not None and view.partitions != self._counts[COLLECTOR]:
-                topic = config.topic(TopicRole(stream))
+                topic = config.source(TopicRole(stream))
                 raise Refused(growth_refusal(topic, self._counts[COLLECTOR], view.partitions))
-        missing = [config.topic(role) for role in config.roles() if role.value not in views]
+        missing = [config.source(role) for role in config.roles() if role.value not in views]
         if not missing:
             self._absent_since = None
             return
@@ -117,7 +117,7 @@ class Liveness:
 
     async def _judge(self, slot: Slot, views: Mapping[str, Any], position: int, end: int, now_s: float) -> None:
         self._metrics.set("lag_events", max(end - slot.position, 0), stage=slot.stage, partition=slot.partition)
-        topic = self._worker.setup.config.topic(TopicRole(slot.source))
+        topic = self._worker.setup.config.source(TopicRole(slot.source))
         extent = Extent(0, end, views[slot.source].id, topic)
         loss = what_is_lost(slot.source, slot.partition, position, slot.owner.topics.get(slot.source, ""), extent)
         if loss:
@@ -140,7 +140,7 @@ class Liveness:
         for stream, ends in self.feedback_ends.items():
             end, position = ends[slot.partition], slot.owner.vector[stream]
             self._metrics.set("feedback_lag_events", max(end - position, 0), partition=slot.partition, feedback=stream)
-            topic = self._worker.setup.config.topic(TopicRole(stream))
+            topic = self._worker.setup.config.source(TopicRole(stream))
             known = slot.owner.topics.get(stream, "")
             extent = Extent(0, end, views[stream].id, topic)
             loss = what_is_lost(stream, slot.partition, vector[stream], known, extent)

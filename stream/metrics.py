@@ -48,6 +48,7 @@ def _gauge(name: str, labels: tuple[str, ...], meaning: str) -> MetricSpec:
 PART = ("partition",)
 OWNER = ("stage", "partition")
 FEEDBACK = ("partition", "feedback")
+INPUT = ("input",)
 
 METRICS: tuple[MetricSpec, ...] = (
     _gauge("build_info", ("version", "config_hash"), "always 1; the labels say what runs"),
@@ -74,6 +75,16 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("feedback_lag_events", FEEDBACK, "end of the partition of a topic of feedback minus position"),
     _gauge("waiting_predictions", PART, "predictions that wait for feedback"),
     _counter("evicted_predictions_total", PART, "predictions that went before their feedback: more than may wait"),
+    _counter("rekey_copied_events_total", INPUT, "records copied to a re-keyed topic, by this worker"),
+    _counter(
+        "rekey_repeats_total", ("partition", *INPUT), "copies that were read before and left out: in no other counter"
+    ),
+    _gauge("rekey_lag_events", INPUT, "records of a topic that is re-keyed that are not copied yet, by any worker"),
+    _gauge(
+        "rekey_held_partitions", INPUT, "its partitions of which records wait for those of the others, by record time"
+    ),
+    _counter("rekey_gap_events_total", INPUT, "offsets that retention took before they were copied"),
+    _counter("rekey_failures_total", (), "times that copying had to begin again from its commits"),
     _gauge("position", OWNER, "next offset that the state will apply"),
     _gauge("lag_events", OWNER, "end of the partition minus position"),
     _gauge("event_time_seconds", PART, "watermark of the partition, Unix time"),

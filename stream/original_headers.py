@@ -25,6 +25,12 @@ ATTEMPT_HEADER = "driftline.attempt"
 """On a record that `dlq retry` published: which retry it is, counted from 1."""
 LETTER_HEADER = "driftline.dead_letter"
 """On the same record: the dead letter that it comes from, TOPIC/PARTITION/OFFSET/ROW."""
+ORIGIN_HEADER = "driftline.origin"
+"""On a copy of a record in a re-keyed topic, first of all: where the original stands (copied.ORIGIN)."""
+REFUSED_HEADER = "driftline.refused"
+"""On a copy of what is no event any more: why, as code and detail with a line feed between them."""
+_OURS = frozenset({LETTER_HEADER, ORIGIN_HEADER, REFUSED_HEADER})
+DROPPED_BYTES = 2  # the last ones of the origin say how many headers were left out already
 _ATTEMPT = re.compile(rb"[1-9][0-9]{0,2}")
 
 Header = tuple[str, bytes | None]
@@ -53,7 +59,7 @@ def original_headers(records: Records, place: int) -> OriginalHeaders:
 def read_headers(buffer: memoryview, position: int) -> OriginalHeaders:
     """Headers from their count on. Cost: 1 us each, at most original_headers_max of them."""
     kept: list[Header] = []
-    size, attempt, read, count = 0, 0, 0, 0
+    size, attempt, read, count, before = 0, 0, 0, 0, 0
     try:
         if buffer[position] == 0:  # none: nearly all of them
             return NONE
@@ -64,7 +70,9 @@ def read_headers(buffer: memoryview, position: int) -> OriginalHeaders:
             text = (name or b"").decode("utf-8", "backslashreplace")
             if text == ATTEMPT_HEADER:
                 attempt = int(value) if value is not None and _ATTEMPT.fullmatch(value) else 0
-            elif text != LETTER_HEADER:
+            elif text == ORIGIN_HEADER and read == 0:
+                before = int.from_bytes((value or b"")[-DROPPED_BYTES:], "big")
+            elif text not in _OURS:
                 size += len(text.encode()) + len(value or b"")
                 if size > ORIGINAL_HEADERS_BYTES_MAX:
                     break
@@ -72,7 +80,21 @@ def read_headers(buffer: memoryview, position: int) -> OriginalHeaders:
             read += 1
     except IndexError:
         pass
-    return OriginalHeaders(tuple(kept), max(count - read, 0), attempt)
+    return OriginalHeaders(tuple(kept), max(count - read, 0) + before, attempt)
+
+
+def header_value(buffer: memoryview, position: int, wanted: str) -> bytes | None:
+    """Value of the first header with this name, of the headers from their count on; None = there is none."""
+    try:
+        count, position = _varint(buffer, position)
+        for _ in range(count):
+            name, position = _bytes(buffer, position)
+            value, position = _bytes(buffer, position)
+            if name == wanted.encode():
+                return value
+    except IndexError:
+        pass
+    return None
 
 
 def frame_headers(headers: Iterable[Header]) -> bytes:

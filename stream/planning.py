@@ -296,6 +296,7 @@ def collector_hash(config: Config, plan: CollectorPlan) -> str:
         "dedup": plan.dedup,
         "coerce": sorted(coerced_paths(config)),
     }
+    deciding |= {f"rekey.{role.value}": list(keys) for role, keys in config.rekeyed().items()}
     if plan.feedback is not None:  # a configuration without keeps its hash
         deciding["feedback"] = feedback_deciding(config)
     return hashlib.sha256(orjson.dumps(deciding, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]

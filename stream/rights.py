@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stream.config import Config
 
 OWN_GROUP = "workers"  # prefix + this
+COPY_GROUP = "rekey"  # likewise, of those who copy topics that are re-keyed
 Resource = Literal["topic", "group"]
 
 
@@ -70,6 +71,7 @@ _RUN = {
     TopicRole.JOURNAL: (W, CONFIGS),
     TopicRole.STATE_COLLECTOR: (R, W, CONFIGS),
     TopicRole.STATE_MONITOR: (R, W, CONFIGS),
+    TopicRole.REKEYED: (R, W, CONFIGS),
 }
 _TOPICS: dict[Use, dict[TopicRole, tuple[Operation, ...]]] = {
     Use.RUN: _RUN,
@@ -103,14 +105,24 @@ def group_id(config: Config) -> str:
     return f"{config.prefix}{OWN_GROUP}"
 
 
+def copy_group_id(config: Config) -> str:
+    """The group that shares the topics that are re-keyed."""
+    return f"{config.prefix}{COPY_GROUP}"
+
+
 def rights(config: Config, use: Use) -> Iterator[Right]:
     """What `use` needs under this configuration, topics in the order of the table; on the cluster itself nothing."""
     there = config.roles()
     for role, operations in _TOPICS[use].items():
         if role in there:
             yield Right(use, "topic", config.topic(role), operations)
+        elif role is TopicRole.REKEYED:
+            for topic in config.rekeyed():
+                yield Right(use, "topic", config.source(topic), operations)
     if use is Use.RUN:
         yield Right(use, "group", group_id(config), (R,))
+        if config.rekeyed():
+            yield Right(use, "group", copy_group_id(config), (R,))
 
 
 def table() -> Iterator[tuple[str, str, str]]:
@@ -123,4 +135,4 @@ def table() -> Iterator[tuple[str, str, str]]:
         for operations, roles in alike.items():
             yield who, f"topic {', '.join(f'`{role}`' for role in roles)}", ", ".join(operations)
         if use is Use.RUN:
-            yield who, f"group `{OWN_GROUP}`", R.value
+            yield who, f"group `{OWN_GROUP}`, with `rekey` also `{COPY_GROUP}`", R.value

@@ -21,6 +21,8 @@ class TopicRole(StrEnum):
     JOURNAL = "journal"
     STATE_COLLECTOR = "state.collector"
     STATE_MONITOR = "state.monitor"
+    REKEYED = "rekeyed"
+    """One for each of INPUTS with `rekey`; named by rekeyed_name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,25 @@ TOPICS: tuple[TopicSpec, ...] = (
     TopicSpec(TopicRole.JOURNAL, "stage/partition", "1", 365, "every decision that the input log does not determine"),
     TopicSpec(TopicRole.STATE_COLLECTOR, "snapshot key", "P", None, "snapshots of the collectors"),
     TopicSpec(TopicRole.STATE_MONITOR, "snapshot key", "M", None, "snapshots of the monitors"),
+    TopicSpec(
+        TopicRole.REKEYED,
+        "original key; partition by the event's id",
+        "P",
+        7,
+        "`rekeyed.TOPIC`: copies of a topic of yours with `rekey`, one such topic for each",
+        (("max.message.bytes", "4000000"),),
+    ),
 )
 
 
 def topic_name(prefix: str, role: TopicRole) -> str:
     """Name of an internal or output topic. The predictions topic is the user's and comes from the configuration."""
     return f"{prefix}{role.value}"
+
+
+def rekeyed_name(prefix: str, topic: str) -> str:
+    """Name of the topic with the copies of a user's topic."""
+    return f"{topic_name(prefix, TopicRole.REKEYED)}.{topic}"
 
 
 def topic_config(spec: TopicSpec) -> dict[str, str]:

@@ -16,10 +16,12 @@ from detectors.reference import ReferenceProfile
 from stream import give_back
 from stream.assignment import COLLECTOR, MONITOR, Owners, Refused, Slot
 from stream.collector import Collector
+from stream.collector_counts import count_collector
 from stream.container import ContainerError
+from stream.copy_lag import Copying
 from stream.epochs import epoch_of
 from stream.failpoints import reach
-from stream.feedback_counts import count_feedback
+from stream.learning_log import LearningLog
 from stream.liveness import Liveness, Topics
 from stream.metrics import Metrics
 from stream.monitor import Monitor
@@ -43,7 +45,7 @@ REFERENCE_PAUSE_S = 0.5
 STOP_S = 2.0
 SAVE_PATIENCE_S = 5.0  # a snapshot takes a tenth of a second; longer, the broker does not take the partition's outputs
 PULSE_S = 0.25
-LEARNING_STEPS = 10  # log lines of each phase of learning a reference
+COPY_PATIENCE_S = 2.0  # copies are committed each second, and looked at as often as the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,17 @@ class Logs(Topics, Protocol):
 class Upkeep:
     """The periodic tasks of one worker."""
 
-    def __init__(self, worker: Worker, logs: Logs, metrics: Metrics, rhythm: Rhythm, *, drain: bool) -> None:
+    def __init__(
+        self,
+        worker: Worker,
+        logs: Logs,
+        metrics: Metrics,
+        rhythm: Rhythm,
+        *,
+        drain: bool,
+        copier: Copying | None = None,
+    ) -> None:
+        self.copier = copier
         self.worker = worker
         self.owners: Owners = worker.owners
         self.logs = logs
@@ -92,7 +104,7 @@ class Upkeep:
         self._at: dict[str, int] = {}
         self._wanted: dict[str, ModelPlan] = {plan.model: plan for plan in setup.plan.models}
         self._goal: dict[int, dict[str, int]] | None = None
-        self._said: dict[str, tuple[str, int]] = {}
+        self._learning = LearningLog()
         self._saving: dict[tuple[str, int], asyncio.Future[bool]] = {}  # snapshots that nobody waits for just now
         self._tasks: list[asyncio.Task[None]] = []
         self._ending = asyncio.Event()
@@ -172,15 +184,22 @@ class Upkeep:
         """See how far the logs and the markers are; tick where a partition is idle; judge whether anything moves at all."""
         ends = await self.liveness.look()
         now = self.broker_seen = time.monotonic()
-        self.idle.see(ends, now)
+        if self.copier is not None:
+            await self.copier.look(now)
+        self.idle.see(ends, now, growing=self._lacks_copies(TopicRole.PREDICTIONS.value, now))
         await self._read_markers()
         if self.drain:
             return
         for stream, ends in self.liveness.feedback_ends.items():
-            self.feedback_idle[stream].see(ends, now)
+            self.feedback_idle[stream].see(ends, now, growing=self._lacks_copies(stream, now))
         for slot in self.owners.of(COLLECTOR):
             await self._tick(slot, self.idle.tick_ms(slot.partition, slot.position, now))
             await self._tick_feedback(slot, now)
+
+    def _lacks_copies(self, source: str, now_s: float) -> bool:
+        """Whether a log that does not grow may do so only because its copies are behind: it is not idle then."""
+        most_s = 3 * self.rhythm.idle_s(self.idle.idle_timeout_s) + COPY_PATIENCE_S
+        return self.copier is not None and self.copier.is_behind(source, now_s, most_s)
 
     async def _tick_feedback(self, slot: Slot, now_s: float) -> None:
         """A topic of feedback in which nothing comes holds up its own series no longer than its lateness."""
@@ -307,6 +326,8 @@ class Upkeep:
     async def finish(self) -> None:
         """Close everything once what was in the topic at the start is applied; end when all that follows is written."""
         if self._goal is None:
+            if self.copier is not None and not await self.copier.drained():
+                return
             inputs = (TopicRole.PREDICTIONS.value, *self.worker.setup.feedback)
             found = {source: await self.logs.ends(source, self.worker.setup.sources) for source in inputs}
             self._goal = {
@@ -366,34 +387,8 @@ class Upkeep:
         self.metrics.set("blocked", int(slot.lane.blocked), **labels)
         collector = slot.owner.stage
         if isinstance(collector, Monitor):
-            self._say_learning(collector)
+            self._learning.say(collector)
             count_performance(self.metrics, collector)
-        if not isinstance(collector, Collector):
-            return
-        counters, partition = collector.accounting(), slot.partition
-        self.metrics.set("consumed_events_total", counters.consumed, partition=partition)
-        self.metrics.set("applied_events_total", counters.applied, partition=partition)
-        self.metrics.set("dead_letter_events_total", counters.dead_letters, partition=partition)
-        self.metrics.set("duplicate_events_total", counters.duplicates, partition=partition)
-        self.metrics.set("late_events_total", counters.late, partition=partition)
-        self.metrics.set("input_gap_events_total", counters.gap, partition=partition)
-        self.metrics.set("tombstone_events_total", counters.tombstones, partition=partition)
-        self.metrics.set("unknown_model_events_total", counters.unknown_model, partition=partition)
-        for reason, number in counters.reasons.items():
-            self.metrics.set("dead_letters_total", number, partition=partition, reason=reason)
-        self.metrics.set("event_time_seconds", collector.watermark_ms / 1000, partition=partition)
-        count_feedback(self.metrics, collector.joining, partition)
-        self.metrics.set("state_bytes", collector.memory_bytes(), **labels)
-
-    def _say_learning(self, monitor: Monitor) -> None:
-        """Log how far the references that are being learnt have come: hours can pass until anything is judged."""
-        for name, model in monitor.models.items():
-            learner = model.learner
-            if learner is None:
-                if self._said.pop(name, None) is not None:
-                    log.info("models.%s: its reference is complete; from now on windows are judged", name)
-                continue
-            step = (learner.phase, int(learner.share * LEARNING_STEPS))
-            if self._said.get(name) != step:
-                self._said[name] = step
-                log.info("models.%s: %s", name, learner.said())
+        if isinstance(collector, Collector):
+            count_collector(self.metrics, collector, slot.partition)
+            self.metrics.set("state_bytes", collector.memory_bytes(), **labels)

@@ -58,10 +58,10 @@ class FeedbackIdle:
     lateness_ms: int
     _ends: dict[int, tuple[int, float]] = field(default_factory=dict)
 
-    def see(self, ends: Mapping[int, int], now_s: float) -> None:
-        """The end offset of each partition, at `now_s` of a monotonic clock."""
+    def see(self, ends: Mapping[int, int], now_s: float, *, growing: bool = False) -> None:
+        """The end offset of each partition, at `now_s` of a monotonic clock; growing: as if all had grown since."""
         for partition, end in ends.items():
-            if partition not in self._ends or self._ends[partition][0] != end:
+            if growing or partition not in self._ends or self._ends[partition][0] != end:
                 self._ends[partition] = (end, now_s)
 
     def tick_ms(self, partition: int, position: int, watermark_ms: int, now_s: float) -> int | None:
@@ -87,10 +87,10 @@ class IdleRule:
     resolution_ms: int
     _ends: dict[int, tuple[int, float]] = field(default_factory=dict)
 
-    def see(self, ends: Mapping[int, int], now_s: float) -> None:
-        """The end offset of each source partition, at `now_s` of a monotonic clock."""
+    def see(self, ends: Mapping[int, int], now_s: float, *, growing: bool = False) -> None:
+        """The end offset of each source partition, at `now_s` of a monotonic clock; growing: as if all had grown since."""
         for source, end in ends.items():
-            if source not in self._ends or self._ends[source][0] != end:
+            if growing or source not in self._ends or self._ends[source][0] != end:
                 self._ends[source] = (end, now_s)
 
     def end(self, source: int) -> int | None:

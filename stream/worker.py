@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from stream.assignment import COLLECTOR, SOURCES, Owners, Refused, Slot
 from stream.chunks import Chunk, Plain, records_of, split
 from stream.collector import Collector
 from stream.config import Config
+from stream.copied import originals
 from stream.decode import decode
 from stream.decode_feedback import decode_feedback
 from stream.epochs import epoch_of
@@ -87,6 +88,8 @@ class Setup:
     owner: OwnerRecord | None = None
     feedback: Mapping[str, Layout] = field(default_factory=dict)
     """How the events of each topic of feedback are read."""
+    rekeyed: frozenset[str] = frozenset()
+    """Sources that are read as copies."""
 
     @classmethod
     def of(cls, config: Config, sources: int, known: Known) -> Setup:
@@ -104,6 +107,7 @@ class Setup:
             config_hash=collector_hash(config, plan),
             app_version=version("driftline"),
             feedback=feedback_layouts(config),
+            rekeyed=frozenset(role.value for role in config.rekeyed()),
         )
 
     def begin(self, slot: Slot) -> None:
@@ -126,6 +130,7 @@ class Setup:
             app_version=self.app_version,
             policy=policy_of(self.config),
             feedback_topics={stream: self.config.topic(TopicRole(stream)) for stream in self.feedback},
+            copied_to={role.value: self.config.source(role) for role in self.config.rekeyed()},
         )
 
     def monitor(self, partition: int) -> Monitor:
@@ -261,12 +266,16 @@ class Worker:
         return False
 
     async def _collect(self, slot: Slot, chunk: Chunk, source: str) -> None:
-        layout = self.setup.feedback.get(source)
-        for records in split(records_of(chunk, slot.owner.vector[source]), STEP_EVENTS):
+        layout, rekeyed = self.setup.feedback.get(source), source in self.setup.rekeyed
+        for part in split(records_of(chunk, slot.owner.vector[source]), STEP_EVENTS):
             if not slot.usable:
                 return
-            started = time.perf_counter()
+            started, records, copies = time.perf_counter(), part, None
+            if rekeyed:
+                seen = slot.owner.stage.copied.get(source)  # type: ignore[attr-defined]
+                records, copies = originals(part, {} if seen is None else seen.marks)
             columns = decode(records, self.setup.layout) if layout is None else decode_feedback(records, layout)
+            columns = replace(columns, copies=copies)
             reach("ingest.decoded")
             given_up = any(code == DAMAGED_BATCH for code, _ in records.refused.values())
             slot.owner.apply(source, columns, records.next_offset, hold=given_up)

@@ -124,6 +124,7 @@ async def test_what_depends_on_this_workers_tries_is_held_until_it_is_saved(code
         (columns.rejects[0].code, following, hold)
     )
     slot.flush = lambda: None
+    it.setup.rekeyed = frozenset()
     it.setup.layout = Layout.compile(NATIVE, ["fraud"], [])
     it.metrics = Metrics()
     await it._collect(slot, Chunk("predictions", 0, (refused_batch(7, (7, 9, 0), b"", (code, "")),), 0), "predictions")

@@ -39,7 +39,7 @@ class Cluster:
         self.stops: list[tuple[int, str]] = []
         self.reloads: list[BaseException] = []
         config = SimpleNamespace(
-            monitors=1, topic=lambda role: f"driftline.{role.value}", roles=lambda: tuple(TopicRole)
+            monitors=1, source=lambda role: f"driftline.{role.value}", roles=lambda: tuple(TopicRole)
         )
         engine = SimpleNamespace(rebalancing=False, generation=1, stop=lambda code, why: self.stops.append((code, why)))
         self.engine = engine

@@ -1,0 +1,347 @@
+"""One consumer and one producer that copy to re-keyed topics: the group, positions, and what is copied next.
+
+The workers of a prefix share these topics in a consumer group of their own, so that the assignment of the collectors' topics stays as
+it is. One worker has a topic whole: its partitions are read side by side by record time. An offset is committed once all copies
+before it are acknowledged; it carries the id of the topic, so that one made anew under the same name is told from one that
+grew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import orjson
+import xxhash
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import CommitFailedError, IllegalStateError, UnknownTopicOrPartitionError
+from aiokafka.structs import OffsetAndMetadata
+
+from stream.chunks import Chunk, records_of
+from stream.cluster import Cluster
+from stream.config import Config
+from stream.copying import Copy, Waiting, copies_of
+from stream.damage import Damage
+from stream.failpoints import reach
+from stream.metrics import Metrics
+from stream.rights import copy_group_id
+from stream.snapshots import patient
+from stream.topics import TopicRole
+from stream.transport import install_raw_fetch
+
+log = logging.getLogger(__name__)
+
+FETCH_BYTES = 1 << 20  # of each partition
+FETCH_WAIT_MS = 200
+BATCH_BYTES = 512 << 10
+POLL_MS = 100
+COMMIT_S = 1.0
+ANSWER_S = 60.0  # without an answer the client is opened anew
+STANDS_S = 60.0  # likewise where the log goes on and nothing comes
+GIVE_UP_S = 5.0  # what a rebalance waits for the copies that are under way
+STOP_S = 2.0
+COPY = "copy"  # among the stages, in metrics
+
+
+class LogLost(Exception):  # noqa: N818 - ends the worker
+    """A topic was made anew or has lost its end."""
+
+
+class LogMoved(Exception):  # noqa: N818 - the client is opened anew, which tells what has happened
+    """A partition goes on at another offset than the position."""
+
+
+class WholeTopics(RangePartitionAssignor):  # type: ignore[misc]
+    """Every topic to one member, topics in turn."""
+
+    name = "driftline-whole-topics"
+
+    @classmethod
+    def assign(cls, cluster: Any, members: Mapping[str, Any]) -> dict[str, Any]:
+        readers: dict[str, list[str]] = {}
+        for member, told in sorted(members.items()):
+            for topic in told.subscription:
+                readers.setdefault(topic, []).append(member)
+        given: dict[str, list[tuple[str, list[int]]]] = {member: [] for member in members}
+        for turn, (topic, own) in enumerate(sorted(readers.items())):
+            partitions = cluster.partitions_for_topic(topic)
+            if partitions:
+                given[own[turn % len(own)]].append((topic, sorted(partitions)))
+        return {member: ConsumerProtocolMemberAssignment(cls.version, own, b"") for member, own in given.items()}
+
+
+def _log_of(metadata: str) -> tuple[str, int]:
+    """Id of the topic and how many logs were given up before it, as was committed; of what others commit nothing is known."""
+    try:
+        topic_id, given_up = orjson.loads(metadata)
+    except ValueError:
+        return "", 0
+    return str(topic_id), int(given_up)
+
+
+class Session(ConsumerRebalanceListener):  # type: ignore[misc]
+    """One consumer and one producer. The lock is held while copies are under way: an assignment is given up between them."""
+
+    def __init__(
+        self, config: Config, partitions: int, settings: Mapping[str, Any], cluster: Cluster, metrics: Metrics
+    ) -> None:
+        self._config, self._partitions, self._cluster, self._metrics = config, partitions, cluster, metrics
+        self._roles = {config.topic(role): role for role in config.rekeyed()}
+        self._keys = config.rekeyed()
+        self.consumer = AIOKafkaConsumer(
+            **settings,
+            group_id=copy_group_id(self._config),
+            partition_assignment_strategy=(WholeTopics,),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            metadata_max_age_ms=10_000,
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=2_000,
+            request_timeout_ms=20_000,
+            rebalance_timeout_ms=10_000,
+        )
+        self.producer = AIOKafkaProducer(**settings, acks="all", linger_ms=0, max_batch_size=BATCH_BYTES)
+        self._damage = Damage(self._skipped())
+        self._damage.on_fault = self._damaged
+        self._lock = asyncio.Lock()
+        self._assigned: frozenset[TopicPartition] | None = None  # of which the positions are not known yet
+        self._waiting: dict[str, Waiting] = {}
+        self._logs: dict[TopicPartition, tuple[str, int]] = {}  # id of the topic, how many logs were given up
+        self._committed: dict[TopicPartition, int] = {}
+        self._commit_s = self._moved_s = time.monotonic()
+
+    def _skipped(self) -> frozenset[str]:
+        skip = self._config.topics.predictions.damaged_batches == "skip"
+        return frozenset([self._config.topic(TopicRole.PREDICTIONS)] if skip else [])
+
+    def _damaged(self, place: tuple[str, int], tries: int, error: Exception) -> None:
+        """A batch cannot be opened: its partition waits between the tries, and the others for it."""
+        log.error("%s-%d: %s (%s), try %d", *place, error, type(error).__name__, tries)
+        self._metrics.add("damaged_batches_total", stage=COPY, partition=place[1])
+
+    async def open(self) -> None:
+        """Raises KafkaError, OSError."""
+        patient(self.consumer._client)  # noqa: SLF001
+        patient(self.producer.client)
+        await self.producer.start()
+        await self.consumer.start()
+        install_raw_fetch(self.consumer._fetcher, frozenset(self._roles), self._damage)  # noqa: SLF001
+        self.consumer.subscribe(topics=list(self._roles), listener=self)
+
+    async def close(self) -> None:
+        for client in (self.consumer, self.producer):
+            with suppress(Exception):
+                await asyncio.wait_for(client.stop(), STOP_S)
+
+    # -- the group
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Others go on from what is committed here."""
+        del revoked
+        try:
+            await asyncio.wait_for(self._give_up(), GIVE_UP_S)
+        except Exception as error:  # noqa: BLE001  the next owner repeats what was not committed
+            log.warning("copies of re-keyed topics: not everything could be committed: %r", error)
+        self._waiting, self._assigned = {}, None
+
+    async def _give_up(self) -> None:
+        async with self._lock:
+            await self.commit()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._waiting, self._assigned = {}, frozenset(assigned)
+
+    async def commits(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What the group has committed of these."""
+        found = await self.consumer._coordinator.fetch_committed_offsets(list(places))  # noqa: SLF001
+        return {place: each for place, each in found.items() if each.offset >= 0}
+
+    async def commit(self) -> None:
+        """Where everything before is acknowledged."""
+        offsets = {
+            TopicPartition(topic, partition): position
+            for topic, waiting in self._waiting.items()
+            for partition, position in waiting.positions.items()
+        }
+        changed = {place: at for place, at in offsets.items() if self._committed.get(place) != at}
+        self._commit_s = time.monotonic()
+        if not changed:
+            return
+        reach("copy.acknowledged")
+        told = {place: OffsetAndMetadata(at, orjson.dumps(self._logs[place]).decode()) for place, at in changed.items()}
+        with suppress(CommitFailedError, IllegalStateError):  # another member owns them: it copies from before
+            await self.consumer.commit(told)
+            self._committed |= changed
+        reach("copy.committed")
+
+    # -- positions
+
+    async def _begin(self, assigned: frozenset[TopicPartition]) -> None:
+        """Go to what is committed. Raises LogLost."""
+        names = {place.topic for place in assigned}
+        views = await self._cluster.topics(names)
+        if missing := sorted(names - set(views)):
+            raise UnknownTopicOrPartitionError(f"there is no topic {', '.join(missing)}")
+        begins, ends = await self.consumer.beginning_offsets(assigned), await self.consumer.end_offsets(assigned)
+        committed = await self.commits(list(assigned))
+        if assigned != self._assigned:  # a rebalance meanwhile
+            return
+        waiting: dict[str, Waiting] = {}
+        for place in sorted(assigned):
+            bounds = (begins[place], ends[place])
+            position = self._position(place, committed.get(place), views[place.topic].id, bounds)
+            waiting.setdefault(place.topic, Waiting()).positions[place.partition] = position
+            self.consumer.seek(place, position)
+        self._committed = {place: each.offset for place, each in committed.items()}
+        self._waiting, self._assigned = waiting, None
+        self._moved_s = time.monotonic()
+
+    def _position(
+        self, place: TopicPartition, committed: OffsetAndMetadata | None, topic_id: str, bounds: tuple[int, int]
+    ) -> int:
+        begin, end = bounds
+        if committed is None:
+            self._logs[place] = (topic_id, 0)
+            return begin
+        known, given_up = _log_of(committed.metadata)
+        self._logs[place] = (topic_id, given_up)
+        made_anew = bool(known and topic_id and known != topic_id)
+        if made_anew or committed.offset > end:
+            what = "was deleted and made again" if made_anew else "has lost its end"
+            said = f"{place.topic}-{place.partition} {what}: it was copied up to {committed.offset}, it holds {begin} to {end}"
+            if self._config.on_data_loss == "refuse":
+                raise LogLost(f"{said}. on_data_loss: reset copies the new log from its beginning")
+            log.error("%s; it is copied from its beginning", said)
+            self._logs[place] = (topic_id, given_up + 1)
+            return begin
+        if committed.offset < begin:
+            self._metrics.add("rekey_gap_events_total", begin - committed.offset, input=self._roles[place.topic].value)
+            log.error("%s-%d: retention has taken %d to %d before they were copied", *place, committed.offset, begin)
+        return max(int(committed.offset), begin)
+
+    # -- copying
+
+    async def round(self) -> None:
+        """Fetch what is missing, copy what is known to be next, commit now and then."""
+        assigned = self._assigned
+        if assigned is not None:
+            await self._begin(assigned)
+            return
+        waiting = self._waiting
+        damaged = self._damage.waiting(time.monotonic())
+        wanted = [
+            TopicPartition(topic, partition)
+            for topic, each in waiting.items()
+            for partition in each.empty
+            if (topic, partition) not in damaged
+        ]
+        if not wanted:
+            await asyncio.sleep(POLL_MS / 1000)
+        fetched = await self.consumer.getmany(*wanted, timeout_ms=POLL_MS) if wanted else {}
+        async with self._lock:
+            if self._waiting is not waiting:
+                return
+            for place, pieces in fetched.items():
+                self._add(place, pieces)
+            copied = 0
+            for topic, each in waiting.items():
+                copied += await self._copy_topic(topic, each)
+            if time.monotonic() - self._commit_s > COMMIT_S:
+                await self.commit()
+        await self._watch(copied or len(fetched), wanted)
+
+    def _add(self, place: TopicPartition, pieces: Sequence[Any]) -> None:
+        """What was fetched of a partition. Raises LogMoved."""
+        each = self._waiting[place.topic]
+        if place.partition not in each.empty:
+            return
+        position = each.positions[place.partition]
+        chunk = Chunk(place.topic, place.partition, tuple(pieces), 0)
+        if chunk.first_offset != position:
+            raise LogMoved(
+                f"{place.topic}-{place.partition} goes on at {chunk.first_offset}, its copies are at {position}"
+            )
+        records = records_of(chunk, position)
+        each.add(place.partition, [records], chunk.next_offset, int(time.time() * 1000))
+
+    async def _copy_topic(self, topic: str, waiting: Waiting) -> int:
+        """Everything that is next in record time; how many records."""
+        count, role = 0, self._roles[topic]
+        keys, target = self._keys[role], self._config.source(role)
+        while waiting.held:
+            runs = waiting.take(await self._ended(topic, waiting))
+            if not runs:
+                break
+            made = [
+                copy
+                for partition, records, rows in runs
+                for copy in copies_of(records, rows, keys, self._partitions, self._place(topic, partition))
+            ]
+            reach("copy.taken")
+            by_target: dict[int, list[Copy]] = {}
+            for copy in made:
+                by_target.setdefault(copy.target, []).append(copy)
+            await asyncio.gather(*(self._write(target, p, own) for p, own in by_target.items()))
+            waiting.copied(runs)
+            count += len(made)
+            self._metrics.add("rekey_copied_events_total", len(made), input=role.value)
+        self._metrics.set("rekey_held_partitions", len(waiting.held), input=role.value)
+        return count
+
+    def _place(self, topic: str, partition: int) -> tuple[int, int]:
+        """Partition and name of the log."""
+        topic_id, given_up = self._logs[TopicPartition(topic, partition)]
+        return partition, xxhash.xxh3_64_intdigest(f"{topic}/{topic_id}/{given_up}".encode())
+
+    async def _ended(self, topic: str, waiting: Waiting) -> dict[int, bool]:
+        """Of the partitions of which nothing waits: whether their logs end there, as of now."""
+        if not waiting.empty:
+            return {}
+        ends = await self.consumer.end_offsets([TopicPartition(topic, partition) for partition in waiting.empty])
+        return {place.partition: waiting.positions[place.partition] >= end for place, end in ends.items()}
+
+    async def _write(self, topic: str, partition: int, copies: Sequence[Copy]) -> None:
+        """In their order, each batch once the one before is acknowledged: what is lost in between must not be overtaken."""
+        batch, first = self.producer.create_batch(), True
+        for copy in copies:
+            made = {"timestamp": None, "key": copy.key, "value": copy.value, "headers": list(copy.headers)}
+            if batch.append(**made) is None:
+                await self._send(batch, topic, partition)
+                batch, first = self.producer.create_batch(), True
+                if batch.append(**made) is None:
+                    raise ValueError(f"a copy of {len(copy.value or b'')} bytes does not fit a batch")
+            first = False
+        if not first:
+            await self._send(batch, topic, partition)
+
+    async def _send(self, batch: Any, topic: str, partition: int) -> None:
+        batch.close()
+        future = await self.producer.send_batch(batch, topic, partition=partition)
+        await future
+        reach("copy.sent")
+
+    async def _watch(self, moved: int, wanted: Sequence[TopicPartition]) -> None:
+        """A client that brings nothing of logs that go on is stuck. Raises TimeoutError."""
+        now_s = time.monotonic()
+        if moved or not wanted:
+            self._moved_s = now_s
+        elif now_s - self._moved_s > STANDS_S:
+            ends = await self.consumer.end_offsets(wanted)
+            behind = [
+                place for place, end in ends.items()
+                if place.topic in self._waiting and self._waiting[place.topic].positions.get(place.partition, end) < end
+            ]  # fmt: skip
+            self._moved_s = now_s
+            if behind:
+                raise TimeoutError(
+                    f"{behind[0].topic}-{behind[0].partition} goes on, and nothing comes for {STANDS_S:.0f} s"
+                )

@@ -1,0 +1,190 @@
+"""Topics that are keyed otherwise, on the real broker: copies by prediction_id, killed in between; performance equals a recount."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from collections import Counter
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
+
+from stream.admin import compare_topics, create_topics
+from stream.chunks import Plain, from_plain
+from stream.copied import read_origins
+from stream.failpoints import FAILPOINTS_ENV
+from stream.kernels.murmur import partitions_of
+from stream.letter_desk import read_book, retry
+from stream.letters import Wanted
+
+_spec = spec_from_file_location("feedback_bench", Path(__file__).with_name("feedback_bench.py"))
+feedback_bench = sys.modules["feedback_bench"] = module_from_spec(_spec)
+_spec.loader.exec_module(feedback_bench)
+FeedbackBench, assert_performance = feedback_bench.FeedbackBench, feedback_bench.assert_performance
+children, kill, until = (getattr(feedback_bench.bench_module, name) for name in ("children", "kill", "until"))
+
+ARRAY_EVERY = 40  # clicks that are several events in one record
+
+
+class RekeyedBench(FeedbackBench):
+    """The bench, with topics that have other numbers of partitions and are keyed by customer. `counts`: of those that are."""
+
+    counts: dict[str, int]
+
+    @classmethod
+    def on(cls, kafka, prefix, folder, counts: dict[str, int], partitions: int) -> RekeyedBench:
+        for name, count in ({"predictions": partitions} | counts).items():
+            kafka.create_topic(f"{prefix}in.{name}", count)
+        b = cls(kafka.bootstrap_servers, prefix, folder, partitions=partitions)
+        text = b.config_path.read_text()
+        for name in counts:
+            text = text.replace(f"{{name: {prefix}in.{name}, ", f"{{name: {prefix}in.{name}, rekey: true, ")
+        assert text.count("rekey: true") == len(counts)
+        b.config_path.write_text(text)
+        b.config, b.counts = feedback_bench.load(b.config_path).config, counts
+        create_topics(b.config)
+        return b
+
+    def made(self, n: int) -> list[tuple[str, int, int, bytes]]:
+        found = []
+        for topic, at, _, value in super().made(n):
+            data = value
+            if topic.endswith("in.clicks") and self.r.randrange(ARRAY_EVERY) == 0:
+                data = b"[" + value + b"]"
+            found.append((topic, at, self.r.randrange(self.counts.get(topic.rpartition(".")[2], 1)), data))
+        return found
+
+    async def _send(self, records) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=self.servers, linger_ms=20)
+        await producer.start()
+        for topic, _, partition, value in records:
+            if topic.rpartition(".")[2] in self.counts:
+                await producer.send(topic, value, key=b"customer", partition=partition)
+            else:  # an ordinary producer, by id
+                await producer.send(topic, value, key=json.loads(value)["prediction_id"].encode())
+        await producer.stop()
+
+    def copies(self, name: str) -> str:
+        return f"{self.prefix}rekeyed.{self.prefix}in.{name}"
+
+    def committed(self, group: str, topic: str) -> int:
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.servers, group_id=f"{self.prefix}{group}", enable_auto_commit=False
+        )
+        try:
+            return sum(consumer.committed(TopicPartition(topic, p)) or 0 for p in range(10))
+        finally:
+            consumer.close()
+
+    def assert_copied(self) -> int:
+        """Every record is copied, to the partition of its id, with its bytes; how many were copied twice."""
+        twice = 0
+        for name in self.counts:
+            originals = {(record.partition, record.offset): record for record in self.read(f"{self.prefix}in.{name}")}
+            seen: Counter[tuple[int, int]] = Counter()
+            for copy in self.read(self.copies(name)):
+                plain = Plain(0, 0, copy.key, copy.value, tuple(copy.headers), 0, 1)
+                (origin,), valid = read_origins(from_plain([plain]))
+                assert valid.all()
+                place = int(origin["partition"]), int(origin["offset"])
+                seen[place] += 1
+                original = originals[place]
+                assert (copy.key, copy.value) == (original.key, original.value)
+                assert int(origin["timestamp_ms"]) == original.timestamp
+                body = json.loads(copy.value)
+                if isinstance(body, dict) and "prediction_id" in body:
+                    assert copy.partition == partitions_of([body["prediction_id"].encode()], self.partitions)[0]
+            assert set(seen) == set(originals)
+            twice += sum(seen.values()) - len(seen)
+        return twice
+
+    def assert_letters_name_the_originals(self) -> int:
+        letters = [dict(letter.headers) for letter in self.read(f"{self.prefix}dead-letters")]
+        told = {(int(h["dlq.partition"]), int(h["dlq.offset"])) for h in letters}
+        assert {h["dlq.topic"].decode() for h in letters} == {f"{self.prefix}in.clicks"}
+        bad = set()
+        for record in self.read(f"{self.prefix}in.clicks"):
+            body = json.loads(record.value)
+            if not (isinstance(body, dict) and "prediction_id" in body):
+                bad.add((record.partition, record.offset))
+        assert told == bad
+        return len(bad)
+
+
+@pytest.mark.kafka
+def test_copies_that_are_cut_off_anywhere_leave_performance_as_a_recount_has_it(kafka, prefix, tmp_path, monkeypatch):
+    b = RekeyedBench.on(kafka, prefix, tmp_path, {"clicks": 2, "labels": 7}, partitions=4)
+    b.send(b.made(4_000))
+    for place in ("copy.sent@4", "copy.acknowledged@1", "copy.taken@2"):
+        monkeypatch.setenv(FAILPOINTS_ENV, f"{place}=kill")
+        with b.running() as process:
+            b.send(b.made(1_500))
+            assert process.wait(240) == -signal.SIGKILL, process.log.read_text()[-3000:]
+    monkeypatch.delenv(FAILPOINTS_ENV)
+    with b.running() as process:
+        b.send(b.made(1_500))
+        total = len(b.read(f"{prefix}in.labels"))
+        until(
+            lambda: b.committed("rekey", f"{prefix}in.labels") == total,
+            why=lambda: (total, process.log.read_text()[-3000:]),
+        )
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, process.log.read_text()[-3000:]
+    b.send(b.made(500))
+    b.drain()
+    assert b.assert_copied() > 0
+    assert_performance(b)
+    assert b.assert_letters_name_the_originals() > 0
+    book = read_book(b.config, Wanted(reasons=("not_an_object",)))
+    before = len(b.read(f"{prefix}in.clicks"))
+    outcomes = list(retry(b.config, book, dry_run=False))
+    assert {outcome.state for outcome in outcomes} == {"retried"}
+    assert len(b.read(f"{prefix}in.clicks")) == before + len(outcomes)
+
+
+@pytest.mark.kafka
+def test_two_workers_share_topics_that_are_all_keyed_otherwise(kafka, prefix, tmp_path):
+    b = RekeyedBench.on(kafka, prefix, tmp_path, {"predictions": 3, "clicks": 5, "labels": 2}, partitions=3)
+    command = [sys.executable, "-m", "stream.cli", "run", "--config", str(b.config_path), "--workers", "2"]
+    with b.running(command=command) as process:
+        why = lambda: process.log.read_text()[-3000:]  # noqa: E731
+        until(lambda: len(children(process)) == 2, why=why)
+        for victim in (0, 1):
+            b.send(b.made(2_500))
+            saved = b.committed("workers", b.copies("predictions"))
+            until(lambda known=saved: b.committed("workers", b.copies("predictions")) > known, why=why)
+            kill(children(process)[victim])
+            until(lambda: len(children(process)) == 2, why=why)
+        b.send(b.made(1_000))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0, why()
+    b.drain()
+    b.assert_copied()
+    assert_performance(b)
+    assert [state.detail for state in compare_topics(b.config) if state.difference] == []
+
+
+@pytest.mark.kafka
+def test_a_topic_that_was_made_anew_is_another_log(kafka, prefix, tmp_path):
+    b = RekeyedBench.on(kafka, prefix, tmp_path, {"clicks": 1, "labels": 2}, partitions=2)
+    labels = f"{prefix}in.labels"
+    b.send(b.made(500))
+    b.drain()
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=b.servers)) as admin:
+        admin.delete_topics([labels])
+        until(lambda: labels not in admin.list_topics())
+    kafka.create_topic(labels, 2)
+    b.send(b.made(500))
+    b.drain()
+    logs: Counter[int] = Counter()
+    for copy in b.read(b.copies("labels")):
+        (origin,), _ = read_origins(from_plain([Plain(0, 0, copy.key, copy.value, tuple(copy.headers), 0, 1)]))
+        logs[int(origin["log"])] += 1
+    assert len(logs) == 2
+    assert list(logs.values())[1] == len(b.read(labels))
