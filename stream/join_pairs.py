@@ -12,10 +12,11 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from detectors.performance import Part
+from detectors.performance import Part, PerformanceSums
 from detectors.performance.paired import PairedSums
 from stream.columns import F64, I64, U64
 from stream.join import Matured
@@ -59,22 +60,28 @@ def paired_panes(
         other, their_version, version, _, segment = key
         rows = np.concatenate(parts[key])
         outcome = _outcome(matured, rows)
-        yield PerformancePane(
-            partition=partition,
-            model=champion.model,
-            version=version,
-            segment=segment,
-            stream=matured.stream,
-            kind=stream.kind.value,
-            horizon_ms=matured.horizon_ms,
-            edge_ms=matured.edge_ms,
-            rows=len(rows),
-            observed=int(np.count_nonzero(~np.isnan(outcome))),
-            complete=not matured.incomplete,
-            classes=champion.classes if stream.layout.classes else (),
-            sums=_sums(champion, stream, matured, rows, outcome),
-            against=(other, their_version),
-        )
+        sums = _sums(champion, stream, matured, rows, outcome)
+        observed = int(np.count_nonzero(~np.isnan(outcome)))
+        pane = pane_of(partition, champion, stream, matured, sums=sums, rows=len(rows), observed=observed)
+        yield replace(pane, version=version, segment=segment, against=(other, their_version))
+
+
+def pane_of(
+    partition: int,
+    plan: ModelPerformance,
+    stream: StreamPerformance,
+    matured: Matured,
+    *,
+    sums: PerformanceSums | PairedSums,
+    rows: int,
+    observed: int,
+) -> PerformancePane:
+    """What came of `rows` of a pane, `observed` of them with feedback; of all versions and segments until the caller says which."""
+    classes = plan.classes if stream.layout.classes else ()
+    return PerformancePane(
+        partition, plan.model, "", ALL, matured.stream, stream.kind.value, matured.horizon_ms, matured.edge_ms, rows, observed,
+        not matured.incomplete, classes, sums,
+    )  # fmt: skip
 
 
 def _first_of_each(groups: list[tuple[Group, I64]], matured: Matured) -> tuple[U64, I64, I64]:

@@ -13,7 +13,7 @@ Rules (join.py and join_feedback.py have those of the join itself)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from stream.join import Join, Matured
 from stream.join_feedback import CARRIED, FeedbackKind
 from stream.join_groups import Group
 from stream.join_index import Predictions
-from stream.join_pairs import NO_REQUEST, paired_panes
+from stream.join_pairs import NO_REQUEST, paired_panes, pane_of
 from stream.kernels import timeline
 from stream.kernels.timeline import APPLIED, FUTURE
 from stream.label_values import ABSURD, NEGATIVE, UNKNOWN_LABEL, numbers_of
@@ -244,21 +244,10 @@ class Joining:
             if stream is None or matured.horizon_ms not in stream.points_ms:
                 continue
             rows = np.concatenate(parts[model, version, place, segment])
-            yield PerformancePane(
-                partition=self._partition,
-                model=model,
-                version=version,
-                segment=segment,
-                stream=matured.stream,
-                kind=stream.kind.value,
-                horizon_ms=matured.horizon_ms,
-                edge_ms=matured.edge_ms,
-                rows=len(rows),
-                observed=int(np.count_nonzero(matured.observed[rows])),
-                complete=not matured.incomplete,
-                classes=plan.classes if stream.layout.classes else (),
-                sums=sums_of(plan, stream, matured, rows),
-            )
+            observed = int(np.count_nonzero(matured.observed[rows]))
+            sums = sums_of(plan, stream, matured, rows)
+            pane = pane_of(self._partition, plan, stream, matured, sums=sums, rows=len(rows), observed=observed)
+            yield replace(pane, version=version, segment=segment)
         for model in sorted(models):
             yield from paired_panes(self._partition, self._named[model], models, matured)
 

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ks_2samp
+from scipy.stats import binomtest, ks_2samp, t
 from sklearn import metrics as sk
 
 from detectors.normal import ppf
 from detectors.performance import Layout, MetricSettings, PerformanceSums, confusion_matrix, measure, score_cuts
+from detectors.performance.estimate import student_value
 from detectors.performance.intervals import difference, wilson
 from detectors.performance.paired import PairedSums
 from detectors.performance.ranking import auroc_of
@@ -253,3 +254,10 @@ def test_a_paired_difference_of_losses_is_the_one_of_the_rows() -> None:
     half = ppf(0.975) * d.std(ddof=1) / math.sqrt(len(d))
     assert found.value == pytest.approx(d.mean(), rel=1e-9)
     assert (found.high - found.low) / 2 == pytest.approx(half, rel=1e-3)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
+def test_students_quantile_is_scipys(confidence: float) -> None:
+    for degrees in (1, 2, 3, 4, 5, 6, 10, 29, 999, 10**9):
+        expected = t.ppf(0.5 + 0.5 * confidence, degrees)
+        assert student_value(confidence, degrees) == pytest.approx(expected, rel=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from load_tests.detection import calibrated as rivals
 from load_tests.detection import figures, report
 from load_tests.detection.contenders import SETTINGS, Ours
 from load_tests.detection.streams import CASES, SIX, Rows
+from tests.inline_pool import Inline
 
 F64 = NDArray[np.float64]
 
@@ -192,23 +193,3 @@ def test_the_command_prints_and_checks_the_ratio(
     delays[Ours(SETTINGS[0]).name] = 40.0
     assert command.main(["--six", "--json"]) == 0
     assert {case.name for case in CASES} > set(SIX)
-
-
-class Inline:
-    """Runs tasks where they are submitted."""
-
-    def __init__(self, jobs: int, initializer: Any) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, task: Any, *args: Any) -> Any:
-        class Done:
-            def __init__(self, value: Any) -> None:
-                self.result = lambda: value
-
-        return Done(task(*args))

@@ -29,6 +29,7 @@ from load_tests.detection.streams import (
     arrivals,
     flights,
 )
+from tests.inline_pool import Inline
 
 SMALL = measure.Size(
     pairs=2, live=4_000, reference=20_000, delays=2, slow_pairs=2, kswin_events=100, kswin_delays=0, clean_runs=2,
@@ -359,23 +360,3 @@ def test_the_command_gives_json_and_a_table(monkeypatch, capsys):
     assert calibrated == {f"calibrated {name}" for name in result["thresholds"]} != set()
     assert calibrated < set(result["false_alarms"]["normal"]["contenders"])
     assert "delay in events" in err
-
-
-class Inline:
-    """Runs tasks where they are submitted."""
-
-    def __init__(self, jobs, initializer):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def submit(self, task, *args):
-        class Done:
-            def __init__(self, value):
-                self.result = lambda: value
-
-        return Done(task(*args))

@@ -7,7 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -15,6 +15,7 @@ from load_tests.detection import __main__ as command
 from load_tests.detection.measure import Size
 from load_tests.detection.parts import MEASURED, ROOT, Parts, code_digest
 from load_tests.detection.streams import CASES, STREAMS
+from tests.inline_pool import Inline, StopError
 
 SIZE = Size(
     pairs=2, live=4_000, reference=20_000, delays=2, slow_pairs=0, kswin_events=0, kswin_delays=0, clean_runs=2,
@@ -22,36 +23,6 @@ SIZE = Size(
 )  # fmt: skip
 NAMES = ["normal", "AR .5"]
 CHANGES = ["1 sd", ".5 sd"]
-
-
-class StopError(Exception):
-    """Power is gone."""
-
-
-class Inline:
-    """Runs tasks where their result is asked for, as a pool does in its own time, and counts them."""
-
-    ran: list[tuple[Any, ...]]
-    stop_at: int
-
-    def __init__(self, jobs: int, initializer: Any) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, task: Any, *args: Any) -> Any:
-        class Later:
-            def result(self) -> Any:
-                if len(Inline.ran) == Inline.stop_at:
-                    raise StopError
-                Inline.ran.append((task.__name__, args[0]))
-                return task(*args)
-
-        return Later()
 
 
 @pytest.fixture
