@@ -54,7 +54,7 @@ def window_statistics(
     share_p = np.stack([hour_shares(pooled, row) for row in by_hour])
     # Ties of reference windows need uniforms that no live window has, and each reference its own: with the same for all of them,
     # a target with many ties would have the same luck against every reference that it ever gets.
-    prefix = seed_prefix(name, f"windows/{xxhash.xxh3_64_hexdigest(np.ascontiguousarray(windows, np.int64))}")
+    prefix = seed_prefix(name, f"windows/{xxhash.xxh3_64_hexdigest(windows.astype(np.int64).tobytes())}")
     seed = np.array([window_seed(prefix, w) >> 1 for w in range(len(windows))], np.int64)
     count = (5 if core else 0) + len(pooled)
     out, tie = np.empty((len(windows), count)), np.empty((len(windows), count))
