@@ -160,6 +160,28 @@ def bet_adaptively(
 
 
 @compiled
+def largest_factor(chance: F64, grown: F64, others: float, before: float, threshold: float) -> float:
+    """The largest b with others b + E[min(b grown, threshold)] <= before, but for rounding; at least 1. O(n) a step.
+
+    grown F64[n] with probabilities chance F64[n]. Newton from below on a concave function of straight pieces: never beyond the
+    root, and soon there.
+    """
+    factor = 1.0
+    for _ in range(len(grown)):
+        capped, free = 0.0, others
+        for l in range(len(grown)):
+            if factor * grown[l] >= threshold:
+                capped += chance[l]
+            else:
+                free += chance[l] * grown[l]
+        better = (before - threshold * capped) / free if free > 0.0 else factor
+        if better <= factor:
+            break
+        factor = better
+    return max(factor * BOOST_SHORT, 1.0)
+
+
+@compiled
 def boost_factor(
     weight: float, present: F64, bets: F64, share: float, evidence: F32,
     recent: F32, adaptive_share: float, adaptive: F32, before: float, threshold: float,
@@ -171,7 +193,7 @@ def boost_factor(
     bins, total = len(present), 0.0
     for l in range(bins):
         total += present[l]
-    grown = np.zeros(bins)
+    grown, chance = np.zeros(bins), np.empty(bins)
     for i in range(bets.shape[1]):
         mean = 0.0
         for l in range(bins):
@@ -186,21 +208,9 @@ def boost_factor(
         stake = adaptive_share * (adaptive[i] + weight) / (recent_total + ADAPTIVE_PRIOR)
         for l in range(bins):
             grown[l] += stake * (recent[i, l] * total / present[l] + ADAPTIVE_PRIOR)
-    factor = 1.0
-    for _ in range(
-        bins
-    ):  # Newton from below on a concave function of straight pieces: never beyond the root, and soon there
-        capped, free = 0.0, 0.0
-        for l in range(bins):
-            if factor * grown[l] >= threshold:
-                capped += present[l] / total
-            else:
-                free += present[l] / total * grown[l]
-        better = (before - threshold * capped) / free if free > 0.0 else factor
-        if better <= factor:
-            break
-        factor = better
-    return max(factor * BOOST_SHORT, 1.0)
+    for l in range(bins):
+        chance[l] = present[l] / total
+    return largest_factor(chance, grown, 0.0, before, threshold)
 
 
 @compiled

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
-from detectors.sequential.rank_layer import BOOST_SHORT
+from detectors.sequential.rank_layer import largest_factor
 from detectors.sequential.tube import EXPONENT_MAX
 
 F32 = NDArray[np.float32]
@@ -162,21 +162,7 @@ def raising(events: int, log_h: F64, stakes: F64, lead: int, lo: F64, hi: F64, r
     for stake in own:
         others -= stake
     probability, grown = outcomes(events, level, means, own)
-    factor = 1.0
-    for _ in range(
-        len(grown)
-    ):  # Newton from below on a concave function of straight pieces, as in rank_layer.boost_factor
-        capped, free = 0.0, max(others, 0.0)
-        for c in range(len(grown)):
-            if factor * grown[c] >= threshold:
-                capped += probability[c]
-            else:
-                free += probability[c] * grown[c]
-        better = (before - threshold * capped) / free if free > 0.0 else factor
-        if better <= factor:
-            break
-        factor = better
-    return max(factor * BOOST_SHORT, 1.0)
+    return largest_factor(probability, grown, max(others, 0.0), before, threshold)
 
 
 @compiled
