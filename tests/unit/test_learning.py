@@ -17,10 +17,10 @@ from detectors.binning import assign_bins
 from detectors.reference import WindowRule
 from stream import learning
 from stream.columns import Tag
+from stream.learning_log import LearningLog
 from stream.panes import Pane, Sample
 from stream.reference_records import ReferenceLog
 from stream.registers import Registers
-from stream.upkeep import Upkeep
 from stream.windows import Window
 
 NAMES = ("amount", "score")
@@ -174,14 +174,13 @@ def test_insufficient_windows_are_not_learnt_from():
 
 def test_the_log_says_how_far_learning_has_come(caplog):
     caplog.set_level("INFO")
-    upkeep = Upkeep.__new__(Upkeep)
-    upkeep._said = {}
+    said = LearningLog()
     whole = monitor()
     log, _, _ = learn(whole)
     stage = monitor()
     for start in range(0, len(log.records), 20):
         stage.apply("panes", log.records[start : start + 20])
-        upkeep._say_learning(stage)
+        said.say(stage)
     lines = [record.getMessage() for record in caplog.records]
     assert lines[0] == "models.fraud: learning its reference: 1,000 of 3,000 events for the cut points"
     assert lines[-2] == "models.fraud: learning its reference: 18,000 of 20,000 events, 90 windows of at least 60"

@@ -20,6 +20,7 @@ WALL = {
 MEANT = {
     ("stream/assignment.py", "_note_snapshot"): "a metric: the time of the last snapshot",
     ("stream/commands/dlq.py", "_since_ms"): "--since is a time of the broker's records",
+    ("stream/copy_session.py", "_add"): "a record stamped later than now does not hold the others up",
     ("stream/demo.py", "now_ms"): "the demo's events happen now",
     ("stream/letter_desk.py", "_now"): "stamps an audit mark",
     ("stream/probe.py", "_tls_refusal"): "a certificate's dates are wall times",
