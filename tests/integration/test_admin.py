@@ -34,7 +34,8 @@ def test_topics_are_made_once_and_as_the_table_says(kafka: Any, prefix: str) -> 
         create_topics(config)
 
     made = create_topics(config, with_inputs=3)
-    assert {topic.role for topic in made} == set(TopicRole) - {*FEEDBACK, TopicRole.REKEYED}, "feedback and re-keying are not configured"
+    unasked = {*FEEDBACK, TopicRole.REKEYED}  # neither is configured
+    assert {topic.role for topic in made} == set(TopicRole) - unasked
     assert all(topic.created for topic in made)
     partitions = {topic.role: topic.partitions for topic in made}
     assert partitions[TopicRole.PREDICTIONS] == partitions[TopicRole.STATE_COLLECTOR] == 3
