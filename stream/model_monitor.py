@@ -206,13 +206,13 @@ class ModelMonitor(ModelState):
                 self._emit_all(alerts)
             key = SeriesKey(reference, INPUTS_VERSION, segment)
             self._window(
-                key, replace(context, rows=rows), tuple(feeding), whole.select(features), float(traffic.elapsed_ms)
+                key, replace(context, rows=rows), tuple(feeding), whole.only(features), float(traffic.elapsed_ms)
             )
         for version in versions:
             for segment in segments:
                 tally = groups.get(Group(plan, reference, version, segment))
                 if tally is not None:
-                    chosen = tally if outputs is None else tally.select(outputs)
+                    chosen = tally if outputs is None else tally.only(outputs)
                     self._window(
                         SeriesKey(reference, version, segment), context, (version,), chosen, traffic.weight(version)
                     )

@@ -9,6 +9,7 @@ from detectors.binning import Binning, Kind
 from detectors.reference import ReferenceProfile, TargetReference, WindowInfo
 from stream.panes import Pane
 from stream.registers import Registers
+from stream.schema_sample import SchemaSample
 from stream.tally import PlanMismatchError, Tally
 from stream.window_statistics import QUANTILES, Lens
 
@@ -164,3 +165,27 @@ def test_quantiles_are_interpolated_in_the_bin_that_reaches_them():
         "p99": 2 + 0.9 * 59 / 60,
     }
     assert {name: found[name][0] for name in expected} == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_is_only_read_is_what_is_selected_and_copied_only_where_targets_are_left_out():
+    random = np.random.default_rng(3)
+    parts = [random.integers(0, 9, bins) for bins in (4, 2, 7)]
+    sums, extremes = random.normal(size=(3, 2)), np.sort(random.normal(size=(3, 2)))
+    whole = counted(("a", "b", "c"), parts, events=30, sums=sums, extremes=extremes)
+    whole.schema = SchemaSample(looked=1)
+    before = {name: whole.to_sections("")[1][name].copy() for name in whole.to_sections("")[1]}
+    for targets in ([0, 1, 2], [1, 2], [0, 1], [2, 1, 0], []):
+        chosen = np.array(targets, np.int64)
+        (header, sections), (wanted, expected) = (
+            each.to_sections("") for each in (whole.only(chosen), whole.select(chosen))
+        )
+        assert header == wanted
+        assert {name: (each.dtype, each.tolist()) for name, each in sections.items()} == {
+            name: (each.dtype, each.tolist()) for name, each in expected.items()
+        }
+        assert np.shares_memory(whole.only(chosen).counts, whole.counts) is (targets == [0, 1, 2])
+        assert not np.shares_memory(whole.select(chosen).counts, whole.counts)
+    assert whole.schema is not None
+    assert {name: each.tolist() for name, each in whole.to_sections("")[1].items()} == {
+        name: each.tolist() for name, each in before.items()
+    }
