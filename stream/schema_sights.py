@@ -33,6 +33,7 @@ RETYPED_SHARE, RETYPED_REFERENCE_MAX = 0.5, 0.25
 EVENTS_MIN = 50
 SECTION = "schema.apart"
 UNSEEN, MISSING, INVALID = range(3)  # columns of Stretch.apart, in the order of a target's last counts
+FROM_THE_END = np.array([3, 2, 1])  # where they are
 
 
 class Change(StrEnum):
@@ -71,12 +72,18 @@ class Stretch:
     sample: SchemaSample = field(default_factory=SchemaSample)
 
     @classmethod
-    def of(cls, targets: int) -> Stretch:
-        return cls(np.zeros((targets, 3), np.int64))
+    def of(cls, window: Window, whole: Tally, versions: Iterable[str]) -> Stretch:
+        """The first window alone, as most stretches are."""
+        stretch = cls(_apart(whole))
+        stretch._append(window, whole, versions)
+        return stretch
 
     def add(self, window: Window, whole: Tally, versions: Iterable[str]) -> None:
         """A later window, with everything that was counted of it."""
-        self.apart += whole.counts[whole.start[1:, None] - [3, 2, 1]]
+        self.apart += _apart(whole)
+        self._append(window, whole, versions)
+
+    def _append(self, window: Window, whole: Tally, versions: Iterable[str]) -> None:
         self.windows.append((window.start_ms, whole.events))
         self.events += whole.events
         self.model_events += window.events
@@ -105,6 +112,12 @@ class Stretch:
         events = sum(events for _, events in windows)
         apart = sections[SECTION].astype(np.int64)
         return cls(apart, windows, events, model_events, end_ms, tuple(versions), SchemaSample.of(sample))
+
+
+def _apart(whole: Tally) -> I64:
+    """As Stretch.apart, of one window."""
+    found: I64 = whole.counts[whole.start[1:, None] - FROM_THE_END]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

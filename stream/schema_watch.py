@@ -102,14 +102,19 @@ class SchemaWatch:
         """
         if not whole.events:
             return
-        stretch, self.stretch = self.stretch or Stretch.of(len(whole.names)), None
-        stretch.add(window, whole, versions)
+        stretch, self.stretch = self.stretch, None
+        if stretch is None:
+            stretch = Stretch.of(window, whole, versions)
+        else:
+            stretch.add(window, whole, versions)
         if stretch.events < EVENTS_MIN:
             self.stretch = stretch
             return
         self.stretches += 1
         known = Known(frozenset(self.entries), frozenset(self.learnt), self.learnt_crowd)
         seen, unknown = sights(stretch, whole.names, profile, known)
+        if not (seen or self.entries or self.open):
+            return  # as in nearly all stretches
         opened, ended = self._advance(seen, unknown, stretch.window)
         told = _Told(stretch, profile.id, historical)
         for key in opened:
