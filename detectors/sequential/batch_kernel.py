@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from detectors.compiled import compiled
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.categories import RANK_BETS
-from detectors.sequential.default_kernel import WORK_ROWS, decide, fill_work, room_of
+from detectors.sequential.default_kernel import WORK_HEAD, WORK_ROWS, decide, fill_work, room_of
 from detectors.sequential.lanes import intrinsic
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE
 from detectors.sequential.thinning import thin
+from detectors.sequential.tube import LAWS
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -164,14 +165,11 @@ def _decide(
     values, count, tube, each = statistics - shares, row[VALUE_BETS], row[TUBE_BETS], row[SHARE_TUBE_BETS]
     reference = carray(pointer(row[REFERENCE]), (len(own),), I64_TYPE)
     chose = carray(pointer(row[CHOSE]), (len(own),), I64_TYPE)
-    if row[WORK] != 0:
-        work = carray(pointer(row[WORK]), (WORK_ROWS * core,), F64_TYPE)
-        if ready[0] == 0:
-            fill_work(chose, reference, row[FIRST], core, len(own) - shares, number[TOLERANCE], work)
-            ready[0] = 1
-    else:
-        work = carray(pointer(scratch[0]), (WORK_ROWS * core,), F64_TYPE)
+    work_at = row[WORK] if row[WORK] != 0 else scratch[0]
+    if row[WORK] == 0 or ready[0] == 0:
+        work = carray(pointer(work_at), (WORK_ROWS * core,), F64_TYPE)
         fill_work(chose, reference, row[FIRST], core, len(own) - shares, number[TOLERANCE], work)
+        ready[0] = row[WORK] != 0
     # floats and integers of a state, as default_state.Layout has them
     adaptive_at = count
     share_at = adaptive_at + values * len(ADAPTIVE_DECAY)
@@ -182,10 +180,13 @@ def _decide(
     plug = core if core > 0 else shares
     known = shares if row[KNOWN] != 0 else 0
     value_ranks = ranks if values > 0 else 0
-    floats = carray(pointer(row[FLOATS]), (plug_at + plug,), F32_TYPE)
+    floats_at, log_h_at = row[FLOATS], work_at + 8 * WORK_HEAD * core
+    floats = carray(pointer(floats_at), (plug_at + plug,), F32_TYPE)
     integers = carray(pointer(row[INTEGERS]), (CLOCK + tube,), I64_TYPE)
     decide(
-        own, seed, weight, start_ms, row[EXPIRY], row[FIRST], work,
+        own, seed, weight, start_ms, row[EXPIRY], row[FIRST],
+        carray(pointer(work_at), (WORK_HEAD, core), F64_TYPE),
+        carray(pointer(log_h_at), (core, LAWS), F64_TYPE),
         carray(pointer(scratch[1]), (core,), I64_TYPE),
         carray(pointer(scratch[2]), (room_of(core, statistics, ranks, RANK_BETS, tube),), F64_TYPE),
         carray(pointer(row[SCORE]), (core, 4), F64_TYPE),
@@ -208,11 +209,11 @@ def _decide(
         carray(pointer(row[SHARE_HI]), (shares,), F64_TYPE),
         carray(pointer(row[BET_WEIGHT]), (tube,), F64_TYPE),
         clock, floats[:adaptive_at],
-        floats[adaptive_at:share_at].reshape(values, len(ADAPTIVE_DECAY)),
-        floats[share_at:recent_at].reshape(shares, RANK_BETS),
+        carray(pointer(floats_at + 4 * adaptive_at), (values, len(ADAPTIVE_DECAY)), F32_TYPE),
+        carray(pointer(floats_at + 4 * share_at), (shares, RANK_BETS), F32_TYPE),
         carray(pointer(row[SEEN]), (statistics, ranks), U16_TYPE),
         carray(pointer(row[SEEN_HIGH]), (row[HIGH] * statistics, row[HIGH] * ranks), U16_TYPE),
-        floats[recent_at:tube_at].reshape(values, len(ADAPTIVE_DECAY), ranks),
+        carray(pointer(floats_at + 4 * recent_at), (values, len(ADAPTIVE_DECAY), ranks), F32_TYPE),
         floats[tube_at:gain_at], floats[gain_at:plug_at], integers[CLOCK : CLOCK + tube], floats[plug_at : plug_at + plug],
         out, told,
     )  # fmt: skip

@@ -117,9 +117,8 @@ def rank_layer(
     bins, each = len(alpha), share_bets.shape[2]
     one, last = np.uint16(1), np.uint16(SEEN_CARRY - 1)
     present, scratch = room[:bins], room[bins : bins + BETS_MAX]
-    decoded = room[bins + BETS_MAX : bins + BETS_MAX + bins * each].reshape(bins, each)
     totals = room[bins + BETS_MAX + bins * each :]
-    row_totals(recent.reshape(recent.shape[0] * recent.shape[1], recent.shape[2]), totals)
+    row_totals(recent, totals)
     best, leading, crossed = 0.0, 0, False
     value_statistics = len(bet_start) - 1 if bets.shape[0] > 0 else 0
     reference = 0.0
@@ -148,6 +147,7 @@ def rank_layer(
             if len(known) > 0:
                 found = bet_on_share(k, weight, present, total, known[i], share_evidence[i], thresholds[j], scratch)
             else:
+                decoded = room[bins + BETS_MAX : bins + BETS_MAX + bins * each].reshape(bins, each)
                 decode_bets(share_bets[i], decoded)
                 found = bet_on_share(k, weight, present, total, decoded, share_evidence[i], thresholds[j], scratch)
         if seen[j, k] == last:
@@ -340,7 +340,7 @@ def room_of(core: int, statistics: int, ranks: int, each: int, bets: int) -> int
 
 @inlined
 def decide(
-    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, work: F64, core: I64, room: F64,
+    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, rows: F64, log_h: F64, core: I64, room: F64,
     score: F64, score_mean: F64, share_p: F64,
     order: F32, order_tie: F32, alpha: F64, bets: F64, bet_start: I64, share_bets: U8, known: F64, decay: F64,
     adaptive_share: float, thresholds: F64,
@@ -348,14 +348,14 @@ def decide(
     clock: I64, evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32,
     tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
 ) -> None:  # fmt: skip
-    """`judge` with the `work` of `fill_work`. core I64[K] and room F64[room_of(...)] are written."""
+    """`judge` with the work of `fill_work`: rows F64[WORK_HEAD, K], log_h F64[K, LAWS]. core I64[K] and room F64[room_of(...)] are
+    written.
+    """
     core_bins = len(core)
     shares = counts[len(counts) - len(share_p) :]
-    rows = work[: WORK_HEAD * core_bins].reshape(WORK_HEAD, core_bins)
     if core_bins > 0:
         fold_core(counts, first, core_bins, len(counts) - len(share_p), core)
     masses, lo, hi, nominal, shape_scale = rows[0], rows[1], rows[2], rows[3], rows[4]
-    log_h = work[WORK_HEAD * core_bins :].reshape(core_bins, LAWS)
     count = len(thresholds)
     values, ties, rest = room[:count], room[count : 2 * count], room[2 * count :]
     statistics(core, shares, score, nominal, shape_scale, share_p, seed, values, ties)
@@ -386,8 +386,10 @@ def judge(
     work = np.empty(WORK_ROWS * core_bins)
     fill_work(chose, reference, first, core_bins, len(counts) - len(share_p), tolerance, work)
     room = np.empty(room_of(core_bins, len(thresholds), len(alpha), share_bets.shape[2], len(bet_weight)))
+    head = WORK_HEAD * core_bins
+    rows, log_h = work[:head].reshape(WORK_HEAD, core_bins), work[head:].reshape(core_bins, LAWS)
     decide(
-        counts, seed, weight, start_ms, expiry, first, work, np.empty(core_bins, np.int64), room, score, score_mean, share_p,
+        counts, seed, weight, start_ms, expiry, first, rows, log_h, np.empty(core_bins, np.int64), room, score, score_mean, share_p,
         order, order_tie, alpha, bets, bet_start, share_bets, np.empty((0, 0, 0)), decay, adaptive_share, thresholds,
         threshold, share_in, share_out, share_masses, share_lo, share_hi, bet_weight,
         clock, evidence, adaptive, share_evidence, seen, seen_high, recent, tube, gain, gain_start, plug, out, told,

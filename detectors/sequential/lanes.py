@@ -101,21 +101,23 @@ def weighted(weights: F64, rows: F64, out: F64) -> None:
 
 @compiled
 def row_totals(rows: F32, out: F64) -> None:
-    """Fill out F64[n] with the sums of rows F32[n, m], each from its first number to its last, five at once. O(n m)."""
-    count, columns = rows.shape
-    at = 0
-    while count - at >= 5:
-        a, b, c, d, e = 0.0, 0.0, 0.0, 0.0, 0.0
-        for l in range(columns):
-            a += rows[at, l]
-            b += rows[at + 1, l]
-            c += rows[at + 2, l]
-            d += rows[at + 3, l]
-            e += rows[at + 4, l]
-        out[at], out[at + 1], out[at + 2], out[at + 3], out[at + 4] = a, b, c, d, e
-        at += 5
-    for i in range(at, count):
-        total = 0.0
-        for l in range(columns):
-            total += rows[i, l]
-        out[i] = total
+    """Fill out F64[>= n q] with the sums of rows F32[n, q, m], each from its first number to its last, five at once. O(n q m)."""
+    count, each, columns = rows.shape
+    for i in range(each):
+        at = 0
+        while count - at >= 5:
+            a, b, c, d, e = 0.0, 0.0, 0.0, 0.0, 0.0
+            for l in range(columns):
+                a += rows[at, i, l]
+                b += rows[at + 1, i, l]
+                c += rows[at + 2, i, l]
+                d += rows[at + 3, i, l]
+                e += rows[at + 4, i, l]
+            to = at * each + i
+            out[to], out[to + each], out[to + 2 * each], out[to + 3 * each], out[to + 4 * each] = a, b, c, d, e
+            at += 5
+        for j in range(at, count):
+            total = 0.0
+            for l in range(columns):
+                total += rows[j, i, l]
+            out[j * each + i] = total

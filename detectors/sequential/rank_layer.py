@@ -214,6 +214,12 @@ def boost_factor(
 
 
 @compiled
+def in_reach(before: float, threshold: float) -> bool:
+    """Whether evidence is near enough to the threshold, and below it, to be raised."""
+    return before * BOOST_REACH >= threshold and before < threshold
+
+
+@compiled
 def boost(
     weight: float, present: F64, bets: F64, share: float, evidence: F32,
     recent: F32, adaptive_share: float, adaptive: F32, threshold: float,
@@ -228,7 +234,7 @@ def boost(
         before += share * (evidence[i] + weight)
     for i in range(len(adaptive)):
         before += adaptive_share * (adaptive[i] + weight)
-    if before * BOOST_REACH < threshold or before >= threshold:
+    if not in_reach(before, threshold):
         return weight
     factor = boost_factor(weight, present, bets, share, evidence, recent, adaptive_share, adaptive, before, threshold)
     if factor > 1.0:
@@ -244,6 +250,10 @@ def bet_on_share(
     k: int, weight: float, present: F64, total: float, bets: F64, evidence: F32, threshold: float, scratch: F64
 ) -> float:
     """One window of the bets of one share, weighted alike, none of them adaptive; returns their mean."""
-    share, none = 1.0 / len(evidence), evidence[:0]
-    raised = boost(weight, present, bets, share, evidence, none.reshape((0, len(present))), 0.0, none, threshold)
+    share, before, raised = 1.0 / len(evidence), 0.0, weight
+    for i in range(len(evidence)):
+        before += share * (evidence[i] + weight)
+    if in_reach(before, threshold):  # else `boost` does nothing: spares what it is called with
+        none = evidence[:0]
+        raised = boost(weight, present, bets, share, evidence, none.reshape((0, len(present))), 0.0, none, threshold)
     return bet(k, raised, present, total, bets, share, evidence, scratch)

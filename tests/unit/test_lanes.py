@@ -22,13 +22,14 @@ def test_columns_at_once_are_columns_one_by_one(columns: int) -> None:
     assert out[-1] == -1.0  # nothing behind the last one is written
 
 
+@pytest.mark.parametrize("each", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 9, 10, 12])
-def test_rows_at_once_are_rows_one_by_one(count: int) -> None:
-    rows = np.exp(np.random.default_rng(count).normal(0.0, 9.0, (count, 36))).astype(np.float32)
-    out = np.full(count + 1, -1.0)
+def test_rows_at_once_are_rows_one_by_one(count: int, each: int) -> None:
+    rows = np.exp(np.random.default_rng(count).normal(0.0, 9.0, (count, each, 36))).astype(np.float32)
+    out = np.full(count * each + 1, -1.0)
     row_totals(rows, out)
-    plain = np.zeros(count)
-    for column in rows.T:
+    plain = np.zeros((count, each))
+    for column in np.moveaxis(rows, 2, 0):
         plain += column.astype(np.float64)
-    np.testing.assert_array_equal(out[:-1], plain)
+    np.testing.assert_array_equal(out[:-1], plain.reshape(-1))
     assert out[-1] == -1.0
