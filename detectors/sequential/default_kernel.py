@@ -287,6 +287,7 @@ def effect(
             # inside of the gate, as by far the most are: spares the quotient and the root
             if (below < lo[k] * valid or below > hi[k] * valid) and beyond(below / valid, valid, lo[k], hi[k]):
                 out[INSIDE] = 0.0
+                break  # one is enough
         location = location / valid - score_mean[0]
         scale = scale / valid - score_mean[1] - location * location
         out[SHIFT] = location
@@ -304,7 +305,7 @@ def effect(
     for s in range(len(shares)):
         if total == 0:
             break
-        if beyond(shares[s] / total, total, share_lo[s], share_hi[s]):
+        if out[INSIDE] > 0.0 and beyond(shares[s] / total, total, share_lo[s], share_hi[s]):
             out[INSIDE] = 0.0
         surprise = abs(surprise_of(shares[s], total, share_masses[s]))
         if surprise > best:
