@@ -72,10 +72,11 @@ class TopicState:
 def admin_client(kafka: Kafka, connect_s: float = CONNECT_S) -> Iterator[Any]:
     """A connected kafka.admin.KafkaAdminClient.
 
-    Raises KafkaUnreachableError with the cause (KafkaRefusedError where it lasts), AdminError when a request is refused.
+    Raises KafkaUnreachableError with the cause (KafkaRefusedError where it lasts), also when the broker goes later; AdminError
+    when a request is refused.
     """
     from kafka.admin import KafkaAdminClient
-    from kafka.errors import KafkaError
+    from kafka.errors import KafkaError, RetriableError
 
     settings = kafka_python_settings(kafka)
     timeouts = {"bootstrap_timeout_ms": int(connect_s * 1000), "request_timeout_ms": 30_000}
@@ -96,6 +97,8 @@ def admin_client(kafka: Kafka, connect_s: float = CONNECT_S) -> Iterator[Any]:
     with contextlib.closing(client):
         try:
             yield client
+        except RetriableError as error:  # the broker went while it was asked, or is not ready: a later try may do
+            raise KafkaUnreachableError(f"Kafka at {servers} went away: {type(error).__name__}: {error}") from error
         except KafkaError as error:
             raise AdminError(
                 f"Kafka refused: {type(error).__name__}: {getattr(error, 'description', error)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import socket
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from kafka.admin import KafkaAdminClient, ScramMechanism, UserScramCredentialUps
 from stream.admin import admin_client
 from stream.broker import Broker
 from stream.config import Kafka, config_from
-from stream.connection import KafkaUnreachableError, aiokafka_settings
+from stream.connection import KafkaRefusedError, KafkaUnreachableError, aiokafka_settings
 from tests.integration.worker_bench import Bench, assert_equal_to_recount
 
 SASL = "listener.name.sasl_ssl"
@@ -153,6 +154,24 @@ def test_nobody_there(tmp_path: Path) -> None:
     assert "does not exist" in absent
     (tmp_path / "bad.pem").write_text("nothing")
     assert "cannot be used" in refusal(kafka_at("127.0.0.1:9", protocol="SSL", ca_file=str(tmp_path / "bad.pem")))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the client leaves a socket behind
+def test_a_broker_that_goes_while_it_is_asked_may_come_again() -> None:
+    """No refusal, which would say that trying again is no use: a worker that starts just then ends with exit code 3."""
+    with Broker() as going:
+
+        def asked() -> None:
+            with admin_client(kafka_at(going.bootstrap_servers)) as client:
+                assert client.describe_cluster()["brokers"]
+                going.kill()
+                client.describe_cluster()
+
+        with pytest.raises(KafkaUnreachableError, match="went away") as caught:
+            asked()
+    assert not isinstance(caught.value, KafkaRefusedError)
+    del caught
+    gc.collect()  # of that socket, here and not in the next test
 
 
 @pytest.mark.parametrize("protocol", ["SASL_SSL", "SSL"])
