@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from stream.cluster import Cluster
 from stream.config import Config
@@ -68,7 +68,7 @@ class Copier:
                 self._stop_worker(Exit.REFUSED, str(error))
                 return
             except (KafkaError, OSError, TimeoutError, LogMoved) as error:
-                if isinstance(error, KafkaError) and not worth_repeating(error):
+                if isinstance(error, KafkaError) and not _may_pass(error):
                     self._stop_worker(Exit.REFUSED, f"cannot copy to re-keyed topics: {error!r}")
                     return
                 if time.monotonic() - began_s > STANDS_S:
@@ -150,3 +150,8 @@ class Copier:
 
 def _of(topic: str, found: Mapping[TopicPartition, int]) -> dict[int, int]:
     return {place.partition: offset for place, offset in found.items() if place.topic == topic}
+
+
+def _may_pass(error: KafkaError) -> bool:
+    """Whether a later try may do: not where the right to the group, or to write, is missing."""
+    return worth_repeating(error) and not isinstance(error, GroupAuthorizationFailedError)

@@ -231,7 +231,8 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
     # -- copying
 
     async def round(self) -> None:
-        """Fetch what is missing, copy what is known to be next, commit now and then."""
+        """Fetch what is missing, copy what is known to be next, commit now and then. Raises the group's errors."""
+        self._stay()
         assigned = self._assigned
         if assigned is not None:
             await self._begin(assigned)
@@ -258,6 +259,13 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
             if time.monotonic() - self._commit_s > COMMIT_S:
                 await self.commit()
         await self._watch(copied or len(fetched), wanted)
+
+    def _stay(self) -> None:
+        """To the client only a fetch is a sign of life, and only a fetch brings up errors of the group: who has no topic, or waits for
+        a lock or a batch, would leave the group for good after five minutes.
+        """
+        with self.consumer._subscription.fetch_context():  # noqa: SLF001
+            self.consumer._coordinator.check_errors()  # noqa: SLF001
 
     def _add(self, place: TopicPartition, pieces: Sequence[Any]) -> None:
         """What was fetched of a partition. Raises LogMoved."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import signal
 import sys
+import time
 from collections import Counter
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -17,11 +19,14 @@ from kafka.admin import KafkaAdminClient
 
 from stream.admin import compare_topics, create_topics
 from stream.chunks import Plain, from_plain
+from stream.cluster import Cluster
 from stream.copied import read_origins
+from stream.copy_session import Session
 from stream.failpoints import FAILPOINTS_ENV
 from stream.kernels.murmur import partitions_of
 from stream.letter_desk import read_book, retry
 from stream.letters import Wanted
+from stream.metrics import Metrics
 
 _spec = spec_from_file_location("feedback_bench", Path(__file__).with_name("feedback_bench.py"))
 feedback_bench = sys.modules["feedback_bench"] = module_from_spec(_spec)
@@ -188,3 +193,35 @@ def test_a_topic_that_was_made_anew_is_another_log(kafka, prefix, tmp_path):
         logs[int(origin["log"])] += 1
     assert len(logs) == 2
     assert list(logs.values())[1] == len(b.read(labels))
+
+
+async def test_a_worker_without_a_topic_stays_in_the_group_and_takes_over(kafka, prefix, tmp_path):
+    """Longer than the client lets anyone be in a group without fetching."""
+    b = RekeyedBench.on(kafka, prefix, tmp_path, {"clicks": 2}, partitions=2)
+    settings = {"bootstrap_servers": b.servers}
+    clusters = [Cluster(settings), Cluster(settings)]
+    sessions = [Session(b.config, 2, settings, cluster, Metrics()) for cluster in clusters]
+
+    async def rounds(session, until_s):
+        while time.monotonic() < until_s:
+            await session.round()
+
+    for session in sessions:
+        session.consumer._max_poll_interval_ms = 2_000
+        await session.open()
+    try:
+        now_s = time.monotonic()
+        await asyncio.gather(*(rounds(session, now_s + 12) for session in sessions))
+        with_topic = [bool(session.consumer.assignment()) for session in sessions]
+        assert sorted(with_topic) == [False, True]
+        holder, idle = sessions if with_topic[0] else sessions[::-1]
+        await holder.close()
+        until_s = time.monotonic() + 20
+        while not idle.consumer.assignment() and time.monotonic() < until_s:
+            await rounds(idle, time.monotonic() + 0.5)
+        assert {each.topic for each in idle.consumer.assignment()} == {f"{prefix}in.clicks"}
+    finally:
+        for session in sessions:
+            await session.close()
+        for cluster in clusters:
+            await cluster.close()
