@@ -98,15 +98,13 @@ def product(rate: Estimate, size: Estimate) -> Estimate:
     """Rate x size, of estimates that do not go together: of what is nothing but in a share of the rows, the mean.
 
     On logarithms where both intervals are above 0 (Zou, Huo & Taleban 2009 for lognormal sizes, Donner & Zou 2012); else the
-    distances to the ends, each times the other value (the delta method).
+    distances to the ends, each times the other value (the delta method). No interval where one has none.
     """
     assert rate.value is not None
-    assert rate.low is not None
-    assert rate.high is not None
     assert size.value is not None
-    assert size.low is not None
-    assert size.high is not None
     value = rate.value * size.value
+    if rate.low is None or rate.high is None or size.low is None or size.high is None:
+        return Estimate(value, None, None, rate.confidence, rate.events, reason=rate.reason or size.reason)
     if min(rate.low, size.low) > 0.0:
         down = math.hypot(math.log(rate.value / rate.low), math.log(size.value / size.low))
         up = math.hypot(math.log(rate.high / rate.value), math.log(size.high / size.value))

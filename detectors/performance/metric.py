@@ -19,6 +19,8 @@ from detectors.performance.sums import PerformanceSums
 
 F64 = NDArray[np.float64]
 
+ROUNDED = Fraction(1, 1 << 52)  # of a square: how far rounding it may have moved it, twice over
+
 
 class Task(StrEnum):
     BINARY = "binary"
@@ -89,8 +91,15 @@ def some(rows: int, of: str = "labelled rows") -> int:
 
 
 def spread(total: Fraction, squares: Fraction, rows: int) -> float:
-    """Variance of a mean of `rows` rows; NaN of one row. Exact but for the last rounding."""
-    return float((squares - total * total / rows) / (rows * (rows - 1))) if rows > 1 else math.nan
+    """Variance of a mean of `rows` rows; NaN of one row. Exact but for the last rounding.
+
+    Squares were rounded row by row, so that equal rows may seem to vary by less than nothing: as far as rounding explains it that
+    is 0. Below that (squares too small to be kept) the result is negative.
+    """
+    if rows < 2:
+        return math.nan
+    scatter = squares - total * total / rows
+    return 0.0 if -squares * ROUNDED <= scatter < 0 else float(scatter / (rows * (rows - 1)))
 
 
 def mean(

@@ -105,6 +105,34 @@ def test_a_kpi_is_of_predictions_or_of_conversions_alone() -> None:
     assert (found.low, found.high, found.events) == (pytest.approx(4.5 / spread), pytest.approx(4.5 * spread), 2)
 
 
+def bought(price: float, times: int, rows: int = 1000) -> PerformanceSums:
+    """Of so many predictions, conversions of one price."""
+    sums, paid = PerformanceSums(Layout(proxies=True)), np.arange(rows) < times
+    sums.add_proxies(~paid, paid, np.where(paid, price, 0.0), np.full(rows, math.nan))
+    return sums
+
+
+def test_conversions_of_one_price_have_an_interval_however_its_square_is_rounded() -> None:
+    rate = measure("cvr", bought(1.0, 3))
+    for price in (cents / 100 for cents in range(1, 2001, 7)):
+        found = measure("value_per_prediction", bought(price, 3))
+        assert found.low == pytest.approx(price * (rate.low or 0.0), rel=1e-6)
+        assert found.high == pytest.approx(price * (rate.high or 0.0), rel=1e-6)
+        of_each = measure("kpi", bought(price, 40), MetricSettings(per_conversion=True))
+        assert (of_each.low, of_each.high) == (pytest.approx(price), pytest.approx(price))
+    errors = measure("mae", numbers([0.1, 0.8, 0.3], [0.0, 0.7, 0.2]))
+    assert errors.low == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("price", [1e-37, 1e-60])
+def test_values_whose_squares_are_too_small_to_keep_have_no_interval(price: float) -> None:
+    for name, settings in (("value_per_prediction", MetricSettings()), ("kpi_to_target", MetricSettings(target=0.0))):
+        found = measure(name, bought(price, 3), settings)
+        assert found.value == pytest.approx(price * 3 / 1000)
+        assert (found.low, found.high) == (None, None)
+        assert "no digits left" in found.reason
+
+
 def test_ranking_by_hand() -> None:
     sums = binary("0000000000", "0001000011", [i / 10 for i in range(10)])
     assert value("auroc", sums) == pytest.approx(17 / 21)
