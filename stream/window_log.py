@@ -42,8 +42,9 @@ class WindowLog:
         return Closed(start_ms, end_ms, events, bool(lost))
 
     def between(self, first: int, stop: int) -> I64:
-        """I64[stop - first, 4]: start, end, events, lost of each window."""
-        blocks = [self._blocks[block] for block in range(first // self._block, -(-stop // self._block))]
+        """I64[stop - first, 4]: start, end, events, lost of each window, all of them kept; of none wherever they would stand."""
+        numbers = range(first // self._block, -(-stop // self._block)) if first < stop else ()
+        blocks = [self._blocks[block] for block in numbers]
         whole = np.concatenate([np.empty((0, 4), np.int64), *blocks])
         return whole[first % self._block :][: stop - first]
 

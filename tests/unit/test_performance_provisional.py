@@ -308,6 +308,27 @@ def test_a_state_from_before_there_were_ages_loads_and_counts_from_there() -> No
     assert any(share["value"] for share in found.values())
 
 
+@pytest.mark.parametrize("before", [(), ((20, 10),), ((40, 20),)])
+def test_ages_may_be_added_and_taken_away_at_any_time(before: Any) -> None:
+    records = log(5)
+    finals, counted = [flags(e) for e in sorted(said(stream(ages=())), key=_about)], 0
+    for cut in range(10, 160, 20):  # markers of every series follow: with other ages it goes on at its next one
+        first = stage_of(stream(ages=before))
+        first.apply("panes", records[:cut])
+        stored = kit.live({}, first.changed_blobs())
+        for ages in (AGES, before):  # added, and half of the rest later taken away
+            stage = stage_of(stream(ages=ages))
+            stage.load(stored)
+            stage.apply("panes", records[: (cut + len(records)) // 2] if ages is AGES else records)
+            stored = kit.live(stored, stage.changed_blobs())
+            first.outbox += stage.outbox
+        events = world.performance(first.outbox)
+        assert len({event["id"] for event in events}) == len(events)
+        assert [flags(e) for e in sorted(events, key=_about) if e["data"]["final"]] == finals
+        counted += sum(share["windows"] for share in shares(events).values())
+    assert counted
+
+
 def _about(event: Any) -> Any:
     return event["data"]["horizon_ms"], event["time"]
 
