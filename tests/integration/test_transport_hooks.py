@@ -298,6 +298,7 @@ async def test_a_second_member_makes_the_first_give_up_and_seek_anew(kafka, pref
     topic = kafka.create_topic(prefix + "raw", partitions=2)
     async with running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "a") as first:
         generation = first.app.consumer_generation_id
+        assert generation == 1  # joined once: another request to join would be another rebalance of everybody
         first.revoked.clear()
         async with running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "b") as second:
             await first.until(
@@ -305,7 +306,7 @@ async def test_a_second_member_makes_the_first_give_up_and_seek_anew(kafka, pref
             )
             assert first.revoked == [{TP(topic, 0), TP(topic, 1)}]
             (mine,) = first.app.consumer.assignment()
-            assert first.app.consumer_generation_id > generation
+            assert first.app.consumer_generation_id == second.app.consumer_generation_id == generation + 1
             assert not await first.thread.commit_fenced({mine: 0}, "", generation)
             for partition in (0, 1):
                 await produce(kafka.bootstrap_servers, topic, [b"x"], partition=partition)
