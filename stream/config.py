@@ -320,6 +320,13 @@ class Config(Section):
         here = {*TopicRole} - {*FEEDBACK, TopicRole.REKEYED} | {*self.topics.feedback()}
         return tuple(role for role in TopicRole if role in here)
 
+    def watched(self) -> dict[str, str]:
+        """Name, by role, of each topic that must be there while a worker runs; `rekeyed.ROLE`: the user's own, of which copies are
+        read.
+        """
+        here = {role.value: self.source(role) for role in self.roles()}
+        return here | {f"{TopicRole.REKEYED.value}.{role.value}": self.topic(role) for role in self.rekeyed()}
+
     def window_of(self, model: str) -> Window:
         return self.models[model].window or self.defaults.window
 

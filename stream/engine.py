@@ -164,7 +164,7 @@ class RoleLogs:
         self._config = config
 
     async def topics(self) -> dict[str, TopicView]:
-        roles = {self._config.source(role): role.value for role in self._config.roles()}
+        roles = {name: role for role, name in self._config.watched().items()}
         return {roles[name]: view for name, view in (await self._cluster.topics(roles)).items()}
 
     async def answers(self) -> bool:

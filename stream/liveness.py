@@ -33,7 +33,7 @@ class Topics(Protocol):
     async def ends(self, role: str, partitions: int) -> dict[int, int]: ...
 
     async def topics(self) -> Mapping[str, Any]:
-        """Role -> cluster.TopicView of every topic of the configuration that exists."""
+        """Role, as in Config.watched -> cluster.TopicView of every such topic that exists."""
 
     async def answers(self) -> bool: ...
 
@@ -101,7 +101,8 @@ class Liveness:
             if view is not None and view.partitions != self._counts[COLLECTOR]:
                 topic = config.source(TopicRole(stream))
                 raise Refused(growth_refusal(topic, self._counts[COLLECTOR], view.partitions))
-        missing = [config.source(role) for role in config.roles() if role.value not in views]
+        watched = config.watched()
+        missing = [name for role, name in watched.items() if role not in views]
         if not missing:
             self._absent_since = None
             return
@@ -111,7 +112,8 @@ class Liveness:
                 f"there is no topic {', '.join(missing)} any more; driftline topics create makes driftline's own"
             )
         said = f"there is no topic {', '.join(missing)} just now"
-        if not {*SOURCES.values(), *self._worker.setup.feedback} <= set(views):
+        copied = {role for role in watched if role.startswith(f"{TopicRole.REKEYED.value}.")}
+        if not {*SOURCES.values(), *self._worker.setup.feedback, *copied} <= set(views):
             raise LogReplaced(said)
         log.warning("%s; outputs to it wait", said)
 

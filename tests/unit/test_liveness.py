@@ -38,8 +38,9 @@ class Cluster:
         self.id, self.absent, self.answering = "id", "", True
         self.stops: list[tuple[int, str]] = []
         self.reloads: list[BaseException] = []
+        self.watched = {role.value: f"driftline.{role.value}" for role in TopicRole}
         config = SimpleNamespace(
-            monitors=1, source=lambda role: f"driftline.{role.value}", roles=lambda: tuple(TopicRole)
+            monitors=1, source=lambda role: f"driftline.{role.value}", watched=lambda: self.watched
         )
         engine = SimpleNamespace(rebalancing=False, generation=1, stop=lambda code, why: self.stops.append((code, why)))
         self.engine = engine
@@ -59,7 +60,7 @@ class Cluster:
         return {0: self.log_ends[role]}
 
     async def topics(self) -> dict[str, Any]:
-        roles = [role.value for role in TopicRole if role.value != self.absent]
+        roles = [role for role in self.watched if role != self.absent]
         return {role: SimpleNamespace(partitions=self.counts.get(role, 1), id=self.id) for role in roles}
 
     async def answers(self) -> bool:
@@ -147,4 +148,19 @@ def test_growth_is_refused_and_a_topic_that_stays_away_too(cluster: Cluster) -> 
         cluster.look(STALLED_S + 1)
     cluster.absent = "panes"
     with pytest.raises((LogReplaced, Refused)):
+        cluster.look()
+
+
+def test_a_topic_of_which_copies_are_read_may_not_be_gone_either(cluster: Cluster) -> None:
+    cluster.watched["rekeyed.predictions"] = "scored"
+    cluster.look()
+    cluster.absent = "rekeyed.predictions"
+    with pytest.raises(LogReplaced, match="no topic scored just now"):
+        cluster.look()
+    with pytest.raises(Refused, match="no topic scored any more"):
+        cluster.look(STALLED_S + 1)
+    cluster.absent = ""
+    cluster.look()
+    cluster.absent = "rekeyed.predictions"  # for a moment only
+    with pytest.raises(LogReplaced):
         cluster.look()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from stream.admin import _compare, _with_any_count, feedback_topics, joined_partitions, needed_topics
 from stream.chunks import Plain, from_plain
+from stream.cluster import TopicView
 from stream.collector import Collector
 from stream.config import Config, config_from
 from stream.config_checks import check
@@ -23,6 +24,7 @@ from stream.copy_lag import CopyLag
 from stream.copy_session import LogLost, Session, WholeTopics, _log_of
 from stream.copying import copies_of
 from stream.decode import decode
+from stream.engine import RoleLogs
 from stream.planning import collector_hash, collector_plan
 from stream.rights import Operation, Use, rights
 from stream.topics import TopicRole
@@ -84,6 +86,23 @@ def test_names_of_copies_must_be_possible_and_free(name: str, found: tuple[str, 
     assert found in [problem[:2] for problem in check(own)]
     fits = config(REKEYED, {"name": "predictions", "rekey": True})
     assert not list(check(fits))
+
+
+async def test_both_the_copies_and_their_topic_are_watched() -> None:
+    own = config(REKEYED)
+    asked = "chargebacks", "driftline.rekeyed.chargebacks", "predictions"
+
+    class Brokers:
+        async def topics(self, names: Any) -> dict[str, TopicView]:
+            assert set(asked) < set(names)
+            return {name: TopicView("id", 1) for name in names if name != self.gone}
+
+    cluster: Any = Brokers()
+    for gone, role in zip(asked, ("rekeyed.labels", "labels", "predictions"), strict=True):
+        cluster.gone = gone
+        logs = RoleLogs(cast(Any, None), cluster, own)
+        assert set(own.watched()) - set(await logs.topics()) == {role}
+    assert "rekeyed.labels" not in config().watched()
 
 
 def test_turning_it_on_is_another_collector() -> None:
