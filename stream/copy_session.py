@@ -177,16 +177,27 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         if not changed:
             return
         reach("copy.acknowledged")
-        told = {place: OffsetAndMetadata(at, orjson.dumps(self._logs[place]).decode()) for place, at in changed.items()}
-        with suppress(CommitFailedError, IllegalStateError):  # another member owns them: it copies from before
-            await self.consumer.commit(told)
+        if await self._tell(changed):
             self._committed |= changed
         reach("copy.committed")
+
+    async def _tell(self, positions: Mapping[TopicPartition, int]) -> bool:
+        """Commit these, with the names of their logs; False where another member owns them: it copies from before."""
+        told = {
+            place: OffsetAndMetadata(at, orjson.dumps(self._logs[place]).decode()) for place, at in positions.items()
+        }
+        try:
+            await self.consumer.commit(told)
+        except (CommitFailedError, IllegalStateError):
+            return False
+        return True
 
     # -- positions
 
     async def _begin(self, assigned: frozenset[TopicPartition]) -> None:
-        """Go to what is committed. Raises LogLost."""
+        """Go to what is committed. That a log is another one is committed before anything of it is copied: later it may have grown beyond
+        what was copied of the one before, and would be taken for it. Raises LogLost.
+        """
         names = {place.topic for place in assigned}
         views = await self._cluster.topics(names)
         if missing := sorted(names - set(views)):
@@ -195,13 +206,25 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         committed = await self.commits(list(assigned))
         if assigned != self._assigned:  # a rebalance meanwhile
             return
+        positions = {
+            place: self._position(place, committed.get(place), views[place.topic].id, (begins[place], ends[place]))
+            for place in sorted(assigned)
+        }
+        self._committed = {place: each.offset for place, each in committed.items()}
+        anew = {
+            place: positions[place] for place, each in committed.items() if _log_of(each.metadata) != self._logs[place]
+        }
+        if anew:
+            if not await self._tell(anew):
+                await asyncio.sleep(POLL_MS / 1000)  # until the rebalance comes
+                return
+            self._committed |= anew
+        if assigned != self._assigned:
+            return
         waiting: dict[str, Waiting] = {}
-        for place in sorted(assigned):
-            bounds = (begins[place], ends[place])
-            position = self._position(place, committed.get(place), views[place.topic].id, bounds)
+        for place, position in positions.items():
             waiting.setdefault(place.topic, Waiting()).positions[place.partition] = position
             self.consumer.seek(place, position)
-        self._committed = {place: each.offset for place, each in committed.items()}
         self._waiting, self._assigned = waiting, None
         self._moved_s = time.monotonic()
 

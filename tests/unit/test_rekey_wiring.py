@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata
 
 from stream.admin import _compare, _with_any_count, feedback_topics, joined_partitions, needed_topics
@@ -244,3 +245,60 @@ def test_a_log_that_is_not_the_one_that_was_copied_is_refused_or_begun_anew(topi
         else:
             assert session._position(place, committed, topic_id, (3, end)) == 3
             assert session._logs[place] == (topic_id, 1)
+
+
+class Group:
+    """What a consumer group and one partition's log of 3 to `end` say; a client that begins is a Session."""
+
+    def __init__(self, end: int) -> None:
+        self.place, self.end, self.topic_id, self.fenced = TopicPartition("chargebacks", 0), end, "id", False
+        self.committed = {self.place: OffsetAndMetadata(50, '["id", 0]')}
+        self.position, self._coordinator = -1, self
+
+    async def topics(self, names: Any) -> dict[str, TopicView]:
+        return {name: TopicView(self.topic_id, 1) for name in names}
+
+    async def beginning_offsets(self, places: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 3)
+
+    async def end_offsets(self, places: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, self.end)
+
+    async def fetch_committed_offsets(self, places: Any) -> dict[TopicPartition, OffsetAndMetadata]:
+        return {place: self.committed[place] for place in places}
+
+    async def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        if self.fenced:
+            raise CommitFailedError
+        self.committed |= offsets
+
+    def seek(self, _place: TopicPartition, position: int) -> None:
+        self.position = position
+
+    async def begin(self) -> Session:
+        session: Any = Session.__new__(Session)
+        session._config, session._logs, session._waiting = config(REKEYED, on_data_loss="reset"), {}, {}
+        session._cluster = session.consumer = self
+        session._assigned = frozenset([self.place])
+        await session._begin(session._assigned)
+        return cast(Session, session)
+
+
+async def test_that_a_log_was_begun_anew_is_known_to_whoever_comes_next() -> None:
+    """Also where it has grown meanwhile beyond what was copied of the one before."""
+    group = Group(end=40)
+    first = await group.begin()
+    assert (group.position, first._logs[group.place]) == (3, ("id", 1))
+    group.end = 60
+    second = await group.begin()  # nothing was copied
+    assert (group.position, second._logs[group.place]) == (3, ("id", 1))
+    assert first._place("chargebacks", 0) == second._place("chargebacks", 0)
+    assert second._waiting["chargebacks"].positions == {0: 3}
+
+
+async def test_nothing_of_a_log_that_was_begun_anew_is_copied_before_that_is_known() -> None:
+    group = Group(end=40)
+    group.fenced = True
+    session = await group.begin()
+    assert not session._waiting
+    assert session._assigned == {group.place}
