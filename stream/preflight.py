@@ -281,6 +281,7 @@ def _estimate(
         hours=hours,
         kept=kept,
         row_samples=rows,
+        copied=len(config.rekeyed()),
     )
 
 

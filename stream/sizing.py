@@ -23,6 +23,7 @@ from detectors.sequential.default_tables import NUMERIC_STATISTICS
 from stream.alignment import ahead_edges_max
 from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
 from stream.sizing_feedback import monitor_bytes, panes_bytes_per_s, saved_bytes_per_s, waits
+from stream.unpack import UNPACKED_BYTES_MAX
 
 COUNT_BYTES = ((0xFFFF, 2), (0x7FFF_FFFF, 4))  # events of a pane up to so many: bytes of one count; else 8
 COUNTS_PER_TARGET = 3  # besides its bins: missing, invalid, out of range
@@ -50,7 +51,7 @@ OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
 ROWS_TARGET_BYTES = 70_000  # rows of a reference 16 kB, what a domain classifier makes of them 48 kB
 PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
-BUFFERED_FETCHES = 2  # of each source partition: one on its way, one as chunks
+BUFFERED_FETCHES = 2  # of each source partition: one on its way, one as chunks, or waiting to be copied
 FETCH_BYTES = 1 << 20
 STEP_EVENTS = 4_000
 STEP_CELL_BYTES = 27  # cell, tag, category and a working copy while a step is decoded and counted
@@ -73,8 +74,9 @@ class Hours:
 class Estimate:
     """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions; it is in `panes_bytes`, not in the total.
     `auto_strata_bytes`: on top of the total if all targets turn out to need hours where `season: auto` may give them;
-    `stalled_bytes`: if a topic of feedback stalls until all that may wait does. `performance_panes_bytes_per_s`: what the panes
-    topic gets of performance, all partitions.
+    `stalled_bytes`: if a topic of feedback stalls until all that may wait does; `unpacked_bytes`: if fetches that are copied to
+    re-keyed topics unpack to as much as one may. `performance_panes_bytes_per_s`: what the panes topic gets of performance, all
+    partitions.
 
     panes, ids, sample   what the collectors hold open: statistics, ids of `dedup`, rows of models that learn
     references           profiles
@@ -82,6 +84,7 @@ class Estimate:
     strata               of detectors with hours, where `season` names them
     buffers, encoding    fetched and being decoded; snapshot blobs until the broker has acknowledged them
     feedback             predictions that wait for feedback, and feedback that waits, as far as `feedback` lets them
+    copies               fetched of topics that are re-keyed, as if each had as many partitions as the predictions
     imports              the programs themselves
     """
 
@@ -96,16 +99,18 @@ class Estimate:
     buffers_bytes: int
     encoding_bytes: int
     feedback_bytes: int
+    copies_bytes: int
     imports_bytes: int
     snapshot_bytes_per_s: int
     auto_strata_bytes: int = 0
     stalled_bytes: int = 0
+    unpacked_bytes: int = 0
     performance_panes_bytes_per_s: int = 0
 
     @property
     def terms(self) -> dict[str, int]:
         """What adds up to the total, by name."""
-        apart = {"edge_bytes", "snapshot_bytes_per_s", "auto_strata_bytes", "stalled_bytes"}
+        apart = {"edge_bytes", "snapshot_bytes_per_s", "auto_strata_bytes", "stalled_bytes", "unpacked_bytes"}
         apart.add("performance_panes_bytes_per_s")
         return {name.removesuffix("_bytes"): size for name, size in asdict(self).items() if name not in apart}
 
@@ -126,12 +131,13 @@ def estimate(
     hours: Mapping[str, Hours] | None = None,
     kept: Mapping[str, int] | None = None,
     row_samples: Mapping[str, int] | None = None,
+    copied: int = 0,
 ) -> Estimate:
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
     `learning`: models that learn from the stream, where the plan was made before their references were looked for.
     `hours`: of each model whose targets may have them. `kept`: how many targets of each model have limits that the reference makes.
-    `row_samples`: rows that panes of each model sample for multivariate detectors.
+    `row_samples`: rows that panes of each model sample for multivariate detectors. `copied`: topics that are re-keyed.
     """
     if learning is None:
         learning = {model.model for model in plan.models if model.learning}
@@ -171,9 +177,11 @@ def estimate(
         buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + (changed + saved) // max(partitions, 1),
         feedback_bytes=feedback,
+        copies_bytes=copied * partitions * BUFFERED_FETCHES * FETCH_BYTES,
         imports_bytes=IMPORTS_BYTES,
         snapshot_bytes_per_s=round(changed / SNAPSHOT_EVERY_S),
         auto_strata_bytes=strata[True],
+        unpacked_bytes=copied * partitions * (UNPACKED_BYTES_MAX - FETCH_BYTES),
         stalled_bytes=max(partitions * sum(each.most_bytes for each in waiting) - feedback, 0),
         performance_panes_bytes_per_s=panes_bytes_per_s(plan, partitions),
     )

@@ -39,7 +39,7 @@ from stream import chunks
 from stream.chunks import Chunk, Piece, Plain, RawBatch
 from stream.damage import Damage
 from stream.snapshots import patient
-from stream.unpack import BATCH_BYTES_MAX, UNPACK
+from stream.unpack import BATCH_BYTES_MAX, UNPACK, UNPACKED_BYTES_MAX
 
 EVENTS_PER_CHUNK = 4000  # a step of some 10-20 ms; events
 FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; Faust's 1500 costs latency
@@ -55,7 +55,6 @@ each of which is a rebalance, and two members that do so at the same time may go
 READ_COMMITTED = "read_committed"
 LOG_APPEND_TIME = 1  # a record's timestamp type
 NO_TIME_MS = -1
-UNPACKED_BYTES_MAX = 32 << 20  # of one fetch: it may hold a hundred batches of which each unpacks to batch_bytes_max
 
 
 class MessageSet:

@@ -19,6 +19,7 @@ from stream.limits import limit
 BATCH_BYTES_MAX = limit(
     "batch_bytes_max", 64 << 20, "unpacked; a producer's batch has at most some MB, and each fetch may hold several"
 )
+UNPACKED_BYTES_MAX = 32 << 20  # of one fetch: it may hold a hundred batches of which each unpacks to batch_bytes_max
 HEAD_BYTES = 64 << 10  # of a batch that is too large: what its dead letter shows
 FIRST_TRY_FACTOR = 12  # JSON events shrink about tenfold
 FIRST_TRY_BYTES_MIN = 1 << 20

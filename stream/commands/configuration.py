@@ -79,6 +79,11 @@ def _report(problems: list[Problem], estimate: Estimate | None, output: Output) 
         print(
             f"up to {estimate.stalled_bytes / MB:.0f} MB more if a topic of feedback stalls until as much waits as `feedback` allows"
         )
+    if estimate.unpacked_bytes:
+        print(
+            f"up to {estimate.unpacked_bytes / MB:.0f} MB more if all partitions that are copied to re-keyed topics have to catch up, and "
+            "their batches are compressed: they are held unpacked"
+        )
     if not problems:
         print("ok")
 

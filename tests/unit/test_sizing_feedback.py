@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stream.commands.configuration import _report
+from stream.commands.shared import Output
 from stream.config import Config
 from stream.config_errors import ConfigError
 from stream.join import Join
@@ -18,7 +20,7 @@ from stream.join_index import CHUNK_ROWS, Predictions
 from stream.plan import CollectorPlan
 from stream.planning import collector_hash, collector_plan
 from stream.preflight import preflight, too_much_waits
-from stream.sizing import estimate
+from stream.sizing import Estimate, estimate
 from stream.sizing_feedback import CHANGE_BYTES, EVENT_BYTES, FEEDBACK_SHARE, NEWEST_BYTES, waits
 from tests.unit.test_feedback_wiring import LABELS, config
 
@@ -150,6 +152,27 @@ def test_check_config_refuses_and_says_how_to_mend_it(tmp_path: Path) -> None:
     assert not ok.problems
     assert ok.estimate is not None
     assert ok.estimate.stalled_bytes > 10**9
+
+
+def test_copies_to_rekeyed_topics_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(**topics: Any) -> Estimate:
+        path = written(tmp_path, topics={"predictions": "p", "labels": "labels"} | topics)
+        found = preflight(path, partitions=8, events_per_s=50).estimate
+        assert found is not None
+        return found
+
+    none, one = said(), said(labels={"name": "labels", "rekey": True})
+    both = said(labels={"name": "labels", "rekey": True}, predictions={"name": "p", "rekey": "request.id"})
+    assert (none.copies_bytes, none.unpacked_bytes) == (0, 0)
+    assert one.copies_bytes == one.total_bytes - none.total_bytes == 8 * (2 << 20)
+    assert both.copies_bytes == both.total_bytes - none.total_bytes == 16 * (2 << 20)
+    assert both.unpacked_bytes == 16 * (31 << 20)  # a fetch of a megabyte that is 32 unpacked
+    _report([], none, Output.TEXT)
+    assert "re-keyed" not in capsys.readouterr().out
+    _report([], both, Output.TEXT)
+    out = capsys.readouterr().out
+    assert "copies 33.6" in out
+    assert "up to 520 MB more if all partitions that are copied to re-keyed topics have to catch up" in out
 
 
 def test_kinds_have_a_share() -> None:
