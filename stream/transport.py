@@ -46,6 +46,7 @@ FETCH_WAIT_MS = 200  # a waiting fetch holds back the partitions that join it; F
 METADATA_AGE_MS = 10_000  # a topic that is gone and back is assigned again so soon; aiokafka's 5 min are idle ones
 POLL_S = 0.2
 SUBSCRIBE_POLL_S = 0.02
+STAY_S = 0.5
 FULL_SLEEP_S = 0.01  # all buffers full: Faust would sleep a whole second
 ASSIGNORS = (RangePartitionAssignor,)
 """Gives each partition number of topics with equally many to one member; Faust without tables takes round robin, which splits
@@ -210,6 +211,20 @@ class RawConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         found = (await self._beside(coordinator.fetch_committed_offsets([plain]))).get(plain)
         return None if found is None or found.offset < 0 else (found.offset, found.metadata)
 
+    async def stay(self) -> None:
+        """A sign of life, and the group's errors. Raises KafkaError.
+
+        To the client only a fetch is a sign of life, and without one for five minutes it leaves the group and joins no more: that is who
+        has no partition, none that may go on, or a restore that is long. An error of the group brings all joining to an end until it is
+        asked for; Faust hears of it only while a fetch waits.
+        """
+        await self._beside(self._stay())
+
+    async def _stay(self) -> None:
+        consumer = self._ensure_consumer()
+        with consumer._subscription.fetch_context():  # noqa: SLF001
+            consumer._coordinator.check_errors()  # noqa: SLF001
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Off: Faust looks at acknowledged events; the worker has a liveness probe on positions of its own."""
 
@@ -230,6 +245,14 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
 
     def _new_consumer_thread(self) -> RawConsumerThread:
         return RawConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @faust.Service.task  # type: ignore[untyped-decorator]
+    async def _stays(self) -> None:
+        """From the worker's own loop, not the client's: who hangs does not stay."""
+        while not self.should_stop:
+            await self.sleep(STAY_S)
+            if not self.should_stop:
+                await self._thread.stay()
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
         """One round of fetched chunks, partitions in turn. After a rebalance the rest is dropped: positions are sought anew."""

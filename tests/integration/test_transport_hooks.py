@@ -15,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, GroupAuthorizationFailedError
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from faust.app.base import App
 from faust.tables.recovery import Recovery
@@ -314,3 +314,39 @@ async def test_a_second_member_makes_the_first_give_up_and_seek_anew(kafka, pref
             (other,) = second.app.consumer.assignment()
             await second.until(lambda: second.position(other) == 1)
             assert not first.seen[other]
+
+
+async def test_a_member_with_nothing_to_fetch_stays_in_the_group(kafka, prefix, tmp_path):
+    """Longer than the client lets anyone be in a group without fetching."""
+    topic = kafka.create_topic(prefix + "raw")
+    async with (
+        running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "a") as first,
+        running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "b") as second,
+    ):
+        both = (first, second)
+        await first.until(lambda: sorted(len(each.app.consumer.assignment()) for each in both) == [0, 1])
+        generation = second.app.consumer_generation_id
+        for each in both:
+            each.thread._consumer._coordinator._max_poll_interval = 2.0
+        await asyncio.sleep(6)
+        assert [each.app.consumer_generation_id for each in both] == [generation, generation]
+        assert not any(each.app.rebalancing for each in both)
+
+
+async def test_an_error_of_the_group_ends_a_member_that_fetches_nothing(kafka, prefix, tmp_path):
+    """The client waits until somebody has asked for it, and joins no more meanwhile."""
+    topic = kafka.create_topic(prefix + "raw")
+    async with (
+        running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "a") as first,
+        running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "b") as second,
+    ):
+        both = (first, second)
+        await first.until(lambda: sorted(len(each.app.consumer.assignment()) for each in both) == [0, 1])
+        (idle,) = (each for each in both if not each.app.consumer.assignment())
+
+        async def refused() -> bool:
+            raise GroupAuthorizationFailedError(prefix + "g")
+
+        idle.thread._consumer._coordinator._do_heartbeat = refused
+        await asyncio.wait_for(idle.app._crashed.wait(), 10)
+        assert isinstance(idle.app.crash_reason, GroupAuthorizationFailedError)
