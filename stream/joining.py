@@ -189,6 +189,14 @@ class Joining:
         }
         return own | {REASON_PREFIX + code: count for code, count in sorted(self.rejects[stream].items())}
 
+    def unended(self) -> list[str]:
+        """Topics of feedback that are not at their end for ever, and those with a series that has not said so: of a horizon or an age that
+        was added afterwards.
+        """
+        over = self.join.watermark_ms >= EDGE_END
+        silent = {stream for (stream, _), edge_ms in self.marked_ms.items() if over and edge_ms < EDGE_END}
+        return [n for n, state in self.join.streams.items() if state.watermark_ms < EDGE_END or n in silent]
+
     # -- what comes of it
 
     def outputs(self, next_offset: Mapping[str, int], largest_ms: int) -> Iterator[Output]:

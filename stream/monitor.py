@@ -98,6 +98,8 @@ class Monitor:
             if record.offset < self.position:
                 continue
             self._require(record)
+            if self._resuming:
+                self._resume(record.timestamp_ms)
             self._take(record)
             self.position = record.offset + 1
 
@@ -249,11 +251,17 @@ class Monitor:
             needed = {name for model in self.models.values() for name in model.required()}
             for reference in sorted(needed | self.merger.references()):
                 self._check(reference)
-            for model in self.models.values():
-                model.resume()
-            self._resuming = False
         if isinstance(body, Pane):
             self._check(body.reference)
+
+    def _resume(self, log_ms: int) -> None:
+        """A loaded state goes on. Series that waited for one that is configured no more wait for nothing, and perhaps no marker of theirs
+        follows.
+        """
+        for model in self.models.values():
+            model.resume()
+        self._resuming = False
+        self._advance_performance(self.performance.series, log_ms)
 
     def _check(self, reference: str) -> None:
         if reference and reference not in self.profiles and not any(m.knows(reference) for m in self.models.values()):

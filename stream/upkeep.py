@@ -343,6 +343,7 @@ class Upkeep:
         if self._behind(self._goal, ends):
             return
         await self.save()
+        ends = await self.logs.ends(TopicRole.PANES.value, self.worker.setup.config.monitors)
         if not self._behind(self._goal, ends) and not any(slot.owner.changed for slot in self.owners.slots.values()):
             self.worker.engine.stop(Exit.OK, "everything that was in the topic is processed")
 
@@ -350,10 +351,12 @@ class Upkeep:
         """Tick every input of a partition to the end."""
         collector = slot.owner.stage
         assert isinstance(collector, Collector)
-        if collector.joining is not None and slot.owner.may_decide() and not slot.lane.blocked:
-            for stream, state in collector.joining.join.streams.items():
-                if state.watermark_ms < EDGE_END:
-                    self._decide(slot, "tick", {"until_ms": EDGE_END, "stream": stream})
+        streams = collector.joining.unended() if collector.joining is not None else []
+        if streams and slot.owner.may_decide() and not slot.lane.blocked:
+            for stream in streams:
+                self._decide(slot, "tick", {"until_ms": EDGE_END, "stream": stream})
+            if collector.marked_ms >= EDGE_END and not await self._saved(slot):
+                await self._revive(slot)
         await self._tick(slot, EDGE_END)
 
     def _behind(self, goal: dict[int, dict[str, int]], ends: dict[int, int]) -> bool:

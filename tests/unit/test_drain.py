@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from stream.assignment import MONITOR, Owners
+from stream.assignment import COLLECTOR, MONITOR, Owners
+from stream.collector import Collector
 from stream.metrics import Metrics
-from stream.panes import EDGE_END
+from stream.panes import EDGE_END, decode_record
 from stream.protocol import Restored, Saved
+from stream.stage import Decision
 from stream.topics import TopicRole
 from stream.upkeep import Rhythm, Upkeep
 from stream.watch import MarkerWatch
+from tests.unit.test_feedback_wiring import collector, config
 
 PANES = TopicRole.PANES.value
 
@@ -99,3 +102,55 @@ async def test_it_does_not_end_while_a_state_is_loaded_again(stopped: list[int])
     await loading
     await upkeep.finish()
     assert stopped == [0]
+
+
+async def test_it_does_not_end_before_the_monitors_have_what_was_written_at_last(stopped: list[int]) -> None:
+    upkeep, _ = await drain(stopped)
+    ends, save = upkeep.logs.ends, upkeep.save
+
+    async def one_more(role: str, partitions: int) -> dict[int, int]:
+        return {partition: end + 1 for partition, end in (await ends(role, partitions)).items()}
+
+    async def saving() -> None:
+        upkeep.logs.ends = one_more  # type: ignore[method-assign]
+        await save()
+
+    upkeep.save = saving  # type: ignore[method-assign]
+    await upkeep.finish()
+    assert stopped == []
+
+
+def feedback_of(ages: str | list[str]) -> Collector:
+    own = config(performance={"horizons": ["2m"], "proxies": ["ctr"], "provisional": ages}, topics={"labels": None})
+    return collector(own)
+
+
+async def test_series_that_were_added_after_the_end_say_so_once(stopped: list[int]) -> None:
+    """Else what goes together with them waits for their markers."""
+    upkeep, _ = await drain(stopped)
+    saved: list[list[Any]] = []
+
+    async def save(slot: Any) -> bool:
+        saved.append([decode_record(output.value).edge_ms for output in slot.owner.stage.outbox])
+        return True
+
+    upkeep._saved = save  # type: ignore[method-assign]
+    state = feedback_of("none")
+    for ages, expected in (("none", [EDGE_END] * 2), (["1m"], [EDGE_END])):
+        own = feedback_of(ages)
+        own.load(state.full_blobs())
+        decisions: list[Decision] = []
+
+        def decide(kind: str, body: Any, own: Collector = own, decisions: list[Decision] = decisions) -> None:
+            decisions.append(Decision(1, kind, {}, body))
+            own.decide(decisions[-1])
+
+        owner = SimpleNamespace(stage=own, may_decide=lambda: True, decide=decide)
+        slot: Any = SimpleNamespace(stage=COLLECTOR, owner=owner, lane=SimpleNamespace(blocked=False))
+        await upkeep._end(slot)
+        assert saved.pop() == expected
+        assert not saved
+        taken = len(decisions)
+        await upkeep._end(slot)
+        assert len(decisions) == taken
+        state = own

@@ -329,6 +329,26 @@ def test_ages_may_be_added_and_taken_away_at_any_time(before: Any) -> None:
     assert counted
 
 
+@pytest.mark.parametrize("ages", [(), ((40, 20),)])
+def test_windows_that_waited_for_an_age_that_is_gone_come_without_another_marker(ages: Any) -> None:
+    records = log(points=(20, 40, 10))  # the age that goes comes last
+    first = stage_of(stream())
+    cut = next(
+        n
+        for n, record in enumerate(records)
+        if isinstance(record.body, PerformancePane) and record.body.horizon_ms == 10
+    )
+    first.apply("panes", records[:cut])
+    assert not world.performance(first.outbox)
+    stage = stage_of(stream(ages=ages))
+    stage.load(kit.live({}, first.changed_blobs()))
+    stage.apply("panes", records[: cut + 1])
+    assert world.performance(stage.outbox) == said(stream(ages=ages), records)
+    stage.outbox.clear()
+    stage.apply("panes", records)
+    assert not world.performance(stage.outbox)
+
+
 def _about(event: Any) -> Any:
     return event["data"]["horizon_ms"], event["time"]
 
