@@ -20,7 +20,7 @@ from detectors.binning import Binning, Kind
 from detectors.reference_digest import digest
 from detectors.reference_kept import KeptWindows, kept_from, kept_sections
 from detectors.reference_performance import ReferencePerformance, performance_content, performance_from
-from detectors.reference_rows import ReferenceRows, rows_content, rows_from
+from detectors.reference_rows import ARRAYS, ReferenceRows, rows_content, rows_from
 from detectors.reference_strata import Put, Strata, shares_by_hour, slim_strata, strata_of, strata_sections
 
 F32 = NDArray[np.float32]
@@ -34,6 +34,7 @@ VERSION_KEPT = 3  # where windows are kept
 VERSION_ROWS = 4  # where rows are
 VERSION_PERFORMANCE = 5  # where metrics of labelled rows are
 VERSION_HOURS = 6  # where shares are scored by the rows of their hour
+VERSION_ARRAYS = 7  # where rows are arrays
 COVERS_CONTENT = "content"
 COVERS_BINNINGS = "binnings"
 
@@ -296,7 +297,7 @@ def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArr
     told, told_sections = performance_content(profile.performance)
     version = VERSION_PERFORMANCE if told else VERSION_ROWS if rows else VERSION_STRATA if strata else VERSION
     header = {
-        "version": VERSION_HOURS if shares_by_hour(strata) else version,
+        "version": VERSION_ARRAYS if ARRAYS in rows else VERSION_HOURS if shares_by_hour(strata) else version,
         "model": profile.model,
         "covers": profile.covers,
         "rows": profile.rows,
@@ -328,9 +329,8 @@ def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, ND
 
 def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> ReferenceProfile:
     """Inverse of `to_sections`. Raises UnknownReferenceVersion, CorruptReference."""
-    if header.get("version") not in range(VERSION, VERSION_HOURS + 1):
-        read = f"reference format {header.get('version')!r}"
-        raise UnknownReferenceVersion(f"{read}; this program reads up to {VERSION_HOURS}")
+    if (read := header.get("version")) not in range(VERSION, VERSION_ARRAYS + 1):
+        raise UnknownReferenceVersion(f"reference format {read!r}; this program reads up to {VERSION_ARRAYS}")
     bare = {key: value for key, value in header.items() if key not in {"id", "content"}}
     if digest(bare, sections) != header.get("content"):
         raise CorruptReference("the content does not match the hash it carries")

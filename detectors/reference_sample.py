@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,17 @@ from detectors.reference_rows import ReferenceRows
 from detectors.reference_windows import shuffled
 
 ROWS_KEPT = 2000  # an AUROC against 500 rows of a window has a deviation of .02 then; 16 KB a feature
+ArraysOf = Callable[[NDArray[np.int64]], NDArray[np.float32]]  # the valid arrays of these rows, F32[k, length]
 
 
 def sampled_rows(
-    columns: Mapping[str, NDArray[Any]], roles: Mapping[str, str], kinds: Mapping[str, str], role: str
+    columns: Mapping[str, NDArray[Any]],
+    roles: Mapping[str, str],
+    kinds: Mapping[str, str],
+    role: str,
+    arrays: Mapping[str, ArraysOf] | None = None,
 ) -> ReferenceRows:
-    """ROWS_KEPT rows of a file, chosen by a hash of their number; the columns of this role that are numeric."""
+    """ROWS_KEPT rows of a file, chosen by a hash of their number; the columns of this role that are numeric, and arrays by name."""
     order = shuffled(len(next(iter(columns.values()))))[:ROWS_KEPT]
     found = {}
     for name in sorted(columns):
@@ -28,4 +33,4 @@ def sampled_rows(
             if column.kind is Kind.NUMERIC:
                 found[name] = np.where(column.state == VALID, column.value, np.nan)[order]
     values = np.stack(list(found.values()), axis=1) if found else np.empty((len(order), 0))
-    return ReferenceRows(tuple(found), values)
+    return ReferenceRows(tuple(found), values, {name: of(order) for name, of in (arrays or {}).items()})

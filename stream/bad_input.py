@@ -81,7 +81,10 @@ ROWS: dict[int, tuple[str, str]] = {
         '"1.0", "1,5", "١٢", "1_000", true for a number',
         "feature: invalid; `coerce: true` takes texts that are JSON numbers",
     ),
-    45: ("array or object for a scalar", "feature: invalid. Prediction, score: dead letter `type`"),
+    45: (
+        "array or object for a scalar; an embedding of another length, or with null in it",
+        "feature: invalid. Prediction, score: dead letter `type`",
+    ),
     46: ("a batch of rows in one event", ""),
     47: (
         "score 1.0000001, -1e-9, 42; a vector",

@@ -78,6 +78,14 @@ class Tag(IntEnum):
     INVALID = 4
 
 
+@dataclass(frozen=True, slots=True)
+class ArrayCells:
+    """Arrays of numbers in one column of n events: place I32[n] of an event's among values F64[k, length], -1 = it has none."""
+
+    place: I32
+    values: F64
+
+
 class Reject(NamedTuple):
     """An event that cannot be counted; a tuple, because a frozen dataclass takes 3 us to make.
 
@@ -116,6 +124,7 @@ class Columns:
     texts                (offset, row) -> hash -> text of the event's TEXT cells; None = not to be had
     features             (offset, row) -> the event's features as they came, by name; None = not to be had
     copies               of a re-keyed topic
+    arrays               (column, length) -> the valid arrays of that length; the column's cell is the array's norm
     Every event of the chunk is in exactly one of: the n rows, rejects, tombstones.
     """
 
@@ -137,6 +146,7 @@ class Columns:
     texts: Callable[[int, int], dict[int, str]] | None = None
     features: Callable[[int, int], Mapping[str, Any]] | None = None
     copies: Copies | None = None
+    arrays: Mapping[tuple[int, int], ArrayCells] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)

@@ -25,6 +25,7 @@ from detectors.verdict import AUTO_EVENTS_MIN, TOLERANCE_MAX
 from stream.config_detectors import Detector
 from stream.config_kafka import NAME_MAX, File, Kafka, Name, Section, TopicName
 from stream.config_topics import Feedback, Performance, Topics
+from stream.limits import ARRAY_NUMBERS_MAX
 from stream.quantities import Duration, Rate, Size, refusal, shown
 from stream.topics import FEEDBACK, TopicRole, rekeyed_name, topic_name
 
@@ -180,6 +181,11 @@ class Target(Section):
         default=False,
         description='a text that is a JSON number ("12.5") counts as that number, for every model of the topic; it is slow',
     )
+    dimension: Annotated[int, Field(ge=1, le=ARRAY_NUMBERS_MAX)] | None = Field(
+        default=None,
+        description="the feature is an array of so many numbers, an embedding: its norm is watched as a number, any other value is "
+        "invalid, and mmd_random_features can be asked for with it as its target",
+    )
 
     @field_validator("range")
     @classmethod
@@ -192,6 +198,8 @@ class Target(Section):
     def _numeric_range(self) -> Self:
         if self.kind == "categorical" and self.range is not None:
             raise refusal("DL-C020", "a categorical target has no range", "kind: numeric, or no range")
+        if self.dimension is not None and (self.kind is not None or self.range is not None or self.coerce):
+            raise refusal("DL-C020", "an array is no number and no text", "dimension without kind, range and coerce")
         return self
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from detectors.performance import METRICS, Task
 from detectors.performance.paired import COMPARED
 from stream.config import Config, Model, Window
-from stream.config_detectors import ROWS
 from stream.config_topics import ClickMapping, ConversionMapping, LabelMapping, MappingSettings, Performance
 from stream.decode_feedback import VALUE, FeedbackPaths, feedback_layout
 from stream.mapping import CONSTANT, PREDICTION, REQUEST, Layout, Mapping, MappingError
 from stream.performance_plan import KINDS, PROXY_TOPICS
+from stream.plan import SHARE_PREFIX
 from stream.topics import INPUTS, TopicRole, topic_name
 
 TOPIC_NAME_MAX = 249  # Kafka's
@@ -219,9 +219,10 @@ def _models(config: Config) -> Iterator[Finding]:
     for name, model in config.models.items():
         path = ("models", name)
         unwatched = {target for target, settings in model.targets.items() if not settings.watch}
+        yield from _arrays(config, model, path)
         for index, detector in enumerate(model.detectors):
-            asked = detector.series or detector.type
-            if asked in ROWS and model.reference.first is not None:
+            asked = detector.rows
+            if asked is not None and model.reference.first is not None:
                 read = f"{asked} needs rows of the reference, and one that is learnt keeps none"
                 yield "DL-C020", (*path, "detectors", index), read, "expected: reference.file"
             for place, target in enumerate(detector.targets):
@@ -233,3 +234,14 @@ def _models(config: Config) -> Iterator[Finding]:
                         f"{target} is not watched",
                         f"expected: targets.{target} without watch: false",
                     )
+                elif asked is not None and (target not in model.targets or model.targets[target].dimension is None):
+                    where, read = (*path, "detectors", index, "targets", place), f"{target} is not said to be an array"
+                    yield "DL-C020", where, read, f"expected: targets.{target}.dimension, or no targets"
+
+
+def _arrays(config: Config, model: Model, path: tuple[str, ...]) -> Iterator[Finding]:
+    """Arrays are features."""
+    outputs = {PREDICTION, *config.topics.predictions.mapping.scores}
+    for name, target in model.targets.items():
+        if target.dimension is not None and (name in outputs or name.startswith(SHARE_PREFIX)):
+            yield "DL-C020", (*path, "targets", name, "dimension"), f"{name} is no feature", "expected: no dimension"

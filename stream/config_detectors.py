@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from detectors import REGISTRY
+from detectors.multivariate import reads_arrays
 from detectors.registry import Family, Reads
 from detectors.verdict import BadSettings
 from stream import window_series
@@ -27,7 +28,7 @@ NOT_KEPT = (window_series.DISTINCT, window_series.VOLUME)  # series of which a r
 ONLINE = tuple(
     name for name, entry in REGISTRY.items() if entry.family is Family.ONLINE and entry.reads is Reads.NUMBERS
 )
-ROWS = tuple(name for name, entry in REGISTRY.items() if entry.family is Family.MULTIVARIATE)
+ROWS = window_series.ROWS
 SERIES = (*window_series.NAMES, window_series.VOLUME, *ROWS)
 TYPES = (*SERIES, *ONLINE)
 
@@ -97,7 +98,11 @@ class Detector(Section):
         "online one"
     )
     series: SeriesName | None = Field(default=None, description="of an online detector: which numbers it sees")
-    targets: tuple[Name, ...] = Field(default=(), description="names of targets; none = all")
+    targets: tuple[Name, ...] = Field(
+        default=(),
+        description="names of targets; none = all. Of mmd_random_features: one target with a `dimension`, whose arrays it is "
+        "about; none = all numeric features together",
+    )
     threshold: LimitField | None = Field(
         default=None,
         description="pages above this: a number; 3 std: beyond the mean of the reference's windows of the same size; or 1 per 30d: "
@@ -118,9 +123,8 @@ class Detector(Section):
             self._limits()
         if window_series.VOLUME in (self.type, self.series) and self.targets:
             raise refusal("DL-C020", "volume is of the model, not of a target", "no targets")
-        if self.targets and (self.type in ROWS or self.series in ROWS):
-            read = f"{self.series or self.type} is about all numeric features together"
-            raise refusal("DL-C020", read, "no targets; a feature with watch: false is left out")
+        if self.targets and self.rows is not None:
+            self._arrays(self.rows)
         if self.parameters and self.type not in REGISTRY:
             raise refusal("DL-C020", f"{self.type} has no parameters", "no parameters")
         try:
@@ -128,6 +132,19 @@ class Detector(Section):
         except BadSettings as error:
             raise refusal("DL-C014", str(error), "as the README's catalogue says") from None
         return self
+
+    @property
+    def rows(self) -> str | None:
+        """The multivariate detector that it is about, if it is about one."""
+        asked = self.series or self.type
+        return asked if asked in ROWS else None
+
+    def _arrays(self, rows: str) -> None:
+        if not reads_arrays(rows):
+            read = f"{rows} is about all numeric features together"
+            raise refusal("DL-C020", read, "no targets; a feature with watch: false is left out")
+        if len(self.targets) > 1:
+            raise refusal("DL-C020", f"{rows} is about the arrays of one target", "an entry for each of them")
 
     def _watches(self) -> None:
         if self.series is None:

@@ -42,6 +42,7 @@ def prepare(columns: Columns, category_columns: Sequence[int]) -> Chunk:
         version_names=columns.version_names,
         texts_of=partial(_texts_of, columns),
         features_of=partial(_features_of, columns),
+        arrays=columns.arrays,
     )
 
 

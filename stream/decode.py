@@ -14,7 +14,8 @@ import xxhash
 
 from stream.accounting import origin_of
 from stream.category import category_hash, category_text, number_category_hash
-from stream.columns import I64, Columns, Records, Reject, Tag
+from stream.columns import I64, ArrayCells, Columns, Records, Reject, Tag
+from stream.decode_arrays import read_arrays
 from stream.decode_fast import FastTier
 from stream.decode_refusals import refuser
 from stream.decode_strict import Row, decode_event, event_features, event_texts
@@ -128,6 +129,7 @@ def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str],
     """
     refused = np.flatnonzero((records.value_length >= 0) & (rows.accepted == 0))
     rejects = _judge(records, layout, rows, names, refused, found) if len(refused) else []
+    arrays = read_arrays(records, layout, rows) if layout.arrays else {}
     tombstones = records.offset[records.value_length < 0]
     keep = np.flatnonzero(rows.accepted) if len(rejects) + len(tombstones) else None
 
@@ -153,6 +155,7 @@ def _finish(records: Records, layout: Layout, rows: Rows, names: dict[int, str],
         records=records,
         texts=partial(_texts, records, layout),
         features=partial(_features, records, layout),
+        arrays={key: ArrayCells(kept(each.place), each.values) for key, each in arrays.items()},
     )
 
 

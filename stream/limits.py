@@ -54,3 +54,8 @@ SAMPLE_TEXT_CHARACTERS_MAX = limit("sample_text_characters_max", 200, "a longer 
 VERSIONS_FOLLOWED_MAX = limit(
     "versions_followed_max", 100, "versions of a model whose outputs are judged at a time; the others are recorded"
 )
+ARRAY_NUMBERS_MAX = limit(
+    "array_numbers_max",
+    4096,
+    "embeddings have some hundred to 3,072 numbers; a reference keeps 2,000 arrays, 33 MB then",
+)

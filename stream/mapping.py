@@ -8,6 +8,7 @@ plus its name as one key.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from collections.abc import Mapping as ABCMapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -126,6 +127,14 @@ def cell_keys(mapping: Mapping, path: str) -> Keys:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrayColumn:
+    """A column whose values are arrays of numbers: how long those of each model are, in Layout's order; 0 = no arrays."""
+
+    column: int
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """A mapping compiled for the cells that are wanted. Column i of Columns.cell is `paths[i]`.
 
@@ -134,6 +143,7 @@ class Layout:
     score            per column: True for the scores, which are numbers
     coerce           per column: True where a text that is a JSON number counts as that number
     features         keys of the container of features; `features_of[i]`: model i's events must have it
+    arrays           the columns that hold arrays of numbers, ascending
     """
 
     mapping: Mapping
@@ -149,6 +159,7 @@ class Layout:
     timestamp: Source
     features: Keys
     features_of: tuple[bool, ...]
+    arrays: tuple[ArrayColumn, ...] = ()
 
     @classmethod
     def compile(
@@ -159,9 +170,11 @@ class Layout:
         *,
         with_features: Collection[str] | None = None,
         coerce: Collection[str] = (),
+        arrays: ABCMapping[str, ABCMapping[str, int]] | None = None,
     ) -> Layout:
         """Resolve every path once. `with_features`: models whose events must carry the features object (None = all,
-        where any feature is wanted). `coerce`: paths whose texts may be numbers. Raises MappingError.
+        where any feature is wanted). `coerce`: paths whose texts may be numbers. `arrays`: path -> model -> how many numbers
+        its arrays have. Raises MappingError.
         """
         for what, names in (("model", models), ("path", paths)):
             if len(set(names)) != len(names):
@@ -181,6 +194,11 @@ class Layout:
             timestamp=Source.of(mapping.timestamp),
             features=split(mapping.features),
             features_of=tuple(wants_features and (with_features is None or name in with_features) for name in models),
+            arrays=tuple(
+                ArrayColumn(column, tuple((arrays or {})[path].get(name, 0) for name in models))
+                for column, path in enumerate(paths)
+                if path in (arrays or {})
+            ),
         )
 
     @property

@@ -27,7 +27,7 @@ from stream.references import OWNER_KEY, write_control
 from stream.topics import TopicRole
 
 if TYPE_CHECKING:
-    from stream.config import Config
+    from stream.config import Config, Target
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,12 @@ class OwnerRecord:
             raise ValueError(f"owner record cannot be read: {error!r}") from error
 
 
+def _counted(target: Target) -> dict[str, Any]:
+    """What its counts depend on; one that is no array says what it said before there were any."""
+    settings = target.model_dump(mode="json", include=SAMPLED)
+    return settings if target.dimension is None else settings | {"dimension": target.dimension}
+
+
 def counting_hash(config: Config) -> str:
     """Of what every worker of a group must agree on: what is read, how, and into which panes it is counted.
 
@@ -69,7 +75,7 @@ def counting_hash(config: Config) -> str:
     models = {
         name: {
             "segments": {key: sorted(values) for key, values in model.segments.items()},
-            "targets": {key: target.model_dump(mode="json", include=SAMPLED) for key, target in model.targets.items()},
+            "targets": {key: _counted(target) for key, target in model.targets.items()},
         }
         for name, model in config.models.items()
     }

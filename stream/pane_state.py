@@ -6,7 +6,7 @@ registers for each categorical target of segment "all" that had a value without 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -22,7 +22,7 @@ from stream.kernels.accumulate import ASKED_FOR, NO_ROW, accumulate, register
 from stream.panes import Pane, Sample
 from stream.plan import ALL, ModelPlan, Role
 from stream.registers import OwnBins, Registers, shared_codes
-from stream.row_sums import RowSums, RowSumTables
+from stream.row_sums import Arrays, RowSums, RowSumTables
 from stream.sample_texts import Texts, TextsOf, carried, entered
 from stream.schema_sample import Expected, FeaturesOf, JsonType, SchemaSample, known_types, nothing
 from stream.sizing import PANE_OBJECTS_BYTES
@@ -44,6 +44,7 @@ class Chunk:
     model I32[n], version U64[n]                     the version is 0 where no model is known
     texts_of                                         hash -> text of one row's TEXT cells, read again from its record
     features_of                                      one row's features, read again likewise; None = not to be had
+    arrays                                           Columns.arrays
     """
 
     number: F64
@@ -57,6 +58,7 @@ class Chunk:
     version_names: dict[int, str]
     texts_of: TextsOf
     features_of: FeaturesOf = nothing
+    arrays: Arrays = field(default_factory=dict)
 
 
 class PlanTables:
@@ -291,7 +293,7 @@ class PaneState:
         if asking:
             self._register(rows, chunk)
         if self.row_sums:
-            tables.row_sums.add(self.row_sums, rows, chunk.number, chunk.tag)
+            tables.row_sums.add(self.row_sums, rows, chunk.number, chunk.tag, chunk.arrays)
         if self.sample is not None:
             self._keep(rows, chunk)
         if self.schema is not None and tables.expected is not None:

@@ -58,12 +58,15 @@ class SegmentPlan:
 class RowSumsPlan:
     """What one multivariate detector adds up over the rows of segment "all": its name, the series that the sums are for, the
     features of a row (places among the plan's targets), and the tables by which it adds.
+
+    `length`: a row is an array of so many numbers, which stands in the one column of `places`; 0 = it is the features themselves.
     """
 
     detector: str
     series: str
     places: tuple[int, ...]
     tables: Tables
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,12 +145,13 @@ def _target_header(target: TargetPlan) -> dict[str, Any]:
 
 
 def _row_sums_header(row_sums: RowSumsPlan) -> dict[str, Any]:
-    return {
+    header = {
         "detector": row_sums.detector,
         "series": row_sums.series,
         "places": list(row_sums.places),
         "tables": [[name, list(table.shape)] for name, table in sorted(row_sums.tables.items())],
     }
+    return header | {"length": row_sums.length} if row_sums.length else header
 
 
 def _row_sums(heads: Sequence[Mapping[str, Any]], sections: container.Sections) -> tuple[RowSumsPlan, ...]:
@@ -163,5 +164,6 @@ def _row_sums(heads: Sequence[Mapping[str, Any]], sections: container.Sections) 
                 raise container.Malformed(f"{KIND}: row_tables end before those of {head['series']} do")
             tables[name] = sections["row_tables"][first:stop].reshape(shape)
             first = stop
-        found.append(RowSumsPlan(head["detector"], head["series"], tuple(head["places"]), tables))
+        places = tuple(head["places"])
+        found.append(RowSumsPlan(head["detector"], head["series"], places, tables, head.get("length", 0)))
     return tuple(found)

@@ -23,6 +23,7 @@ from stream.config_checks import mapping_of
 from stream.config_errors import unknown_name
 from stream.deadletter import Policy
 from stream.feedback_planning import feedback_deciding, feedback_plan, performance_of, performance_paths, segment_plan
+from stream.layout_settings import array_lengths, coerced_paths, read_otherwise
 from stream.mapping import Layout
 from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
 from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, TargetPlan, share_name
@@ -74,7 +75,7 @@ def declared_targets(config: Config, model: str) -> tuple[DeclaredTarget, ...]:
             continue
         role = _usual_role(name, scores)
         kind = Kind(settings.kind) if settings.kind else Kind.NUMERIC
-        if settings.kind or settings.range is not None or role is Role.SCORE:
+        if settings.kind or settings.range is not None or settings.dimension is not None or role is Role.SCORE:
             declared.append(DeclaredTarget(name, role, kind))
     return tuple(declared)
 
@@ -201,8 +202,10 @@ def known_names(settings: Model, profile: ReferenceProfile) -> tuple[str, ...]:
 
 def _row_series(config: Config, model: str, profile: ReferenceProfile, names: Sequence[str]) -> RowSeries:
     """Of a reference that is still being learnt, no multivariate detector can be asked: the configuration refuses it."""
+    own = config.models[model]
+    lengths = {name: target.dimension for name, target in own.targets.items() if target.dimension is not None}
     try:
-        return RowSeries([each.read() for each in config.models[model].detectors], profile, names)
+        return RowSeries([each.read() for each in own.detectors], profile, names, lengths)
     except (NoRowsError, BadReference) as error:
         raise PlanningError(f"models.{model}: {error}") from None
 
@@ -271,13 +274,8 @@ def collector_plan(
     with_features = [model.model for model in models if any(target.role is Role.FEATURE for target in model.targets)]
     mapping = mapping_of(config.topics.predictions.mapping)
     names = [model.model for model in models]
-    return plan, Layout.compile(mapping, names, paths, with_features=with_features, coerce=coerced_paths(config))
-
-
-def coerced_paths(config: Config) -> set[str]:
-    """Paths at which a text may be a number: a column is read once, so one model's word holds for all."""
-    names = {name for model in config.models.values() for name, target in model.targets.items() if target.coerce}
-    return names | {f"features.{name}" for name in names}
+    coerce, arrays = coerced_paths(config), array_lengths(config)
+    return plan, Layout.compile(mapping, names, paths, with_features=with_features, coerce=coerce, arrays=arrays)
 
 
 def policy_of(config: Config) -> Policy:
@@ -294,7 +292,7 @@ def collector_hash(config: Config, plan: CollectorPlan) -> str:
         "lateness_ms": plan.lateness_ms,
         "max_future_skew_ms": plan.max_future_skew_ms,
         "dedup": plan.dedup,
-        "coerce": sorted(coerced_paths(config)),
+        **read_otherwise(config),
     }
     deciding |= {f"rekey.{role.value}": list(keys) for role, keys in config.rekeyed().items()}
     if plan.feedback is not None:  # a configuration without keeps its hash

@@ -20,7 +20,7 @@ from detectors.reference_windows import window_ends, window_starts, windows_in_t
 from detectors.sequential.reference_ranks import common_ranks
 from detectors.sequential.strata import LENGTH_MAX_MS, WINDOWS_MIN, Season, carries, hours_of, within_hours
 from detectors.verdict import AUTO_EVENTS_MIN
-from stream.config import Config
+from stream.config import Config, Model
 from stream.config_detectors import targets_with_limits
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
@@ -28,7 +28,7 @@ from stream.plan import CollectorPlan, Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.reference_performance import measured_rows
 from stream.rights import Use
-from stream.row_series import is_row_series, rows_sampled
+from stream.row_series import array_of, is_row_series, rows_sampled
 from stream.sizing import Estimate, Hours, estimate, with_categories
 from stream.sizing_feedback import kept_ms, reach_ms, waits
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
@@ -85,13 +85,21 @@ def build_from_file_with_windows(
         origin={"file": file.name, "rows": rows.rows, "time": rows.time_ms is not None},
         season=Season(config.season_of(model)),
     )
-    if any(is_row_series(detector.read()) for detector in config.models[model].detectors):
-        sample = sampled_rows(rows.columns, rows.roles, rows.kinds, Role.FEATURE)
+    asked = arrays_asked(config.models[model])
+    if asked is not None:
+        arrays = {name: of for name, of in rows.arrays.items() if name in asked}
+        sample = sampled_rows(rows.columns, rows.roles, rows.kinds, Role.FEATURE, arrays)
         profile = with_id(replace(profile, row_sample=sample))
     if measured is not None or why_not:
         notes = (*profile.notes, why_not) if why_not else profile.notes
         profile = with_id(replace(profile, performance=measured, notes=notes))
     return profile, windows, start_ms
+
+
+def arrays_asked(model: Model) -> set[str] | None:
+    """Features whose arrays multivariate detectors are about; None = there is no such detector."""
+    asked = [each for each in (detector.read() for detector in model.detectors) if is_row_series(each)]
+    return set(filter(None, map(array_of, asked))) if asked else None
 
 
 def built_references(loaded: LoadedConfig) -> dict[str, ReferenceProfile]:
@@ -273,6 +281,9 @@ def _estimate(
     rows = {
         name: rows_sampled(detector.read() for detector in model.detectors) for name, model in config.models.items()
     }
+    arrays = sum(
+        model.targets[array].dimension or 0 for model in config.models.values() for array in arrays_asked(model) or ()
+    )
     return estimate(
         replace(plan, models=models),
         partitions,
@@ -282,6 +293,7 @@ def _estimate(
         kept=kept,
         row_samples=rows,
         copied=len(config.rekeyed()),
+        array_numbers=arrays,
     )
 
 

@@ -1,12 +1,12 @@
 """Row series: the multivariate detectors of a model, from its configuration to what is counted and to a window's numbers. Pure.
 
-Their rows are the numeric features that the reference kept rows of and the plan counts. Only the inputs of segment `all`
-have such series.
+Their rows are the numeric features that the reference kept rows of and the plan counts, or the arrays of one feature. Only the
+inputs of segment `all` have such series.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from stream.window_series import Threshold
 ALL_FEATURES = (
     "__features__"  # the target of alerts about all features together: no feature's name begins so by accident
 )
+ANEW = "build it anew with this configuration (driftline reference build) and promote it"
 NO_SUMS = np.empty(0, np.int64)
 
 
@@ -37,12 +38,28 @@ def is_row_series(asked: Threshold | Watcher) -> bool:
     return name in REGISTRY and REGISTRY[name].family is Family.MULTIVARIATE
 
 
+def array_of(asked: Threshold | Watcher) -> str:
+    """The feature whose arrays it is about; "" = all numeric features together."""
+    return next(iter(asked.targets), "")
+
+
+def array_target(array: str) -> str:
+    """The target of alerts about the arrays of this feature; alerts about the feature itself are about their norm."""
+    return f"{array}[]"
+
+
+def series_of(asked: Threshold | Watcher) -> str:
+    """Name of its row series."""
+    return _limit(asked).series
+
+
+def _limit(asked: Threshold | Watcher) -> Threshold:
+    return Threshold(asked.series, None, targets=asked.targets) if isinstance(asked, Watcher) else asked
+
+
 def wanted(asked: Iterable[Threshold | Watcher]) -> dict[str, Threshold]:
     """Row series that thresholds and watchers ask for, by name, each once; ascending."""
-    found = {}
-    for each in filter(is_row_series, asked):
-        one = Threshold(each.series, None) if isinstance(each, Watcher) else each
-        found[one.series] = one
+    found = {series_of(each): _limit(each) for each in filter(is_row_series, asked)}
     return dict(sorted(found.items()))
 
 
@@ -52,23 +69,40 @@ def rows_sampled(asked: Iterable[Threshold | Watcher]) -> int:
 
 
 class RowSeries:
-    """The row series of one reference and the targets of one plan. Raises NoRowsError, detectors.reference.BadReference."""
+    """The row series of one reference and the targets of one plan."""
 
-    def __init__(self, asked: Iterable[Threshold | Watcher], profile: ReferenceProfile, names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        asked: Iterable[Threshold | Watcher],
+        profile: ReferenceProfile,
+        names: Sequence[str],
+        lengths: Mapping[str, int] | None = None,
+    ) -> None:
+        """`lengths`: of the arrays of features, as they are configured; None = as the reference has them.
+
+        Raises NoRowsError, detectors.reference.BadReference.
+        """
         self._wanted = wanted(asked)
         self._detectors: dict[str, RowDetector] = {}
-        self._places: list[int] = []
-        if not self._wanted:
-            return
-        if profile.row_sample is None:
-            raise NoRowsError(
-                f"{', '.join(self._wanted)}: reference {profile.id} was built without a sample of rows; build it anew with this "
-                "configuration (driftline reference build) and promote it"
-            )
-        rows: ReferenceRows = profile.row_sample.of(names)
-        self._places = [names.index(name) for name in rows.names]
+        self._places: dict[str, list[int]] = {}
+        self._length: dict[str, int] = {}
         for series, one in self._wanted.items():
+            array = array_of(one)
+            rows = self._rows(series, array, profile, names, (lengths or {}).get(array))
+            counted = (array,) if array else rows.names
+            self._places[series] = [names.index(name) for name in counted]
+            self._length[series] = len(rows.names) if array else 0
             self._detectors[series] = prepared(one.type, rows, dict(one.parameters))
+
+    def _rows(
+        self, series: str, array: str, profile: ReferenceProfile, names: Sequence[str], length: int | None
+    ) -> ReferenceRows:
+        """What the reference has of the rows of one series."""
+        if not array:
+            return _rows_of(self._wanted, profile, names)
+        if array not in names:
+            raise NoRowsError(f"{series}: {array} is not counted")
+        return _rows_of_array(series, array, profile, length)
 
     @property
     def sample_rows(self) -> int:
@@ -78,7 +112,13 @@ class RowSeries:
     def plans(self) -> tuple[RowSumsPlan, ...]:
         """What collectors add up."""
         return tuple(
-            RowSumsPlan(self._wanted[series].type, series, tuple(self._places), detector.carried())
+            RowSumsPlan(
+                self._wanted[series].type,
+                series,
+                tuple(self._places[series]),
+                detector.carried(),
+                self._length[series],
+            )
             for series, detector in self._detectors.items()
             if detector.width
         )
@@ -88,18 +128,41 @@ class RowSeries:
         sample = tally.sample
         if sample is None:
             return dict.fromkeys(self._detectors, np.nan)
-        rows, found = _rows(sample, self._places), {}
+        found = {}
         for series, detector in self._detectors.items():
             sums = sample.sums.get(series)
             if detector.width and (sums is None or len(sums) != detector.width):
                 found[series] = np.nan  # counted under another configuration
                 continue
-            own = rows[: sample_rows(self._wanted[series].type, dict(self._wanted[series].parameters))]
+            count = sample_rows(self._wanted[series].type, dict(self._wanted[series].parameters))
+            own = _rows(sample, self._places[series], count)
             found[series] = detector.measure(RowWindow(NO_SUMS if sums is None else sums, own))
         return found
 
 
-def _rows(sample: Sample, places: Sequence[int]) -> F64:
-    """F64[k, f], NaN for what is no number."""
-    number, tag = np.ascontiguousarray(sample.cell[:, places]).view(np.float64), sample.tag[:, places]
+def _rows_of(series: Iterable[str], profile: ReferenceProfile, names: Sequence[str]) -> ReferenceRows:
+    if profile.row_sample is None:
+        raise NoRowsError(f"{', '.join(series)}: {_without(profile, 'rows')}")
+    return profile.row_sample.of(names)
+
+
+def _rows_of_array(series: str, array: str, profile: ReferenceProfile, length: int | None) -> ReferenceRows:
+    rows = profile.row_sample
+    if rows is None or array not in rows.arrays:
+        raise NoRowsError(f"{series}: {_without(profile, f'the arrays of {array}')}")
+    there = rows.arrays[array].shape[1]
+    if length is not None and there != length:
+        raise NoRowsError(
+            f"{series}: targets.{array}.dimension is {length}, reference {profile.id} has arrays of {there} numbers; {ANEW}"
+        )
+    return rows.of_array(array)
+
+
+def _without(profile: ReferenceProfile, what: str) -> str:
+    return f"reference {profile.id} was built without a sample of {what}; {ANEW}"
+
+
+def _rows(sample: Sample, places: Sequence[int], count: int) -> F64:
+    """F64[k, f] of the first `count` rows, NaN for what is no number."""
+    number, tag = np.ascontiguousarray(sample.cell[:count, places]).view(np.float64), sample.tag[:count, places]
     return np.where(tag == Tag.NUMBER, number, np.nan)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stream import container
-from stream.columns import F64, I64, U8, Tag
+from stream.columns import F64, I64, U8, ArrayCells, Tag
 
 if TYPE_CHECKING:
     from detectors.multivariate import RowDetector
     from stream.plan import RowSumsPlan
 
 RowSums = dict[str, I64]  # by series
+Arrays = Mapping[tuple[int, int], ArrayCells]  # by column and length
 SECTION = "row_sums"
 
 
@@ -32,6 +33,7 @@ class RowSumTables:
 
             self._detectors = {each.series: summing(each.detector, each.tables) for each in plans}
         self._columns = {each.series: np.array([columns[place] for place in each.places], np.int64) for each in plans}
+        self._lengths = {each.series: each.length for each in plans}
 
     def __len__(self) -> int:
         return len(self._detectors)
@@ -40,10 +42,24 @@ class RowSumTables:
         """The sums of no row."""
         return {series: np.zeros(detector.width, np.int64) for series, detector in self._detectors.items()}
 
-    def add(self, sums: RowSums, rows: I64, number: F64, tag: U8) -> None:
-        """Add `rows` of a chunk's cells, number F64[n, c] and tag U8[n, c], in place."""
+    def add(self, sums: RowSums, rows: I64, number: F64, tag: U8, arrays: Arrays) -> None:
+        """Add `rows` of a chunk's cells, number F64[n, c] and tag U8[n, c], or of its arrays, in place."""
         for series, detector in self._detectors.items():
-            sums[series] += detector.summed(_values(rows, self._columns[series], number, tag))
+            columns = self._columns[series]
+            values = (
+                self._arrays(series, rows, arrays) if self._lengths[series] else _values(rows, columns, number, tag)
+            )
+            sums[series] += detector.summed(values)
+
+    def _arrays(self, series: str, rows: I64, arrays: Arrays) -> F64:
+        """F64[m, length] of the rows that have such an array; none in a column that is not read so, or in another length."""
+        length = self._lengths[series]
+        cells = arrays.get((int(self._columns[series][0]), length))
+        if cells is None:
+            return np.empty((0, length))
+        places = cells.place[rows]
+        found: F64 = cells.values[places[places >= 0]]
+        return found
 
 
 def _values(rows: I64, columns: I64, number: F64, tag: U8) -> F64:

@@ -50,6 +50,7 @@ WINDOW_TARGET_BYTES = 4_000  # what statistics need 1 kB; the last 8 windows 2 k
 OPEN_WINDOW_TARGET_BYTES = 100  # besides 8 bytes a bin and the registers
 SAMPLE_CELL_BYTES = 9
 ROWS_TARGET_BYTES = 70_000  # rows of a reference 16 kB, what a domain classifier makes of them 48 kB
+ARRAY_NUMBER_BYTES = 42_000  # rows of a reference 8 kB, twice 16 kB while tables are made of them, tables 2 kB
 PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
 BUFFERED_FETCHES = 2  # of each source partition: one on its way, one as chunks, or waiting to be copied
 FETCH_BYTES = 1 << 20
@@ -132,12 +133,14 @@ def estimate(
     kept: Mapping[str, int] | None = None,
     row_samples: Mapping[str, int] | None = None,
     copied: int = 0,
+    array_numbers: int = 0,
 ) -> Estimate:
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
     `learning`: models that learn from the stream, where the plan was made before their references were looked for.
     `hours`: of each model whose targets may have them. `kept`: how many targets of each model have limits that the reference makes.
     `row_samples`: rows that panes of each model sample for multivariate detectors. `copied`: topics that are re-keyed.
+    `array_numbers`: of the arrays that such detectors are about, how many they have, all together.
     """
     if learning is None:
         learning = {model.model for model in plan.models if model.learning}
@@ -168,7 +171,8 @@ def estimate(
         sample_bytes=partitions * open_edges * sample * SAMPLE_CELL_BYTES,
         references_bytes=targets * REFERENCE_TARGET_BYTES
         + sum((kept or {}).values()) * KEPT_TARGET_BYTES
-        + in_rows * ROWS_TARGET_BYTES,
+        + in_rows * ROWS_TARGET_BYTES
+        + array_numbers * ARRAY_NUMBER_BYTES,
         detectors_bytes=sum(map(_detector_bytes, plan.models)),
         strata_bytes=strata[False],
         windows_bytes=targets * WINDOW_TARGET_BYTES

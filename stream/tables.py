@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from detectors.reference_sample import ArraysOf
 from stream.config import Config, Model, Reference
 from stream.config_errors import unknown_name
+from stream.decode_arrays import norms
 from stream.mapping import PREDICTION
 from stream.plan import Role, share_name
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 ENVELOPE = ("prediction_id", "model", "version", "timestamp")
 """Columns of that name are no features, because an event has them beside its features."""
 BATCH_ROWS = 8_192
+ARRAY_ROWS = 1_024  # at a time: 33 MB of the longest arrays
 NESTED = ("features", "segments")
 _TEXTS = ("prediction_id", "model", "version")
 
@@ -36,6 +40,7 @@ class ReferenceRows:
 
     columns      float64 (NaN = missing), bool, or object (text, None = missing), all n rows
     roles, kinds, ranges     for those targets that have one
+    arrays       of targets that are arrays, whose norms are in `columns` (infinite = invalid): the valid ones of these rows, F32
     time_ms      int64[n], or None: rows without time
     """
 
@@ -45,6 +50,7 @@ class ReferenceRows:
     ranges: dict[str, tuple[float, float]]
     time_ms: NDArray[np.int64] | None
     rows: int
+    arrays: dict[str, ArraysOf] = field(default_factory=dict)
 
 
 def read_table(path: Path) -> pa.Table:
@@ -89,7 +95,12 @@ def reference_rows(config: Config, model: str, table: pa.Table) -> ReferenceRows
             continue
         if target in rows.columns:
             raise TableError(f"models.{model}: a feature and the {role.value} are both called {target}; rename one")
-        rows.columns[target] = column_values(table, column)
+        if own is not None and own.dimension is not None:
+            arrays = _arrays(table, column, own.dimension)
+            rows.columns[target], rows.kinds[target] = _norms(arrays, own.dimension, column), "numeric"
+            rows.arrays[target] = partial(_valid_arrays, arrays, own.dimension)
+        else:
+            rows.columns[target] = column_values(table, column)
         rows.roles[target] = role.value
         if own is not None and own.kind is not None:
             rows.kinds[target] = own.kind
@@ -157,7 +168,66 @@ def column_values(table: pa.Table, name: str) -> NDArray[Any]:
         return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
     if types.is_boolean(kind) or types.is_string(kind) or types.is_large_string(kind):
         return np.asarray(column.to_numpy(zero_copy_only=False))
-    raise TableError(f"the column {name} is of type {kind}: no number, text or bool. Name it in reference.ignore")
+    raise TableError(
+        f"the column {name} is of type {kind}: no number, text or bool. Name it in reference.ignore, or, if it is "
+        f"lists of numbers, set targets.{name}.dimension"
+    )
+
+
+def _arrays(table: pa.Table, name: str, length: int) -> pa.ChunkedArray:
+    """A column of lists of numbers, of any length and of any width. Raises TableError."""
+    from pyarrow import types
+
+    column = table.column(name)
+    kind = column.type
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    inner = kind.value_type if lists else kind
+    if not lists or not (types.is_integer(inner) or types.is_floating(inner) or types.is_decimal(inner)):
+        raise TableError(
+            f"the column {name} is of type {kind}: no lists of numbers, and targets.{name}.dimension is {length}"
+        )
+    return column
+
+
+def _blocks(column: pa.ChunkedArray, length: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Rows of the column and their lists F64[k, length], NaN for null in them: those that have as many values."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    first = 0
+    for chunk in column.chunks:
+        for begin in range(0, len(chunk), ARRAY_ROWS):
+            part = chunk.slice(begin, ARRAY_ROWS)
+            chosen = np.flatnonzero(
+                compute.equal(compute.list_value_length(part), length).fill_null(False).to_numpy(zero_copy_only=False)
+            )
+            flat = part.take(pa.array(chosen)).flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
+            yield first + begin + chosen, np.asarray(flat, np.float64).reshape(-1, length)
+        first += len(chunk)
+
+
+def _norms(column: pa.ChunkedArray, length: int, name: str) -> NDArray[np.float64]:
+    """F64[n], as the decoder says of the same arrays: NaN = missing, infinite = invalid. Raises TableError where none is valid."""
+    from pyarrow import compute
+
+    found = np.where(compute.is_null(column).to_numpy(zero_copy_only=False), np.nan, np.inf)
+    for rows, values in _blocks(column, length):
+        found[rows] = np.nan_to_num(norms(values), nan=np.inf)
+    if len(found) and not np.isfinite(found).any():
+        raise TableError(f"the column {name} has no list of {length} finite numbers (targets.{name}.dimension)")
+    return found
+
+
+def _valid_arrays(column: pa.ChunkedArray, length: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """F32[k, length] of those of `rows` that have a valid array, in their order."""
+    import pyarrow as pa
+
+    # of single precision, as embeddings are made, and half as large
+    with np.errstate(over="ignore"):
+        parts = [values.astype(np.float32) for _, values in _blocks(column.take(pa.array(rows)), length)]
+    values = np.concatenate([np.empty((0, length), np.float32), *parts])
+    found: NDArray[np.float32] = values[np.isfinite(values).all(axis=1)]
+    return found
 
 
 def _time_ms(table: pa.Table, name: str | None) -> NDArray[np.int64] | None:

@@ -26,6 +26,7 @@ QUALITY = ("missing", "invalid", "out_of_range", "unseen")
 SUMMARY = ("mean", "std", "min", "p01", "p05", "p25", "p50", "p75", "p95", "p99", "max", *QUALITY)
 """Statistics of every windows record, by their names there. Rates are shares of the window's events."""
 COMPARISONS = tuple(name for name, entry in REGISTRY.items() if entry.family in (Family.DISTANCE, Family.TEST))
+ROWS = tuple(name for name, entry in REGISTRY.items() if entry.family is Family.MULTIVARIATE)
 DISTINCT = "distinct"  # of categorical targets, over all events: segments have no registers
 NAMES = (*SUMMARY, DISTINCT, *COMPARISONS)
 VOLUME = "volume"  # events a minute, of the model and not of a target: volume_watch.py
@@ -61,7 +62,8 @@ Limit = float | FromReference
 class Threshold:
     """Pages where the series is above `above` or below `below`, as far as they are set; `targets` empty = all.
 
-    `parameters`: (name, value) of a distance or a test, by name. The number of a test is its p-value.
+    `parameters`: (name, value) of a distance or a test, by name. The number of a test is its p-value. A multivariate detector
+    is about the arrays of the one target that it names; without, about all numeric features together.
     """
 
     type: str
@@ -72,8 +74,9 @@ class Threshold:
 
     @property
     def series(self) -> str:
-        """As records and alerts name it: with its parameters where they are not the defaults."""
-        said = ", ".join(f"{name}={value}" for name, value in self.parameters)
+        """As records and alerts name it: with its parameters where they are not the defaults, and whose arrays it is about."""
+        of = self.targets if self.type in ROWS else ()
+        said = ", ".join([*of, *(f"{name}={value}" for name, value in self.parameters)])
         return f"{self.type}({said})" if said else self.type
 
     @property

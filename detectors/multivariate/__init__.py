@@ -1,12 +1,13 @@
 """Multivariate detectors: one number for a window, of all numeric features together. They see what no feature shows alone.
 
-A row is the numeric features of one event; what is missing or invalid in it is the reference's mean, and a row without
-any valid value does not count. What a window needs is kept while it is counted, in two forms that merge exactly, in any
-order: sums of integers over its rows (fixed point, so that no order shows), and the bottom-k sample of its rows. Each file
-holds one detector:
+A row is the numeric features of one event, or the numbers of an array in it; what is missing or invalid in it is the
+reference's mean, and a row without any valid value does not count. What a window needs is kept while it is counted, in two
+forms that merge exactly, in any order: sums of integers over its rows (fixed point, so that no order shows), and the
+bottom-k sample of its rows. Each file holds one detector:
 
     Parameters                                   frozen, with limits
     CARRIED                                      names of the tables that `add` reads; none: it reads the sample alone
+    ARRAYS                                       whether its rows may be the numbers of one array in each event
     prepare(reference, parameters) -> Tables     from the reference's own rows, the same on every machine
     width(tables) -> int                         length of the sums; 0 = none
     sample_rows(parameters) -> int               rows wanted of the window's sample; 0 = none
@@ -31,7 +32,7 @@ from detectors.reference_rows import ReferenceRows
 from detectors.registry import Family
 from detectors.verdict import BadSettings
 
-__all__ = ["ReferenceRows", "RowDetector", "RowWindow", "Tables", "prepared", "sample_rows", "summing"]
+__all__ = ["ReferenceRows", "RowDetector", "RowWindow", "Tables", "prepared", "reads_arrays", "sample_rows", "summing"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +79,12 @@ def sample_rows(name: str, parameters: Mapping[str, Any] | None = None) -> int:
     """Rows that a detector wants of each window. Raises BadSettings."""
     module, settings = _known(name, parameters)
     found: int = module.sample_rows(settings)
+    return found
+
+
+def reads_arrays(name: str) -> bool:
+    """Whether this detector's rows may be the numbers of one array in each event. Raises BadSettings."""
+    found: bool = _known(name, None)[0].ARRAYS
     return found
 
 

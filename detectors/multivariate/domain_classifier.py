@@ -26,6 +26,7 @@ from detectors.parameters import Base, number, whole
 from detectors.reference_rows import ReferenceRows
 
 CARRIED = ()
+ARRAYS = False  # a window would have to carry the arrays of its sample
 ROWS_MIN = 20  # of a window; below them a fold has no direction
 FEATURE_MAX = 5.0  # deviations, so that a square is at most 25: least squares follow what is far out
 

@@ -34,6 +34,7 @@ from detectors.parameters import Base, choice, number
 from detectors.reference_rows import ReferenceRows
 
 CARRIED = ("centre", "inverse", "component")
+ARRAYS = False  # which directions are kept is the same on every machine only while they are few
 
 
 @dataclass(frozen=True)

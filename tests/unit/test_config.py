@@ -134,7 +134,7 @@ def test_all_problems_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> N
     monitor.yaml:5:24  models.fraud.reference.first: 10 (a number)
                        expected: at least 5000  [DL-C014]
     monitor.yaml:7:16  models.fraud.targets.amount.tolerence: unknown key
-                       did you mean `tolerance`?  Known here: coerce, kind, range, tolerance, watch  [DL-C012]
+                       did you mean `tolerance`?  Known here: coerce, dimension, kind, range, tolerance, watch  [DL-C012]
     monitor.yaml:7:39  models.fraud.targets.amount.range: [3, 1] is empty
                        expected: the lower limit first  [DL-C020]"""
     assert problems(tmp_path, textwrap.dedent(text)) == re.split(r"\n(?=monitor)", textwrap.dedent(expected))

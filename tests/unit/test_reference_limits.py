@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from detectors.column_values import read_column
 from detectors.reference import (
-    VERSION_HOURS,
+    VERSION_ARRAYS,
     CorruptReference,
     ReferenceProfile,
     UnknownReferenceVersion,
@@ -185,9 +185,9 @@ def test_the_format_keeps_windows_reads_older_ones_and_refuses_newer(profile: Re
     assert ReferenceLimits(read, [Threshold("psi", THREE)]).of(Threshold("psi", THREE), "x", 300, HOUR_MS).above is None
     with pytest.raises(
         UnknownReferenceVersion,
-        match=f"format {VERSION_HOURS + 1}; this program reads up to {VERSION_HOURS}",
+        match=f"format {VERSION_ARRAYS + 1}; this program reads up to {VERSION_ARRAYS}",
     ):
-        from_sections(header | {"version": VERSION_HOURS + 1}, sections)
+        from_sections(header | {"version": VERSION_ARRAYS + 1}, sections)
     sized = sum(part.nbytes for part in (kept_of(profile).counts, kept_of(profile).sums, kept_of(profile).extremes))
     assert sized < 50_000
 

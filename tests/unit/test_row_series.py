@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from detectors.multivariate import RowWindow, prepared
 from detectors.reference import (
-    VERSION_HOURS,
+    VERSION_ARRAYS,
     CorruptReference,
     ReferenceProfile,
     UnknownReferenceVersion,
@@ -228,8 +228,8 @@ def test_rows_are_guarded_by_the_id(profile: ReferenceProfile) -> None:
     changed[0, 0] += 1e-9
     with pytest.raises(CorruptReference):
         from_sections(header, sections | {"row_sample": changed})
-    with pytest.raises(UnknownReferenceVersion, match=f"reads up to {VERSION_HOURS}"):
-        from_sections(header | {"version": VERSION_HOURS + 1}, sections)
+    with pytest.raises(UnknownReferenceVersion, match=f"reads up to {VERSION_ARRAYS}"):
+        from_sections(header | {"version": VERSION_ARRAYS + 1}, sections)
 
 
 def test_a_reference_without_rows_is_refused_with_what_to_do(folder: Path) -> None:
