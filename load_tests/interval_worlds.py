@@ -118,17 +118,18 @@ def click_sums(g: Generator, n: int, factor: float = 1.1, shape: float = 4.0) ->
     return sums
 
 
-def paired_sums(g: Generator, n: int, law: Law = COMMON) -> tuple[PairedSums, PairedSums]:
-    """Two classifiers and two regressions that see the same thing, each with some noise of its own."""
-    x = g.normal(law.shift, 1.2, n)
+def paired_sums(g: Generator, n: int, law: Law = COMMON, *, alike: bool = False) -> tuple[PairedSums, PairedSums]:
+    """Two classifiers and two regressions that see the same thing, each with some noise of its own; `alike`: with a quarter of it."""
+    x, own = g.normal(law.shift, 1.2, n), 0.25 if alike else 1.0
     label = (g.random(n) < sigmoid(x)).astype(np.int64)
-    a, b = sigmoid(x + g.normal(0.0, 0.4, n)), sigmoid(0.9 * x + g.normal(0.0, 0.7, n))
+    a, b = sigmoid(x + own * g.normal(0.0, 0.4, n)), sigmoid((1.0 - 0.1 * own) * x + own * g.normal(0.0, 0.7, n))
     both = PairedSums(BINARY, BINARY)
     both.add_scores(a, b, label)
     both.add_classes((a >= law.cut).astype(np.int64), (b >= law.cut).astype(np.int64), label)
     value, noise = g.gamma(4.0, 5.0, n), g.normal(0.0, 2.0, n)
     numbers = PairedSums(NUMBERS, NUMBERS)
-    numbers.add_errors(value + noise + g.normal(0.1, 1.0, n), value + noise + g.normal(0.0, 1.5, n), value)
+    errors = noise + own * g.normal(0.1, 1.0, n), noise + own * g.normal(0.0, 1.5, n)
+    numbers.add_errors(value + errors[0], value + errors[1], value)
     return both, numbers
 
 
@@ -216,9 +217,9 @@ def version_world(law: Law, rows: Rows, name: str) -> World:
     return World(name, rows, draw)
 
 
-def pair_world(law: Law, rows: int, name: str) -> World:
+def pair_world(law: Law, rows: int, name: str, *, alike: bool = False) -> World:
     def draw(g: Generator, n: Rows) -> Named:
-        for pair in paired_sums(g, n[0], law):
+        for pair in paired_sums(g, n[0], law, alike=alike):
             found = measured(pair, "label", against=("other", "2"))
             yield from read(paired_outputs([found], [measured(pair.a, "label")], PLAN, ()))
 
@@ -238,4 +239,6 @@ WORLDS = (
     *(version_world(RARE, n, "versions, rare labels") for n in ((1000, 1000), (200, 800))),
     *(pair_world(COMMON, n, "pairs") for n in (1000, 200)),
     pair_world(RARE, 1000, "pairs, rare labels"),
+    pair_world(COMMON, 1000, "pairs nearly alike", alike=True),
+    pair_world(RARE, 1000, "pairs nearly alike, rare labels", alike=True),
 )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from detectors.performance import Layout, PerformanceSums, default_score_cuts, from_sections
 from detectors.performance.exact import LIMB_BITS, LIMBS
-from detectors.performance.paired import PairedSums, paired_from_sections
+from detectors.performance.paired import BOXES, PairedSums, paired_from_sections
 from detectors.verdict import DetectorError
 from stream import container
 from stream.columns import F64
@@ -206,7 +206,10 @@ def sums_from(layout: Layout, sections: Mapping[str, NDArray[Any]]) -> Performan
 def paired_sums_from(layout: Layout, sections: Mapping[str, NDArray[Any]]) -> PairedSums:
     """The same of pairs."""
     shapes = {f"{side}.{name}": shape for side in "ab" for name, shape in layout.shape.counts.items()}
-    shapes |= {f"paired.{name}": each.shape for name, each in PairedSums(layout, layout).counts.items()}
+    own = {name: each.shape for name, each in PairedSums(layout, layout).counts.items()}
+    if f"paired.{BOXES}" in sections:  # of a version before
+        own[BOXES] = own.pop("joint")
+    shapes |= {f"paired.{name}": shape for name, shape in own.items()}
     whole = [f"paired.{_SUMS}", *(f"{side}.{name}" for side in "ab" for name in (_HEAD, _SUMS))]
     return paired_from_sections(layout, layout, _whole(whole, shapes, sections))
 

@@ -90,16 +90,17 @@ def some(rows: int, of: str = "labelled rows") -> int:
     return rows
 
 
-def spread(total: Fraction, squares: Fraction, rows: int) -> float:
+def spread(total: Fraction, squares: Fraction, rows: int, *, rounded: Fraction | None = None) -> float:
     """Variance of a mean of `rows` rows; NaN of one row. Exact but for the last rounding.
 
     Squares were rounded row by row, so that equal rows may seem to vary by less than nothing: as far as rounding explains it that
-    is 0. Below that (squares too small to be kept) the result is negative.
+    is 0 (`rounded`: the squares that were, where `squares` are a difference of them). Below that (squares too small to be kept)
+    the result is negative.
     """
     if rows < 2:
         return math.nan
-    scatter = squares - total * total / rows
-    return 0.0 if -squares * ROUNDED <= scatter < 0 else float(scatter / (rows * (rows - 1)))
+    scatter, least = squares - total * total / rows, -ROUNDED * (squares if rounded is None else rounded)
+    return 0.0 if least <= scatter < 0 else float(scatter / (rows * (rows - 1)))
 
 
 def mean(

@@ -1,34 +1,41 @@
 """Two models on the same requests: the difference of a metric, with an interval that knows how the two go together.
 
 Rows are joined by request id before they come here: row i of both models is one request, and has one label. Kept are the sums of
-either model over these rows, and what the correlation of the two estimates needs: counts of (label, prediction of a, of b), sums
-of products of losses, and a coarse histogram of both scores.
+either model over these rows, and what tells how the two estimates go together: counts of (label, prediction of a, of b), sums of
+products of losses, and how both scores are distributed together (detectors.performance.joint).
+
+The interval of a rate is Newcombe's, of either side's. That of a mean or a ranking is the difference ± t times its deviation: the
+models' own intervals lie to one side, each on its own scale, and of models that hardly differ nothing of that is left in the
+difference; made of them, it would be up to half as wide again, and hold the truth in 99 % of windows.
 
 Guarantee  the difference is exact as the two metrics are; sums merge in any order, as PerformanceSums
-Source     Newcombe 1998, method 10, generalised (Zou & Donner 2008); DeLong et al. 1988 for auroc, over coarse bins
+Source     Newcombe 1998, method 10, generalised (Zou & Donner 2008) for rates; Student's paired t for means, of rmse by the delta
+           method; DeLong et al. 1988 for auroc, the same with its influences for average precision
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.performance import exact, measure, terms
+from detectors.performance import exact, joint, measure, terms
 from detectors.performance.estimate import Estimate, undefined
-from detectors.performance.intervals import difference
+from detectors.performance.intervals import around, difference
 from detectors.performance.layout import Layout, Part
-from detectors.performance.metric import DEFAULTS, MetricSettings
-from detectors.performance.ranking import Ranking, auroc_of, average_precision_of
+from detectors.performance.metric import DEFAULTS, MetricSettings, spread
+from detectors.performance.ranking import Ranking, auroc_of, average_precision_of, both_classes
 from detectors.performance.sums import VALUE_MAX, PerformanceSums, from_sections
 from detectors.verdict import BadCounts, BadSettings, BadState
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-COARSE = 32  # bins of either score for the correlation alone: 16 kB
+BOXES = "scores"  # counts of an older form, in the place of "joint"
 LOSSES = ("log_loss", "squared_error", "gap", "error", "absolute_error", "error_2")
 MOMENTS = ("n", "a", "b", "aa", "bb", "ab")
 
@@ -42,6 +49,8 @@ _RATES: dict[
     "false_positive_rate": lambda y, p, m: (1.0 - y) * (p - m),
     "f1": lambda y, p, m: 2.0 * y * p - m * (y + p),
 }
+_PROPORTIONS = {"accuracy", "recall", "specificity", "false_positive_rate"}  # both of the same rows
+CONTINUITY = 0.5  # rows less in a positive covariance of proportions: Newcombe's, where few rows tell the two apart
 _MEANS = {  # metric -> the loss that it is a growing function of the mean of
     "log_loss": "log_loss",
     "brier": "squared_error",
@@ -56,6 +65,7 @@ _RANKINGS: dict[str, Callable[[F64, F64], Ranking]] = {
     "gini": auroc_of,
     "average_precision": average_precision_of,
 }
+_SCALE = {"gini": 2.0}  # times the ranking's own value, which is between 0 and 1
 COMPARED = (*_RATES, *_MEANS, *_RANKINGS)
 """Metrics that can be compared in pairs."""
 
@@ -70,8 +80,9 @@ class PairedSums:
         self.a, self.b = PerformanceSums(a), PerformanceSums(b)
         self.counts: dict[str, I64] = {
             "cells": np.zeros((2, 2, 2), np.int64),
-            "scores": np.zeros((2, COARSE, COARSE), np.int64),
+            "joint": np.zeros(joint.SHAPE, np.int64),
         }
+        self.hats = joint.hats_of(a.cuts), joint.hats_of(b.cuts)
         self.sums = np.zeros((len(LOSSES) * len(MOMENTS), exact.LIMBS), np.int64)
 
     @property
@@ -101,9 +112,7 @@ class PairedSums:
         self.a.add_scores(p, codes)
         self.b.add_scores(q, codes)
         y = (codes == self.a.layout.positive).astype(np.int64)
-        i, j = (_coarse(layout, score) for layout, score in ((self.a.layout, p), (self.b.layout, q)))
-        counted = np.bincount((y * COARSE + i) * COARSE + j, minlength=2 * COARSE * COARSE)
-        self.counts["scores"] += counted.reshape(2, COARSE, COARSE)
+        self.counts["joint"] += joint.products(*self.hats, p, q, y)
         self._products("log_loss", terms.log_losses(p, y), terms.log_losses(q, y))
         self._products("squared_error", (p - y) ** 2, (q - y) ** 2)
         self._products("gap", p - y, q - y)
@@ -147,35 +156,46 @@ class PairedSums:
         for side, each in zip("ab", found, strict=True):
             if not each.defined:
                 return undefined(f"{side}: {each.reason}", settings.confidence, each.events)
-        return difference(found[0], found[1], self.correlation(metric, found))
-
-    def correlation(self, metric: str, found: list[Estimate]) -> float:
-        """Of the two estimates of `metric`, over windows; 0 where one does not vary."""
         if metric in _RATES:
-            return self._of_rates(_RATES[metric], [x.value or 0.0 for x in found])
-        return self._of_losses(_MEANS[metric]) if metric in _MEANS else self._of_rankings(_RANKINGS[metric])
+            correlation = self._of_rates(metric, [x.value or 0.0 for x in found])
+            return difference(found[0], found[1], correlation)
+        apart = difference(found[0], found[1])
+        variance = self._of_means(metric, found) if metric in _MEANS else self._of_rankings(metric)
+        if apart.value is None or variance is None:  # a perfect order has no deviation: as of different rows
+            return apart
+        ends = around(apart.value, variance, apart.events, settings.confidence, error=apart.error)
+        if ends.low is None or ends.high is None or metric not in _RANKINGS:
+            return ends
+        most = _SCALE.get(metric, 1.0)
+        return replace(ends, low=max(ends.low, -most), high=min(ends.high, most))
 
-    def _of_rates(self, influence: Callable[[float, float, float], float], values: list[float]) -> float:
-        moments = np.zeros(3)
+    def _of_rates(self, metric: str, values: list[float]) -> float:
+        """The correlation of the two estimates, over windows."""
+        influence, moments = _RATES[metric], np.zeros(3)
         for (y, p, q), count in np.ndenumerate(self.counts["cells"]):
             u, v = influence(y, p, values[0]), influence(y, q, values[1])
             moments += count * np.array([u * u, v * v, u * v])
-        return _correlation(*moments.tolist())
+        aa, bb, ab = moments.tolist()
+        return joint.of_moments(aa, bb, ab if metric not in _PROPORTIONS else min(ab, max(ab - CONTINUITY, 0.0)))
 
-    def _of_losses(self, loss: str) -> float:
-        first = LOSSES.index(loss) * len(MOMENTS)
+    def _of_means(self, metric: str, found: list[Estimate]) -> float:
+        """Variance of the difference; negative where the squares have no digits left, NaN of one row."""
+        first = LOSSES.index(_MEANS[metric]) * len(MOMENTS)
         n, a, b, aa, bb, ab = (exact.fraction(row) for row in self.sums[first : first + len(MOMENTS)])
-        return _correlation(*(float(x) for x in (aa - a * a / n, bb - b * b / n, ab - a * b / n)))
+        u, v = (Fraction(1), Fraction(1)) if metric != "rmse" else (_root_slope(x.value or 0.0) for x in found)
+        own = u * u * aa + v * v * bb
+        return spread(u * a - v * b, own - 2 * u * v * ab, int(n), rounded=own)
 
-    def _of_rankings(self, ranking: Callable[[F64, F64], Ranking]) -> float:
-        """Influences are taken at the coarse bins, for variances and covariance alike."""
-        joint = self.counts["scores"].astype(np.float64)
-        found = [ranking(*joint.sum(axis=axis)) for axis in (2, 1)]  # (negatives, positives) of a, then of b
-        moments = np.zeros(3)
-        for label, part in enumerate(("by_negative", "by_positive")):
-            u, v, m = getattr(found[0], part), getattr(found[1], part), joint[label]
-            moments += (m.sum(axis=1) @ u**2, m.sum(axis=0) @ v**2, u @ m @ v)
-        return _correlation(*moments.tolist())
+    def _of_rankings(self, metric: str) -> float | None:
+        """DeLong's variance of the difference; None where one of the two does not vary."""
+        bins = self.a.count(Part.SCORES, "bins"), self.b.count(Part.SCORES, "bins")
+        rows = [both_classes(each) for each in bins]
+        a, b = (_RANKINGS[metric](*each) for each in rows)
+        aa, bb = (each.variance(p, n) for each, (n, p) in zip((a, b), rows, strict=True))
+        if min(aa, bb) <= 0.0:
+            return None
+        together = joint.correlation(self.counts["joint"], self.hats, (a, b), bins)
+        return _SCALE.get(metric, 1.0) ** 2 * max(aa + bb - 2.0 * together * math.sqrt(aa * bb), 0.0)
 
 
 def paired_from_sections(a: Layout, b: Layout, sections: Mapping[str, NDArray[np.generic]]) -> PairedSums:
@@ -189,6 +209,11 @@ def paired_from_sections(a: Layout, b: Layout, sections: Mapping[str, NDArray[np
         parts[part][rest] = each
     found.a, found.b = from_sections(a, parts["a"]), from_sections(b, parts["b"])
     own = parts["paired"]
+    if BOXES in own and "joint" not in own:
+        boxes = own.pop(BOXES)
+        if boxes.size != math.prod(joint.SHAPE):
+            raise BadState(f"section paired.{BOXES}: {boxes.size} counts, {math.prod(joint.SHAPE)} expected")
+        own["joint"] = joint.products_of_boxes(*found.hats, boxes.astype(np.int64).reshape(joint.SHAPE)).ravel()
     if set(own) != {"sums", *found.counts} or any(own[name].size != each.size for name, each in found.counts.items()):
         raise BadState("sections of paired sums are missing, unknown or of another size")
     found.sums = exact.unpack(own["sums"].astype(np.int64), len(found.sums))
@@ -197,11 +222,6 @@ def paired_from_sections(a: Layout, b: Layout, sections: Mapping[str, NDArray[np
     return found
 
 
-def _coarse(layout: Layout, score: F64) -> I64:
-    return terms.places(layout.cuts, score) * COARSE // layout.bins
-
-
-def _correlation(aa: float, bb: float, ab: float) -> float:
-    if aa <= 0.0 or bb <= 0.0:
-        return 0.0
-    return max(-1.0, min(1.0, ab / math.sqrt(aa * bb)))
+def _root_slope(root: float) -> Fraction:
+    """Derivative of a root by its square; of 0, where nothing varies, 0."""
+    return 1 / (2 * Fraction(root)) if root > 0.0 else Fraction(0)
