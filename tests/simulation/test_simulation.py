@@ -54,6 +54,8 @@ def test_the_wide_seeds_have_seen_everything() -> None:
         assert wide[f"alert {what} opened"] > 2, (what, wide)
         assert wide[f"alert {what} resolved"] > 0, (what, wide)
     assert wide["alert __features__ opened"] > 2
+    assert wide["alert v[] opened"] > 2
+    assert wide["alert v[] resolved"] > 0
     assert wide["schema of windows added up"] > 2
     for state in ("wide judged", "wide carried", "young learning", "young transition"):
         assert wide[f"windows {state}"] > 0, (state, wide)

@@ -1,4 +1,5 @@
-"""The product's stages with everything on: schema changes, volume, segment shares, row series, limits of the reference, hours, learning.
+"""The product's stages with everything on: schema changes, volume, segment shares, row series, also of arrays, limits of the
+reference, hours, learning.
 
 Events are JSON that the product decodes. Every hour of event time has its own trouble, so incidents open and end. Beside the
 recount of every event, what the faulted world wrote is compared with what the stages write when nothing ever fails: the same
@@ -51,6 +52,7 @@ COUNTRIES = ("DE", "FR", "US")
 REMOVED = 0.05  # share of the switches that take the model out of the configuration
 LOOKED_AT = 0.4  # share of the events whose id is made to be in the schema's sample
 TROUBLES = ("none", "new", "lost", "retyped", "crowd", "shifted")
+ARRAY = 3
 OUTPUT_TOPICS = ("windows", "alerts", "control", "references")
 
 DETECTORS: list[dict[str, Any]] = [
@@ -61,9 +63,16 @@ DETECTORS: list[dict[str, Any]] = [
     {"type": "missing", "threshold": 0.2},
     {"type": "page_hinkley", "series": "mean", "parameters": {"min_instances": 2, "threshold": 0.2}, "targets": ["x"]},
     {"type": "mmd_random_features", "threshold": 0.02},
+    {"type": "mmd_random_features", "threshold": 0.1, "targets": ["v"]},
     {"type": "pca_reconstruction", "threshold": 1.3, "parameters": {"explained": 0.5}},
     {"type": "domain_classifier", "threshold": 0.6, "parameters": {"rows": 60}},
     {"type": "page_hinkley", "series": "mmd_random_features", "parameters": {"min_instances": 2, "threshold": 0.01}},
+    {
+        "type": "page_hinkley",
+        "series": "mmd_random_features",
+        "parameters": {"min_instances": 2, "threshold": 0.01},
+        "targets": ["v"],
+    },
 ]
 
 
@@ -89,6 +98,7 @@ def config(folder: Path, seed: int) -> Config:
                     "reference": {"file": f"training_{seed}.parquet", "time": "at"},
                     "season": "hour_of_day",
                     "segments": {"country": ["DE", "FR"]},
+                    "targets": {"v": {"dimension": ARRAY}},
                     "detectors": DETECTORS,
                 },
                 YOUNG: {
@@ -122,12 +132,23 @@ def built() -> tuple[Config, tuple[ReferenceProfile, ...]]:
             x, y, z = features(r, at // HOUR % 24)
             table = {
                 "at": pa.array(at + START_MS, pa.timestamp("ms", "UTC")),
-                "x": x, "y": y, "z": np.array(["p", "q", "s"])[z],
+                "x": x, "y": y, "z": np.array(["p", "q", "s"])[z], "v": list(1 + r.normal(size=(len(at), ARRAY))),
                 "segments.country": np.array(COUNTRIES)[r.integers(0, 3, len(at))],
             }  # fmt: skip
             parquet.write_table(pa.table(table), folder / f"training_{seed}.parquet")
             found.append(build_from_file(config(folder, seed), WIDE))
         return config(folder, 0), tuple(found)
+
+
+def array(ident: str, time: int) -> dict[str, Any]:
+    """Of one event, by its id; some are too short. In hours in which everything is shifted, or absent, it is that, too; its norm
+    stays what it was.
+    """
+    r, trouble = random.Random(ident), TROUBLES[time // HOUR % len(TROUBLES)]
+    if trouble == "lost":
+        return {}
+    sign = -1 if trouble == "shifted" else 1
+    return {"v": [sign * r.gauss(1, 1) for _ in range(ARRAY - (r.random() < 0.03))]}
 
 
 def id_bits(ident: str) -> int:
@@ -236,6 +257,8 @@ class WideKit(BaseKit):
         version = "2" if generator.random() < 0.2 else "1"
         ident = self._identity(generator)
         held = self._features(generator, time)
+        if model == WIDE:
+            held |= array(ident, time)
         country = generator.choice(COUNTRIES)
         body = {"prediction_id": ident, "model": model, "version": version, "timestamp": time, "features": held}
         return (
@@ -425,6 +448,12 @@ def json_type(value: Any) -> int:
     return {float: 0, int: 0, str: 1, bool: 2, type(None): 3, list: 4, dict: 5}[type(value)]
 
 
+def of_kind(name: str, value: Any) -> bool:
+    if name == "v":
+        return type(value) is list and len(value) == ARRAY
+    return type(value) is str if name == "z" else type(value) in (int, float)
+
+
 def schema_of(plan: ModelPlan, looked: list[dict[str, Any]]) -> list[Any]:
     """The schema's sample of these events, counted again: names that the plan lacks, the 16 with the smallest hashes."""
     names: dict[str, list[int]] = {}
@@ -434,7 +463,7 @@ def schema_of(plan: ModelPlan, looked: list[dict[str, Any]]) -> list[Any]:
         for name, value in held.items():
             if name not in own:
                 names.setdefault(name, [0] * 7)[json_type(value)] += 1
-            elif value is not None and (type(value) is not str if name == "z" else type(value) not in (int, float)):
+            elif value is not None and not of_kind(name, value):
                 odd.setdefault(own[name], [0] * 7)[json_type(value)] += 1
     ranked = sorted(names, key=lambda name: (xxhash.xxh3_64_intdigest(name.encode()), name))
     crowd = sum(sum(names[name]) for name in ranked[16:])
