@@ -42,6 +42,7 @@ FETCH_WAIT_MS = 200
 BATCH_BYTES = 512 << 10
 POLL_MS = 100
 COMMIT_S = 1.0
+ROUND_S = 1.0  # that a topic is copied on end: commits and a rebalance wait for it
 ANSWER_S = 60.0  # without an answer the client is opened anew
 STANDS_S = 60.0  # likewise where the log goes on and nothing comes
 GIVE_UP_S = 5.0  # what a rebalance waits for the copies that are under way
@@ -118,6 +119,7 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         self._logs: dict[TopicPartition, tuple[str, int]] = {}  # id of the topic, how many logs were given up
         self._committed: dict[TopicPartition, int] = {}
         self._commit_s = self._moved_s = time.monotonic()
+        self._cut = False  # the last round ended with copies that could have been made
 
     def _skipped(self) -> frozenset[str]:
         skip = self._config.topics.predictions.damaged_batches == "skip"
@@ -268,9 +270,10 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
             for partition in each.empty
             if (topic, partition) not in damaged
         ]
+        poll_ms, self._cut = 0 if self._cut else POLL_MS, False
         if not wanted:
-            await asyncio.sleep(POLL_MS / 1000)
-        fetched = await self.consumer.getmany(*wanted, timeout_ms=POLL_MS) if wanted else {}
+            await asyncio.sleep(poll_ms / 1000)
+        fetched = await self.consumer.getmany(*wanted, timeout_ms=poll_ms) if wanted else {}
         async with self._lock:
             if self._waiting is not waiting:
                 return
@@ -305,9 +308,12 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         each.add(place.partition, [records], chunk.next_offset, int(time.time() * 1000))
 
     async def _copy_topic(self, topic: str, waiting: Waiting) -> int:
-        """Everything that is next in record time; how many records."""
+        """What is next in record time, for ROUND_S: fetches that were compressed may hold millions of events, and a round that took
+        longer than ANSWER_S would be thrown away, each time anew. How many records.
+        """
         count, role = 0, self._roles[topic]
         keys, target = self._keys[role], self._config.source(role)
+        until_s = time.monotonic() + ROUND_S
         while waiting.held:
             runs = waiting.take(await self._ended(topic, waiting))
             if not runs:
@@ -325,6 +331,9 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
             waiting.copied(runs)
             count += len(made)
             self._metrics.add("rekey_copied_events_total", len(made), input=role.value)
+            if time.monotonic() >= until_s and waiting.held:
+                self._cut = True
+                break
         self._metrics.set("rekey_held_partitions", len(waiting.held), input=role.value)
         return count
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata
 
+from stream import copy_session
 from stream.admin import _compare, _with_any_count, feedback_topics, joined_partitions, needed_topics
 from stream.chunks import Plain, from_plain
 from stream.cluster import TopicView
@@ -24,8 +29,10 @@ from stream.copied import originals
 from stream.copy_lag import CopyLag
 from stream.copy_session import LogLost, Session, WholeTopics, _log_of
 from stream.copying import copies_of
+from stream.damage import Damage
 from stream.decode import decode
 from stream.engine import RoleLogs
+from stream.metrics import Metrics
 from stream.planning import collector_hash, collector_plan
 from stream.rights import Operation, Use, rights
 from stream.topics import TopicRole
@@ -265,7 +272,7 @@ class Group:
         return dict.fromkeys(places, self.end)
 
     async def fetch_committed_offsets(self, places: Any) -> dict[TopicPartition, OffsetAndMetadata]:
-        return {place: self.committed[place] for place in places}
+        return {place: self.committed[place] for place in places if place in self.committed}
 
     async def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
         if self.fenced:
@@ -302,3 +309,49 @@ async def test_nothing_of_a_log_that_was_begun_anew_is_copied_before_that_is_kno
     session = await group.begin()
     assert not session._waiting
     assert session._assigned == {group.place}
+
+
+class Backlog(Group):
+    """A log of `end` events, fetched at once; a step of copies takes `step_s`."""
+
+    def __init__(self, end: int, step_s: float) -> None:
+        super().__init__(end)
+        self.step_s, self.now_s, self.copied = step_s, 0.0, 0
+        self._subscription = SimpleNamespace(fetch_context=nullcontext)
+        self.committed = {}
+
+    def check_errors(self) -> None: ...
+
+    async def getmany(self, *places: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Plain]]:
+        del timeout_ms
+        return {place: [Plain(i, 1_000, None, b"{}", (), i, i + 1) for i in range(3, self.end)] for place in places}
+
+    async def write(self, _topic: str, _partition: int, copies: Sequence[Any]) -> None:
+        self.now_s += self.step_s
+        self.copied += len(copies)
+
+    async def session(self) -> Session:
+        session: Any = await self.begin()
+        session._keys = session._config.rekeyed()
+        session._roles = {session._config.topic(role): role for role in session._keys}
+        session._partitions, session._metrics, session._lock = 1, Metrics(), asyncio.Lock()
+        session._damage, session._write, session._commit_s = Damage(frozenset()), self.write, 0.0
+        session._cut = False
+        return cast(Session, session)
+
+
+async def test_a_backlog_is_committed_while_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copied whole it may take longer than any answer is waited for, and would begin anew each time."""
+    log = Backlog(end=20_003, step_s=0.4)
+    monkeypatch.setattr(copy_session, "time", SimpleNamespace(monotonic=lambda: log.now_s, time=time.time))
+    session = await log.session()
+    seen = []
+    while log.copied < 20_000:
+        before_s = log.now_s
+        await session.round()
+        assert log.now_s - before_s < 2 * copy_session.ROUND_S
+        seen.append(log.committed[log.place].offset)
+    assert seen == [6_003, 12_003, 18_003, 18_003]  # the last round was short
+    await session.commit()
+    assert log.committed[log.place].offset == 20_003
+    assert log.copied == 20_000  # nothing twice
