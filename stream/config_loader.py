@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from stream.config import Config
 from stream.config_errors import ConfigError, Problem, Severity, nearest, unknown_name
+from stream.config_told import of_classes
 from stream.quantities import Secret
 from stream.yaml_places import Key, Place, dotted, read_yaml, refuse
 
@@ -204,7 +205,7 @@ def load(path: str | os.PathLike[str]) -> LoadedConfig:
     source = Path(path)
     file = str(source)
     text = read_text(source)
-    data, places = read_yaml(text, file)
+    data, places = read_yaml(text, file, of_classes)
     config = validate(data, base=source.parent, places=places, file=file)
     warnings = [
         Problem(

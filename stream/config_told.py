@@ -11,6 +11,7 @@ from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import Name, Section
 from stream.performance_told import ToldKpi
 from stream.quantities import refusal
+from stream.yaml_places import Key
 
 
 def _text(value: Any) -> Any:
@@ -22,7 +23,14 @@ def _text(value: Any) -> Any:
 
 ClassName = Annotated[Name, BeforeValidator(_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
 Amount = Annotated[float, Field(allow_inf_nan=False, ge=-VALUE_MAX, le=VALUE_MAX)]
-Row = Annotated[dict[Name, Amount], Field(max_length=CLASSES_MAX)]
+Row = Annotated[dict[ClassName, Amount], Field(max_length=CLASSES_MAX)]
+
+
+def of_classes(path: Key) -> bool:
+    """Whether the keys of the mapping at this path of the file are classes: 0 and 1 are, as in `classes`, without quotes."""
+    if path[:1] != ("models",) or path[2:3] != ("performance",):
+        return False
+    return path[3:] == ("class_scores",) or (path[3:5] == ("business_value", "matrix") and len(path) <= 6)
 
 
 class RowValues(Section):
@@ -39,8 +47,9 @@ class BusinessValue(Section):
 
     unit: Name | None = Field(default=None, description="of the amounts, as records and alerts show it: EUR, minutes")
     values: RowValues | None = Field(default=None, description="of two classes: one amount for each outcome")
-    matrix: Annotated[dict[Name, Row], Field(max_length=CLASSES_MAX)] = Field(
-        default={}, description="of any classes: label, then prediction, then the amount; all of `classes` in both"
+    matrix: Annotated[dict[ClassName, Row], Field(max_length=CLASSES_MAX)] = Field(
+        default={},
+        description="of any classes: label, then prediction, then the amount; all of `classes` in both; numbers need no quotes",
     )
 
     @model_validator(mode="after")

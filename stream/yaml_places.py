@@ -6,6 +6,7 @@ counted before anything is built, so that a hostile file costs neither memory no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ from stream.config_errors import ConfigError, Problem
 DEPTH_MAX = 32
 ALIASES_MAX = 100
 NODES_MAX = 200_000  # after aliases are followed
+INT_CHARACTERS_MAX = 40
+QUOTE = "text: put it in quotes"
 
 Key = tuple[str | int, ...]
 _TAGS = "tag:yaml.org,2002:"
@@ -34,10 +37,13 @@ class Place:
 
 @dataclass
 class _Reader:
-    """Plain values from the nodes of one document."""
+    """Plain values from the nodes of one document. `plain_keys`: whether a bare number, true or false may be a key of the mapping at a
+    path: it is the text that JSON would write.
+    """
 
     file: str
     yaml: Any
+    plain_keys: Callable[[Key], bool]
     places: dict[Key, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     nodes: int = 0
@@ -73,24 +79,9 @@ class _Reader:
     def _mapping(self, node: MappingNode, path: Key) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if not isinstance(key_node, ScalarNode) or key_node.tag not in (_TAGS + "str", _TAGS + "timestamp"):
-                if isinstance(key_node, ScalarNode) and key_node.tag == _TAGS + "merge":
-                    self.problem(
-                        "DL-C006",
-                        path,
-                        "the merge key <<",
-                        "YAML 1.2 has none: write the keys out",
-                        key_node.start_mark,
-                    )
-                else:
-                    shown = (
-                        f"the key {key_node.value}"
-                        if isinstance(key_node, ScalarNode)
-                        else "a list or mapping as a key"
-                    )
-                    self.problem("DL-C008", path, f"{shown} is not text", "text: put it in quotes", key_node.start_mark)
+            key = self._key(key_node, path)
+            if key is None:
                 continue
-            key = str(key_node.value)
             place = _position(key_node.start_mark)
             if key in values:
                 first = self.places[(*path, key)].key
@@ -106,6 +97,23 @@ class _Reader:
             self.places[(*path, key)] = Place(place, place if empty else _position(value_node.start_mark))
             values[key] = self.value(value_node, (*path, key))
         return values
+
+    def _key(self, node: Node, path: Key) -> str | None:
+        """A key of the mapping at `path`; None and a problem where it is none."""
+        if not isinstance(node, ScalarNode):
+            self.problem("DL-C008", path, "a list or mapping as a key is not text", QUOTE, node.start_mark)
+            return None
+        kind = str(node.tag).removeprefix(_TAGS)
+        if kind in {"str", "timestamp"}:
+            return str(node.value)
+        if kind == "merge":
+            self.problem("DL-C006", path, "the merge key <<", "YAML 1.2 has none: write the keys out", node.start_mark)
+            return None
+        if kind in {"int", "bool"} and len(node.value) <= INT_CHARACTERS_MAX and self.plain_keys(path):
+            value = self._scalar(node, path)
+            return str(value).lower()
+        self.problem("DL-C008", path, f"the key {node.value} is not text", QUOTE, node.start_mark)
+        return None
 
     def _check_tag(self, node: Node, expected: str, path: Key) -> bool:
         if node.tag == _TAGS + expected:
@@ -127,7 +135,7 @@ class _Reader:
             return None
         if kind == "bool":
             return bool(construct.construct_yaml_bool(node))
-        if kind == "int" and len(node.value) <= 40:
+        if kind == "int" and len(node.value) <= INT_CHARACTERS_MAX:
             return int(construct.construct_yaml_int(node))
         if kind == "float":
             return float(construct.construct_yaml_float(node))
@@ -193,8 +201,12 @@ def _check_events(text: str, file: str) -> None:
             raise refuse("DL-C006", f"the tag {tag}", "plain values, without tags", file, event.start_mark)
 
 
-def read_yaml(text: str, file: str) -> tuple[dict[str, Any], dict[Key, Place]]:
-    """Plain values and their places. Raises ConfigError: at once for a hostile or broken file, else with all problems."""
+def read_yaml(
+    text: str, file: str, plain_keys: Callable[[Key], bool] = lambda _: False
+) -> tuple[dict[str, Any], dict[Key, Place]]:
+    """Plain values and their places; `plain_keys`: as _Reader. Raises ConfigError: at once for a hostile or broken file, else
+    with all problems.
+    """
     try:
         _check_events(text, file)
         yaml = YAML(typ="safe", pure=True)
@@ -211,7 +223,7 @@ def read_yaml(text: str, file: str) -> tuple[dict[str, Any], dict[Key, Place]]:
         raise refuse("DL-C009", "the file is empty", "at least kafka, topics and models", file)
     if not isinstance(node, MappingNode):
         raise refuse("DL-C011", "the file is no mapping", "keys: kafka, topics, models", file, node.start_mark)
-    reader = _Reader(file, yaml)
+    reader = _Reader(file, yaml, plain_keys)
     values = reader.value(node, ())
     if reader.problems:
         raise ConfigError(reader.problems)

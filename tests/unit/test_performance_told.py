@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import jsonschema
 import numpy as np
 import orjson
 import pytest
+from ruamel.yaml import YAML
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -22,6 +24,7 @@ from stream.alerts import NO_TARGET
 from stream.config import Config
 from stream.config_checks import check
 from stream.config_errors import ConfigError
+from stream.config_loader import load_config
 from stream.config_schema import json_schema
 from stream.events import AlertEvent, ComparisonEvent, PerformanceEvent
 from stream.feedback_planning import feedback_deciding
@@ -177,6 +180,54 @@ def test_the_schema_of_the_file_knows_it(own: dict[str, Any], topic: str) -> Non
     for name in own.keys() - {"metrics", "proxies"}:
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(plain, _without(name))
+
+
+MATRICES = {
+    "numbers": ("[0, 1]", "{0: {0: 1, 1: -2}, 1: {0: -5, 1: 3}}"),
+    "quoted": ("[0, 1]", '{"0": {"0": 1, "1": -2}, 1: {0: -5, "1": 3}}'),
+    "true": ("[false, true]", "{false: {false: 1, true: -2}, true: {false: -5, true: 3}}"),
+}
+
+
+def of_keys(classes: str, performance: str) -> str:
+    return f"""\
+kafka: {{bootstrap_servers: a:1}}
+topics: {{predictions: {{name: p, mapping: {{scores: {{p0: a, p1: b, p2: c}}}}}}, labels: l}}
+models:
+  m: {{reference: {{first: 5000}}, performance: {{horizons: [2m], classes: {classes}, {performance}}}}}
+"""
+
+
+@pytest.mark.parametrize(("classes", "matrix"), MATRICES.values(), ids=MATRICES)
+def test_classes_that_are_numbers_are_keys_without_quotes(tmp_path: Path, classes: str, matrix: str) -> None:
+    path = tmp_path / "monitor.yaml"
+    path.write_text(text := of_keys(classes, f"metrics: [business_value], business_value: {{matrix: {matrix}}}"))
+    own = load_config(path).models["m"].performance
+    assert own is not None
+    assert own.business_value is not None
+    assert own.business_value.worth(own.classes, 1) == ((1, -2), (-5, 3))
+    jsonschema.validate(YAML(typ="safe", pure=True).load(text), json_schema())
+    path.write_text(of_keys("[0, 1, 2]", "metrics: [macro_auroc], class_scores: {0: p0, 1: p1, 2: p2}"))
+    own = load_config(path).models["m"].performance
+    assert own is not None
+    assert own.class_scores == {"0": "p0", "1": "p1", "2": "p2"}
+
+
+@pytest.mark.parametrize(("performance", "why"), [
+    ("business_value: {matrix: {0: {0: 1, '0': 2}}}", r"matrix\.0\.0: the key stands twice .* DL-C005"),
+    ("business_value: {matrix: {0.5: {0: 1}}}", r"the key 0\.5 is not text .* DL-C008"),
+    (f"business_value: {{matrix: {{{'9' * 41}: {{0: 1}}}}}}", "is not text .* DL-C008"),
+    ("business_value: {matrix: {[0]: {0: 1}}}", "a list or mapping as a key is not text .* DL-C008"),
+    ("business_value: {matrix: {0: {0: {1: 1}}}}", "the key 1 is not text .* DL-C008"),
+    ("business_value: {1: {0: 1}}", "the key 1 is not text .* DL-C008"),
+    ("disparity: {1: a}", "the key 1 is not text .* DL-C008"),
+])  # fmt: skip
+def test_other_keys_are_text(tmp_path: Path, performance: str, why: str) -> None:
+    path = tmp_path / "monitor.yaml"
+    path.write_text(of_keys("[0, 1]", performance))
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert any(re.search(why, f"{p.path}: {p.read} {p.expected} {p.code}") for p in refused.value.problems)
 
 
 def _without(name: str) -> dict[str, Any]:
