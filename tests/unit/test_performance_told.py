@@ -26,6 +26,7 @@ from stream.config_checks import check
 from stream.config_errors import ConfigError
 from stream.config_loader import load_config
 from stream.config_schema import json_schema
+from stream.config_told import TARGET_MAX
 from stream.events import AlertEvent, ComparisonEvent, PerformanceEvent
 from stream.feedback_planning import feedback_deciding
 from stream.join_feedback import FeedbackKind
@@ -154,11 +155,22 @@ def test_what_is_worth_nothing_that_can_be_counted_is_refused(changes: dict[str,
     ({"kpi": {"name": "revenue"}}, "kpi_to_target, and no target"),
     ({"kpi": {"target": 1.0}}, "DL-C010"),
     ({"kpi": {"name": "revenue", "target": float("inf")}}, "DL-C014"),
+    ({"kpi": {"name": "revenue", "target": 1e50}}, "at most 1000000000000.* DL-C014"),
+    ({"kpi": {"name": "revenue", "target": -2e12}}, "DL-C014"),
     ({"kpi": {"name": "revenue", "target": 1.0, "per": "click"}}, "DL-C013"),
 ])  # fmt: skip
 def test_a_kpi_of_which_too_little_is_said_is_refused(changes: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         settings({name: each for name, each in (REVENUE | changes).items() if each is not None}, "conversions")
+
+
+@pytest.mark.parametrize("target", [0.0, 1.25, -TARGET_MAX, TARGET_MAX])
+def test_a_kpi_to_its_target_tells_values_apart_beside_every_target(target: float) -> None:
+    told = plan_of(REVENUE | {"kpi": {"name": "revenue", "target": target}}, "conversions").told
+    low, high = (told.measure("kpi_to_target", sales(1, mean)).value for mean in (1.0, 1.001))
+    assert low is not None
+    assert high is not None
+    assert high - low == pytest.approx(0.001, abs=0.0002)
 
 
 def test_a_kpi_needs_a_topic_of_conversions() -> None:
