@@ -155,7 +155,7 @@ def test_what_is_worth_nothing_that_can_be_counted_is_refused(changes: dict[str,
     ({"kpi": {"name": "revenue"}}, "kpi_to_target, and no target"),
     ({"kpi": {"target": 1.0}}, "DL-C010"),
     ({"kpi": {"name": "revenue", "target": float("inf")}}, "DL-C014"),
-    ({"kpi": {"name": "revenue", "target": 1e50}}, "at most 1000000000000.* DL-C014"),
+    ({"kpi": {"name": "revenue", "target": 1e50}}, "at most 1000000000000.*DL-C014"),
     ({"kpi": {"name": "revenue", "target": -2e12}}, "DL-C014"),
     ({"kpi": {"name": "revenue", "target": 1.0, "per": "click"}}, "DL-C013"),
 ])  # fmt: skip
