@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stream.config import Config
+from stream.config import Config, Model
 from stream.mapping import FEATURES
 
 
@@ -14,13 +14,17 @@ def coerced_paths(config: Config) -> set[str]:
     return names | {f"{FEATURES}.{name}" for name in names}
 
 
+def lengths_of(model: Model) -> dict[str, int]:
+    """Watched features of a model that are arrays -> how many numbers."""
+    return {name: own.dimension for name, own in model.targets.items() if own.dimension is not None and own.watch}
+
+
 def array_lengths(config: Config) -> dict[str, dict[str, int]]:
     """Path of each feature that is an array -> model -> how many numbers: each model's word holds for its own events."""
     found: dict[str, dict[str, int]] = {}
     for model, settings in config.models.items():
-        for name, target in settings.targets.items():
-            if target.dimension is not None and target.watch:
-                found.setdefault(f"{FEATURES}.{name}", {})[model] = target.dimension
+        for name, length in lengths_of(settings).items():
+            found.setdefault(f"{FEATURES}.{name}", {})[model] = length
     return found
 
 

@@ -44,6 +44,7 @@ class ModelSettings:
     volume_thresholds, volume_watchers   those of the model's volume, which is no target's (volume_watch.py)
     learn_first     N of `reference: {first: N}`; None: the reference comes from elsewhere
     roles, kinds    target -> role, target -> "numeric" or "categorical": needed only while there is no reference
+    arrays          feature -> how many numbers its arrays have: words of alerts, it decides about none
     performance     what is said of the model's feedback; None: it has none
     segments        segments ("key=value") whose inputs may page; they share the budget. All others are recorded
     """
@@ -67,6 +68,7 @@ class ModelSettings:
     learn_first: int | None = None
     roles: Mapping[str, Role] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
+    arrays: Mapping[str, int] = field(default_factory=dict)
     owner: str | None = None
     criticality: str = "medium"
     runbook: str | None = None

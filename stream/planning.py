@@ -23,7 +23,7 @@ from stream.config_checks import mapping_of
 from stream.config_errors import unknown_name
 from stream.deadletter import Policy
 from stream.feedback_planning import feedback_deciding, feedback_plan, performance_of, performance_paths, segment_plan
-from stream.layout_settings import array_lengths, coerced_paths, read_otherwise
+from stream.layout_settings import array_lengths, coerced_paths, lengths_of, read_otherwise
 from stream.mapping import Layout
 from stream.monitor_settings import JobSettings, ModelSettings, MonitorSettings
 from stream.plan import SHARE_PREFIX, CollectorPlan, ModelPlan, Role, TargetPlan, share_name
@@ -203,9 +203,8 @@ def known_names(settings: Model, profile: ReferenceProfile) -> tuple[str, ...]:
 def _row_series(config: Config, model: str, profile: ReferenceProfile, names: Sequence[str]) -> RowSeries:
     """Of a reference that is still being learnt, no multivariate detector can be asked: the configuration refuses it."""
     own = config.models[model]
-    lengths = {name: target.dimension for name, target in own.targets.items() if target.dimension is not None}
     try:
-        return RowSeries([each.read() for each in own.detectors], profile, names, lengths)
+        return RowSeries([each.read() for each in own.detectors], profile, names, lengths_of(own))
     except (NoRowsError, BadReference) as error:
         raise PlanningError(f"models.{model}: {error}") from None
 
@@ -373,6 +372,7 @@ def _model_settings(config: Config, name: str, discovered: Sequence[DeclaredTarg
         learn_first=model.reference.first,
         roles={target.name: target.role for target in known},
         kinds={target.name: target.kind.value for target in known},
+        arrays=lengths_of(model),
         owner=model.owner,
         criticality=model.criticality,
         runbook=model.runbook,

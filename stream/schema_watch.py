@@ -224,6 +224,10 @@ class SchemaWatch:
             Change.LOST: (f"is lost: missing in {share} of the events, in the reference in {percent(sight.was)},", ""),
             Change.RETYPED: (f"has another type: {share} of its values are none of its kind, most often {kind},", ""),
         }[change]
+        length = self._book.settings.arrays.get(name)
+        if length is not None and change is Change.RETYPED:
+            now = "another array" if kind == JsonType.ARRAY.name.lower() else kind
+            text = f"is no array of {length} numbers: {share} of its values are none, most often {now},"
         when = since(self.entries[key].since_ms, told.window.end_ms, told.stretch.events)
         limits = {Change.NEW: NEW_SHARE, Change.LOST: LOST_SHARE, Change.RETYPED: RETYPED_SHARE}
         facts = {

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detectors.multivariate import ReferenceRows, RowWindow, prepared
 from stream.columns import Columns, Tag
 from stream.decode import decode, decode_strict, records_from_lines
 from stream.decode_arrays import NORM_DIGITS
@@ -125,6 +126,33 @@ def test_arrays_brought_to_length_one_are_all_of_one_value(direction: list[float
     unit = (np.array(direction) / np.linalg.norm(direction)).astype(np.float32)
     columns = decode(records_from_lines([line(0, "m", unit.tolist())]), layout)
     assert columns.cell[:, 0].view(np.float64).tolist() == [1.0]
+
+
+def test_a_shift_of_768_numbers_is_far_from_what_chance_does() -> None:
+    """Correlated numbers, brought to length 1, in windows of 500: the README's figures."""
+    length = 768
+    mix = np.random.default_rng(1).standard_normal((length, length)) * (np.arange(1, length + 1) ** -0.5)[:, None]
+
+    def drawn(n: int, seed: int) -> np.ndarray:
+        found = np.random.default_rng(seed).standard_normal((n, length)) @ mix + 1
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    reference = drawn(2000, 2)
+    names = tuple(map(str, range(length)))
+    detector = prepared("mmd_random_features", ReferenceRows(names, reference))
+    side = reference.std(axis=0) * np.random.default_rng(3).choice((-1, 1), length)
+
+    def measured(seed: int, moved: float = 0.0, share: float = 1.0) -> float:
+        rows = drawn(500, seed)
+        rows[: int(share * len(rows))] += moved * side
+        return detector.measure(RowWindow(detector.summed(rows), rows[:0]))
+
+    still = [measured(seed) for seed in range(10, 20)]
+    assert max(map(abs, still)) < 0.0007
+    assert np.std(still) < 0.0003
+    found = [measured(30, moved) for moved in (0.1, 0.25, 0.5)]
+    assert found == pytest.approx([0.003, 0.017, 0.065], rel=0.25)
+    assert measured(31, 1.0, 0.1) == pytest.approx(0.002, rel=0.4)
 
 
 def test_a_layout_without_arrays_reads_none() -> None:

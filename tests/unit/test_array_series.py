@@ -173,6 +173,18 @@ def test_the_same_events_give_the_same_numbers_however_they_are_cut(
     assert again.as_json() == turned.as_json()
 
 
+def test_arrays_of_another_length_are_said_to_be_so(folder: Path, profile: ReferenceProfile) -> None:
+    lines = events(turned=False)[: TURN_AT * PER_WINDOW]
+    lines += [line(index, [1.0] * 8) for index in range(len(lines), len(lines) + 2 * PER_WINDOW)]
+    result = replay(config(folder), lines, references={MODEL: profile})
+    (schema, *_) = result.alerts
+    assert schema["data"]["schema_change"]["change"] == "retyped"
+    assert schema["data"]["summary"].startswith(
+        f"query is no array of {LENGTH} numbers: 100 % of its values are none, most often another array, since"
+    )
+    assert records(result)[-1]["rows"][SERIES]["value"] is None
+
+
 # ---- the reference --------------------------------------------------------------------------------------------------
 
 
