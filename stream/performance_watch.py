@@ -95,7 +95,7 @@ class PerformanceWatch:
             return {}, []
         self._dirty.add(series)
         states: States = {}
-        outputs = self._without_targets(series, window.end_ms)
+        outputs = self.unwatched(window.end_ms, late=historical(window.end_ms + series.horizon_ms, self.log_ms))
         now: dict[str, int] = {}
         for measured in found:
             if measured.segment == ALL:
@@ -205,16 +205,9 @@ class PerformanceWatch:
         return ended
 
     def unwatched(self, end_ms: int, *, late: bool) -> list[Output]:
-        """At the end of one of the model's windows. Where nothing is judged any more no window of a series comes: incidents that are
-        still open end here.
+        """Ends incidents of metrics, horizons and segments that another configuration has not. With the first window after the change, the
+        model's or one of a series: the latter may be a horizon away, and of neither may another one come.
         """
-        return [] if self.names else self._end_unwatched(end_ms, late=late)
-
-    def _without_targets(self, series: Horizon, end_ms: int) -> list[Output]:
-        return self._end_unwatched(end_ms, late=historical(end_ms + series.horizon_ms, self.log_ms))
-
-    def _end_unwatched(self, end_ms: int, *, late: bool) -> list[Output]:
-        """Another configuration asks for other metrics, horizons or segments."""
         gone = [each for each in self.book.open.values() if (each.segment, each.target) not in self._watched]
         ended = []
         for incident in sorted(gone, key=lambda each: each.key):

@@ -107,7 +107,7 @@ class PerformanceWindows:
                 at.window, at.groups = self.log.first, {}
 
     def unwatched(self, window: Window, *, late: bool) -> Sequence[Output]:
-        """The end of incidents that were open when the last judged metric left the configuration; after `close`."""
+        """The end of incidents of what left the configuration; after `close`."""
         return self.watch.unwatched(window.end_ms, late=late) if self.watch is not None else ()
 
     def add(self, series: Horizon, edge_ms: int, groups: Groups, lost: Lost) -> Iterator[Output]:
