@@ -80,7 +80,7 @@ def breaches(case: Case, *, quality: bool) -> tuple[Breach, ...]:
             continue
         assert case.judgement.whole is not None
         value = float(case.judgement.whole.series(threshold.series)[case.place])
-        events, duration_ms = int(case.series.events[-1]), case.window.end_ms - case.window.start_ms
+        events, duration_ms = int(case.series.history.events[-1]), case.window.end_ms - case.window.start_ms
         sides = case.limits.of(threshold, case.target.name, events, duration_ms)
         limit = passed(value, sides.above, sides.below)
         if limit is not None:

@@ -176,6 +176,14 @@ class AlertBook:
         incident.next_step, incident.over = _next_step(seen.effect), 0
         return Transition.ESCALATED, incident
 
+    def targets(self, series: str, segment: str, *, quality: bool = True) -> frozenset[str]:
+        """What has an open incident there, with or without those of the data's quality."""
+        return frozenset(
+            each.target
+            for each in self.open.values()
+            if each.series == series and each.segment == segment and (quality or each.kind is not Kind.DATA_QUALITY)
+        )
+
     def end(
         self, reason: str, end_ms: int, *, historical: bool, series: str | None = None, target: str | None = None
     ) -> list[Output]:

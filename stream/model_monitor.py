@@ -30,7 +30,6 @@ from stream.alerts import (
     NO_TARGET,
     RETIRED,
     Incident,
-    Kind,
     Observation,
     Transition,
 )
@@ -238,24 +237,20 @@ class ModelMonitor(ModelState):
         """One series in one window: to the detectors if it may page, and in any case to the windows topic."""
         state, window, profile = context.state, context.window, context.profile
         judged = state in (State.JUDGED, State.INSUFFICIENT_DATA)
-        if profile is None:
+        lens = None if profile is None or not tally.names else self._lens(profile, tally.names)
+        left_out = State.RECORDED  # what becomes of a window that is not judged, though it might be
+        if profile is None or lens is None:
             judgement = Judgement(tally, None, verdicts=None)
-        elif not tally.names or not judged or not self.pages(key) or not self.follows(key):
-            judgement = Judgement(tally, self._lens(profile, tally.names).statistics(tally), verdicts=None)
-            state = State.RECORDED if state is State.JUDGED else state
+        elif not judged or not self.pages(key) or not self.follows(key):
+            judgement = Judgement(tally, lens.statistics(tally), verdicts=None)
         else:
             series = self._series(key, profile, tally.names, window.end_ms)
-            judgement = series.feed(tally, weight_ms, window)
+            judgement, left_out = series.feed(tally, weight_ms, window), State.CARRIED
             self.changed_series.add(key)
             if judgement.verdicts is not None:
                 self._observe(series, judgement, window, versions)
-            elif state is State.JUDGED:
-                state = State.CARRIED
-        drifting = frozenset(
-            incident.target
-            for incident in self.book.open.values()
-            if incident.key[:2] == (key.name, key.segment) and incident.kind is not Kind.DATA_QUALITY
-        )
+        if judgement.verdicts is None and state is State.JUDGED:
+            state = left_out
         recorded = Recorded(
             series=key.name,
             reference=context.reference,
@@ -268,8 +263,8 @@ class ModelMonitor(ModelState):
             statistics=judgement.statistics,
             verdicts=judgement.verdicts,
             online=judgement.online,
-            drifting=drifting,
-            labels={} if profile is None else self._lens(profile, tally.names).labels,
+            drifting=self.book.targets(key.name, key.segment, quality=False),
+            labels={} if lens is None else lens.labels,
             learning=self.learner.progress if self.learner is not None and state is State.LEARNING else None,
             holes=context.holes,
             rows=context.rows,
@@ -279,9 +274,13 @@ class ModelMonitor(ModelState):
     def _observe(self, series: Series, judgement: Judgement, window: Window, versions: tuple[str, ...]) -> None:
         assert judgement.verdicts is not None
         late = self._late(window.end_ms)
-        calm = not (self.settings.thresholds or self.book.open or judgement.online)
         levels = judgement.verdicts.levels
-        for place in judgement.verdicts.alarms() if calm else range(len(levels)):
+        places: Iterable[int] = range(len(levels))
+        if not self.settings.thresholds:  # by far the most have nothing open and are quiet
+            open_here = self.book.targets(series.key.name, series.key.segment) & series.lens.places.keys()
+            known = (series.lens.places[target] for target in open_here)
+            places = sorted({*judgement.verdicts.alarms(), *judgement.online, *known})
+        for place in places:
             level = levels[place]
             fired = any(said.fired for said in judgement.online.get(place, ()))
             quiet = level != Level.ALARM and not self.settings.thresholds and not fired

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from detectors.reference import ReferenceProfile
 from detectors.sequential import batch, default
@@ -24,21 +23,17 @@ from detectors.sequential.verdicts import Verdicts
 from stream import container, watchers
 from stream.columns import F64, I64
 from stream.plan import INPUT_ROLES
+from stream.series_history import History
 from stream.tally import Sections, Tally
 from stream.watchers import Said, Watcher, Watchers
 from stream.window_statistics import Lens, Statistics
 from stream.windows import Window
-
-F32 = NDArray[np.float32]
 
 VERSION = 1
 SERIES_VERSION = 2  # 1: a row of registers for every target
 SERIES_VERSIONS = (1, SERIES_VERSION)
 NEVER = -(1 << 62)
 RECENT_WINDOWS = 8  # what "now" means in an alert: the counts of at most so many windows of the excursion
-HISTORY_WINDOWS = (
-    256  # windows whose start, events and shifts are kept: an older excursion has "at least" so many events
-)
 SKEW_WINDOWS = 3  # an excursion that began in the first three judged windows was there from the start
 TARGETS_PER_BLOB = 64  # a container holds at most 4096 sections
 QUIET_SHARE = 0.2  # of the effect: so little before the change point is chance; a straight ramp has a quarter there
@@ -124,9 +119,7 @@ class Series:
         self.first_starts: list[int] = []  # of the first SKEW_WINDOWS judged windows
         self.last_ms = NEVER
         self.recent: list[Tally] = []  # the last RECENT_WINDOWS judged windows
-        self.starts: I64 = np.empty(0, np.int64)  # of the last HISTORY_WINDOWS judged windows
-        self.events: I64 = np.empty(0, np.int64)
-        self.shifts: F32 = np.empty((0, len(lens.names)), np.float32)  # only compared with each other
+        self.history = History(len(lens.names))
 
     def skip(self, weight_ms: float) -> None:
         """A window in which this series had no event: its time counts all the same."""
@@ -156,18 +149,19 @@ class Series:
 
     def effect(self, target: int, since_ms: int) -> Excursion:
         """What has been seen of a target in the windows from `since_ms` on, as far as they are kept."""
-        windows = max(1, int((self.starts >= since_ms).sum()))
+        starts, events = self.history.starts, self.history.events
+        windows = max(1, int((starts >= since_ms).sum()))
         recent = self.recent[-min(windows, len(self.recent)) :]
         pool = recent[0].select(np.array([target]))
         for tally in recent[1:]:
             pool.add(tally.select(np.array([target])))
         last = slice(-min(windows, len(self.recent)), None)
-        parts = list(zip(self.starts[last].tolist(), self.events[last].tolist(), strict=True))
+        parts = list(zip(starts[last].tolist(), events[last].tolist(), strict=True))
         return Excursion(
             effect=default.describe(self.prepared[target], pool.counts, parts),
             now=Lens([self.lens.names[target]], self.profile).statistics(pool),
-            events=int(self.events[-windows:].sum()),
-            onset=_onset(self.shifts[-windows:, target].astype(np.float64)),
+            events=int(events[-windows:].sum()),
+            onset=_onset(self.history.shifts_of(target)[-windows:]),
         )
 
     def since(self, target: int, since_ms: int) -> int:
@@ -176,20 +170,22 @@ class Series:
         Chance may have begun an excursion that a real change continued. The change point of an effect that was 0 before is
         where (sum of the effects after it)^2 / their number is largest; it is taken if little had happened before it.
         """
-        first = int(np.searchsorted(self.starts, since_ms))
-        effects = self.shifts[first:, target].astype(np.float64)
+        starts = self.history.starts
+        first = int(np.searchsorted(starts, since_ms))
+        effects = self.history.shifts_of(target)[first:]
         if len(effects) < 2:
             return since_ms
         after = np.cumsum(effects[::-1])[::-1]
         place = int(np.argmax(after**2 / np.arange(len(effects), 0, -1)))
         now = after[place] / (len(effects) - place)
         if place and effects[:place].mean() * np.sign(now) < QUIET_SHARE * abs(now):
-            return int(self.starts[first + place])
+            return int(starts[first + place])
         return since_ms
 
     def start_of_last(self, windows: int) -> int:
         """Start of the last so many judged windows, as far as they are kept."""
-        return int(self.starts[-min(windows, len(self.starts))])
+        starts = self.history.starts
+        return int(starts[-min(windows, len(starts))])
 
     def from_the_start(self, since_ms: int) -> bool:
         """Whether an excursion began in the very first windows that were judged against this reference."""
@@ -199,11 +195,7 @@ class Series:
         if len(self.first_starts) < SKEW_WINDOWS:
             self.first_starts.append(start_ms)
         self.recent = [*self.recent[1 - RECENT_WINDOWS :], whole.remembered()]
-        keep = slice(1 - HISTORY_WINDOWS, None)
-        shifts = verdicts.shift.astype(np.float32)[None]
-        self.starts = np.append(self.starts[keep], start_ms)
-        self.events = np.append(self.events[keep], whole.events)
-        self.shifts = np.concatenate((self.shifts[keep], shifts))
+        self.history.add(start_ms, whole.events, verdicts.shift)
 
     # ---- snapshot ---------------------------------------------------------------------------------------------------
 
@@ -218,7 +210,7 @@ class Series:
             "last_ms": self.last_ms,
             "recent": len(self.recent),
         }
-        sections: Sections = {part: getattr(self, part) for part in _PARTS}
+        sections: Sections = {part: getattr(self.history, part) for part in _PARTS}
         for part, tally in (("carried", self.carried), *((f"recent.{i}", each) for i, each in enumerate(self.recent))):
             header[part] = None
             if tally is not None:
@@ -252,8 +244,7 @@ class Series:
         """Become what `blobs` saved, of a series with this key and these targets; `detectors` in any order."""
         saved = container.decode(data).expect("series", SERIES_VERSIONS)
         header, sections = saved.header, saved.sections
-        for part in _PARTS:
-            setattr(self, part, sections[part].astype(getattr(self, part).dtype))  # shifts once had 64 bits
+        self.history.load(*(sections[part] for part in _PARTS))  # shifts once had 64 bits
         self.carried_weight_ms = header["carried_weight_ms"]
         self.carried_start_ms = header["carried_start_ms"]
         self.first_starts = header["first_starts"]

@@ -88,6 +88,7 @@ class Lens:
             raise PlanMismatchError(f"reference {profile.id} has no target {unknown[0]!r}")
         self.names = tuple(names)
         self.targets: tuple[TargetReference, ...] = tuple(known[name] for name in names)
+        self.places = {name: place for place, name in enumerate(self.names)}
         self.labels = {t.name: t.binning.labels for t in self.targets if t.binning.kind is Kind.CATEGORICAL}
         bins = np.array([target.binning.bins for target in self.targets], np.int64)
         self.start: I64 = np.concatenate(([0], np.cumsum(bins + APART))).astype(np.int64)

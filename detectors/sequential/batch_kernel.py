@@ -42,6 +42,9 @@ SKIP, JUDGE = 0, 1  # of `act`
 THIN_FIRST_UNIFORM = 1 << 20  # of the window's seed; the tie-breaks have the numbers before it
 CLOCK = 5
 LINE_BYTES = 64
+SECOND_LEVEL = (
+    2  # the cache that lines are fetched into: the first one is full of what the target in hand and all others share
+)
 F32_TYPE, F64_TYPE, I64_TYPE, U16_TYPE, U8_TYPE = np.float32, np.float64, np.int64, np.uint16, np.uint8
 
 
@@ -64,7 +67,7 @@ def fetch_line(_context: Any, _address: Any) -> Any:
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
         fetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(fetch, [place, number(0), number(3), number(1)])
+        builder.call(fetch, [place, number(0), number(SECOND_LEVEL), number(1)])
         return _context.get_dummy_value()
 
     return types.void(types.int64), code

@@ -52,8 +52,8 @@ def test_at_max_duration_a_window_is_insufficient_data_and_its_events_are_carrie
     ]  # fmt: skip
     series = stage.models[kit.MODEL].series
     inputs = next(each for key, each in series.items() if not key.outputs)
-    assert inputs.events.tolist() == [45]
-    assert inputs.starts.tolist() == [0]
+    assert inputs.history.events.tolist() == [45]
+    assert inputs.history.starts.tolist() == [0]
     assert inputs.states[0]["weight"] == 20 + 200  # the first window's own length, then the time since it began
 
 
