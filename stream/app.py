@@ -43,6 +43,7 @@ from stream.rights_check import require_rights
 from stream.snapshots import Executor, Lane, LogReader, first_values, is_transient, open_producer, sender_of
 from stream.supervisor import Exit
 from stream.tables import TableError
+from stream.together import apart, stays
 from stream.topics import INPUTS, TopicRole, growth_refusal
 from stream.transport import RawApp
 from stream.upkeep import Rhythm, Upkeep
@@ -91,6 +92,8 @@ class Session:
         )
         logs = RoleLogs(self.reader, self.cluster, setup.config)
         self.upkeep = Upkeep(self.worker, logs, metrics, rhythm, drain=drain, copier=self.copier)
+        self._apart: set[TP] = set()  # that lack others of their number
+        self._waits: asyncio.Future[None] | None = None
         self._kept = self._connect()
 
     async def _reference(self, name: str) -> Any:
@@ -110,16 +113,12 @@ class Session:
 
         async def restore(_app: Any, **_: Any) -> None:
             assigned = {(*sources[tp.topic], tp.partition) for tp in app.consumer.assignment() if tp.topic in sources}
-            wanted = {(stage, partition) for stage, _, partition in assigned}
             count = app.rebalancing_count
             self.metrics.add("rebalances_total")
             reach("rebalance.assigned")
             try:
-                self._require_partitions(wanted)
-                self._require_together(assigned)
-                await self.owners.restore(
-                    wanted, count, lambda: app.rebalancing_count == count and not self.engine.stopped.is_set()
-                )
+                self._require_partitions((stage, partition) for stage, _, partition in assigned)
+                await self.owners.restore(self._whole(assigned, count), count, lambda: self._holds(count))
             except Refused as refusal:
                 self.worker.refuse(refusal)
             reach("rebalance.restored")
@@ -144,22 +143,28 @@ class Session:
     def _held_back(self) -> set[TP]:
         found = {TP(self.engine.topic_of(slot.source), slot.partition) for slot in self.worker.held_back()}
         feedback = {TP(self.engine.topic_of(source), slot.partition) for slot, source in self.worker.held_feedback()}
-        return found | feedback
+        return found | feedback | self._apart
 
-    def _require_together(self, assigned: Iterable[tuple[str, str, int]]) -> None:
-        """Raises Refused where a partition number came without all its topics: its state reads them together."""
+    def _whole(self, assigned: Iterable[tuple[str, str, int]], count: int) -> set[tuple[str, int]]:
+        """Stages and numbers that can be worked on: a collector's state reads all its topics together."""
         needed = {SOURCES[COLLECTOR], *self.setup.feedback}
-        found: dict[int, set[str]] = {}
-        for stage, source, partition in assigned:
-            if stage == COLLECTOR:
-                found.setdefault(partition, set()).add(source)
-        for partition, there in sorted(found.items()):
-            if needed - there:
-                names = ", ".join(self.engine.topic_of(source) for source in sorted(needed - there))
-                raise Refused(
-                    f"partition {partition} was assigned without {names}: other members of the group read other topics. Stop all"
-                    " workers of this prefix, then start them with one configuration"
-                )
+        lack = apart(((source, p) for stage, source, p in assigned if stage == COLLECTOR), needed)
+        self._apart = {TP(self.engine.topic_of(source), p) for p in lack for source in needed}
+        if lack:
+            names = sorted({self.engine.topic_of(source) for sources in lack.values() for source in sources})
+            said = f"partitions {', '.join(map(str, lack))} were assigned without {', '.join(names)}"
+            log.warning("%s; they wait for another assignment", said)
+            self._waits = asyncio.ensure_future(self._refuse_apart(names, said, count))
+        return {(stage, p) for stage, _, p in assigned if stage != COLLECTOR or p not in lack}
+
+    async def _refuse_apart(self, names: list[str], said: str, count: int) -> None:
+        if await stays(names, self.cluster.topics, lambda: self._holds(count)):
+            stop = "Stop all workers of this prefix, then start them with one configuration"
+            self.worker.refuse(Refused(f"{said}: other members of the group read other topics. {stop}"))
+
+    def _holds(self, count: int) -> bool:
+        """Whether an assignment is still in force."""
+        return bool(self.app.rebalancing_count == count) and not self.engine.stopped.is_set()
 
     def _require_partitions(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Raises Refused where a source topic has more partitions than at the start."""

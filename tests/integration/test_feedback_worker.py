@@ -5,10 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from contextlib import closing
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from stream.transport import METADATA_AGE_MS
 
 _spec = spec_from_file_location("feedback_bench", Path(__file__).with_name("feedback_bench.py"))
 feedback_bench = sys.modules["feedback_bench"] = module_from_spec(_spec)
@@ -39,6 +43,28 @@ def test_performance_equals_a_recount_though_a_worker_is_killed(kafka, prefix, t
     b.send(b.made(1_000))
     b.drain()
     assert_performance(b)
+
+
+@pytest.mark.kafka
+def test_feedback_that_is_gone_and_made_anew_is_waited_for(kafka, prefix, tmp_path):
+    """Meanwhile the group's leader assigns the partitions without it."""
+    b = FeedbackBench(kafka.bootstrap_servers, prefix, tmp_path, settings="on_data_loss: reset\n")
+    clicks = f"{prefix}in.clicks"
+    b.send(b.made(1_000))
+    with b.running() as worker, closing(KafkaAdminClient(bootstrap_servers=b.servers)) as admin:
+        why = lambda: worker.log.read_text()[-3000:]  # noqa: E731
+        until(lambda: committed(b, b.topic) > 0, why=why)
+        admin.delete_topics([clicks])
+        time.sleep(METADATA_AGE_MS / 1000 + 3)
+        assert worker.poll() is None, why()
+        admin.create_topics([NewTopic(clicks, b.partitions, 1)])
+        until(lambda: f"{clicks}-0 was deleted and made again" in worker.log.read_text(), 60, why=why)
+        b.send(b.made(1_000))
+        ends = len(b.read(clicks))
+        until(lambda: committed(b, clicks) == ends, 60, why=why)
+        until(lambda: committed(b, b.topic) == len(b.read(b.topic)), 60, why=why)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0, why()
 
 
 @pytest.mark.kafka

@@ -1,0 +1,47 @@
+"""Partition numbers that came to a worker without all the topics that their state reads together.
+
+Whoever leads the group assigns the topics that it knows of just now: one that is gone for a moment, or was made while nobody looked,
+is missing until the leader looks again and everybody joins anew. Members that read other topics leave it out for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+
+STAYS_S = 30.0  # a leader looks every ten
+POLL_S = 2.0
+
+
+def apart(assigned: Iterable[tuple[str, int]], needed: Collection[str]) -> dict[int, list[str]]:
+    """Number -> what it lacks of `needed`, in order; those that have all are left out. assigned: (source, number)."""
+    found: dict[int, set[str]] = {}
+    for source, number in assigned:
+        found.setdefault(number, set()).add(source)
+    return {number: sorted(set(needed) - own) for number, own in sorted(found.items()) if set(needed) - own}
+
+
+async def stays(
+    names: Collection[str],
+    topics: Callable[[Collection[str]], Awaitable[Mapping[str, object]]],
+    still: Callable[[], bool],
+    *,
+    stays_s: float = STAYS_S,
+    poll_s: float = POLL_S,
+) -> bool:
+    """Whether an assignment without the topics `names` lasts for `stays_s` while they are all there. False once it is another one,
+    `still()`; a topic that stays away is liveness.py's to judge.
+    """
+    since_s = time.monotonic()
+    while still():
+        if time.monotonic() - since_s >= stays_s:
+            return True
+        await asyncio.sleep(poll_s)
+        try:
+            there = await topics(names)
+        except Exception:  # noqa: BLE001  no answer says nothing
+            there = {}
+        if set(names) - set(there):
+            since_s = time.monotonic()
+    return False
