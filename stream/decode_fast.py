@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import xxhash
 
+from detectors.xxh3 import LENGTH_MAX
 from stream.columns import I64, U8, Tag
 from stream.kernels import rows as fields
 from stream.kernels import scan as node
 from stream.kernels.rows import ScanTables
-from stream.kernels.xxh3 import LENGTH_MAX
 from stream.mapping import UNIT_EXPONENT, Keys, Layout
 
 OUTPUT_TAGS = (1 << Tag.MISSING) | (1 << Tag.NUMBER) | (1 << Tag.TEXT) | (1 << Tag.BOOL)

@@ -23,7 +23,7 @@ from detectors.sequential.categories import BET_VALUES, RANK_BETS
 from detectors.sequential.default import LOG10_NOTHING, direction, largest_changes
 from detectors.sequential.default_state import DetectorState
 from detectors.sequential.default_tables import Prepared
-from detectors.sequential.uniforms import window_seeds
+from detectors.sequential.uniforms import WindowSeeds
 from detectors.sequential.verdicts import CODES, LEVELS, Verdicts
 from detectors.verdict import BadCounts, BadWeight, Level, Verdict
 
@@ -87,7 +87,7 @@ class Batch:
         self._number = np.zeros((count, at.NUMBERS))
         self._ready = np.zeros(count, np.uint8)
         self._row = [0] * count
-        self._prefixes = [each.prefix for each in self.prepared]
+        self._seeds = WindowSeeds([each.prefix for each in self.prepared])
         self._tables = [each.tables for each in self.prepared]
         self._known = self._decode()
         for t in range(count):
@@ -131,7 +131,7 @@ class Batch:
             self._collect(t, window, window_end_ms)
         self._keep_work()
         self._carry()
-        seed = window_seeds(self._prefixes, window.start_ms.tolist())
+        seed = self._seeds.of(window.start_ms)
         out, told = np.zeros((count, kernel.FIELDS)), np.zeros((count, kernel.EFFECT_FIELDS))
         found, log10 = np.zeros((count, at.FOUND), np.int64), np.full((2, count), LOG10_NOTHING)
         at.decide_all(

@@ -17,10 +17,10 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
+from detectors.memory import intrinsic
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.categories import RANK_BETS
 from detectors.sequential.default_kernel import WORK_HEAD, WORK_ROWS, decide, fill_work, room_of
-from detectors.sequential.lanes import intrinsic
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE
 from detectors.sequential.thinning import thin
 from detectors.sequential.tube import LAWS

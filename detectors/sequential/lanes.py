@@ -5,25 +5,19 @@ Every column is summed on its own, row after row, without fused or reordered ope
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic as numba_intrinsic
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
+from detectors.memory import intrinsic
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-
-
-def intrinsic(function: Callable[..., Any]) -> Any:
-    """The decorator of numba, typed: what is called takes one argument less than what is written."""
-    return numba_intrinsic(function)
 
 
 def _summing(lanes: int) -> Any:

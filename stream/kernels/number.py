@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from detectors.memory import bits_of, leading_zeros, load8, load64, multiply_high
 from stream.columns import F64, U64
 from stream.kernels.jit import kernel
-from stream.kernels.memory import bits_of, leading_zeros, load8, load64, multiply_high
 
 DIGITS_MAX = 19  # below 2^64
 EXACT_MANTISSA = np.uint64(1 << 53)

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detectors.memory import address_of
+from detectors.xxh3 import LENGTH_MAX, hash64, hash96
 from stream.columns import I32, I64, U8, U32, U64
 from stream.kernels.jit import kernel
-from stream.kernels.memory import address_of
 from stream.kernels.number import read_decimal
 from stream.kernels.scan import KIND, NUMBER, SEEN, START, STOP, TEXT, WHOLE, scan_event
 from stream.kernels.timestamp import decimal_time, in_range, read_rfc3339
-from stream.kernels.xxh3 import LENGTH_MAX, hash64, hash96
 from stream.limits import EVENT_BYTES_MAX
 
 # envelope fields: rows of the tokens, and bits of a node's role

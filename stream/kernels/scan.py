@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from detectors.memory import load8, load64, load_signed, store8, store64, store_signed
+from detectors.xxh3 import LENGTH_MAX, hash64
 from stream.columns import Tag
 from stream.kernels.jit import kernel
-from stream.kernels.memory import load8, load64, load_signed, store8, store64, store_signed
 from stream.kernels.number import number_end, read_decimal, to_double
 from stream.kernels.text import QUOTE, skip_space, string_end, unescape
-from stream.kernels.xxh3 import LENGTH_MAX, hash64
 from stream.limits import DEPTH_MAX, KEYS_MAX
 
 # columns of the node table. PLAIN: the key may stand in JSON without escapes. FIRST to SEEN are the scan's memory

@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from detectors.compiled import compiled
+from detectors.memory import address_of, load64, store64, trailing_zeros
 from stream.columns import F64, I64, U8
-from stream.kernels.memory import address_of, load64, store64, trailing_zeros
 
 NUMBER, COUNTS, TEXT = 0, 1, 2  # kinds of slots
 COMMA, OPEN, CLOSE, OPEN_LIST, CLOSE_LIST, ZERO = (np.uint8(ord(sign)) for sign in ",{}[]0")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from detectors.memory import load8, load64, store8, trailing_zeros
 from stream.kernels.jit import kernel
-from stream.kernels.memory import load8, load64, store8, trailing_zeros
 
 QUOTE, BACKSLASH = 34, 92
 ONES = np.uint64(0x0101010101010101)

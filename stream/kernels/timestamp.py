@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from detectors.memory import load8
 from stream.kernels.jit import kernel
-from stream.kernels.memory import load8
 from stream.limits import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
 
 INTEGER_TENS = np.array([10**k for k in range(20)], np.uint64)

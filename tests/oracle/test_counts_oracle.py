@@ -20,7 +20,8 @@ from detectors.sequential.categories import (
 )
 from detectors.sequential.rank_layer import bet, kept_ranks, rank_counts
 from detectors.sequential.thinning import hypergeometric, thin
-from detectors.sequential.uniforms import seed_prefix, uniform, window_seed
+from detectors.sequential.uniforms import TIME_BYTES, WindowSeeds, seed_prefix, uniform, window_seed
+from detectors.xxh3 import LENGTH_MAX
 
 
 @settings(max_examples=300, deadline=None)
@@ -121,6 +122,19 @@ def test_thinning_is_unbiased_bin_by_bin() -> None:
     mean = 100 * whole / whole.sum()
     sd = np.sqrt(mean * (1 - whole / whole.sum()) * 0.95 / 3000)
     assert (np.abs(total / 3000 - mean) < 4.5 * sd + 1e-12).all()
+
+
+def test_the_seeds_of_many_targets_are_those_of_each() -> None:
+    prefixes = [seed_prefix("n" * length, "sha256:1") for length in (0, 1, 9, 100, 111, 200, 215, 216, 217, 300)]
+    lengths = [len(prefix) + TIME_BYTES for prefix in prefixes]
+    assert min(lengths) < LENGTH_MAX < max(lengths)
+    assert LENGTH_MAX in lengths
+    seeds = WindowSeeds(prefixes)
+    for first in (0, 1_700_000_000_000, -(1 << 60)):
+        starts = first + np.arange(len(prefixes), dtype=np.int64)
+        wanted = [window_seed(prefix, at) for prefix, at in zip(prefixes, starts.tolist(), strict=True)]
+        assert seeds.of(starts).tolist() == wanted
+    assert len(WindowSeeds([]).of(np.empty(0, np.int64))) == 0
 
 
 def test_uniforms_are_uniform_and_named_by_window_target_and_reference() -> None:

@@ -90,8 +90,8 @@ def test_a_constant_of_another_module_that_changes_is_compiled_in_anew_through_k
 @pytest.mark.parametrize("part", ["memory.py", "number.py", "xxh3.py"])
 def test_what_is_compiled_into_the_decoder_is_in_its_stamp(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Intrinsics have no stamp of their own, and callees stand below: a change of their file is seen all the same."""
-    from detectors import compiled
-    from stream.kernels import memory, number, xxh3
+    from detectors import compiled, memory, xxh3
+    from stream.kernels import number
 
     kernels = {
         "memory.py": (xxh3.hash64, memory), "number.py": (number.to_double, number), "xxh3.py": (xxh3.hash64, xxh3)

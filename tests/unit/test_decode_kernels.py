@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import xxhash
 
+from detectors.xxh3 import LENGTH_MAX, hash64, hash96
 from stream.category import category_hash, category_text, number_category_hash
 from stream.decode_strict import _rfc3339
 from stream.kernels.number import FIVES, number_end, powers_of_five, read_decimal, to_double
 from stream.kernels.text import string_end, unescape
 from stream.kernels.timestamp import decimal_time, read_rfc3339
-from stream.kernels.xxh3 import LENGTH_MAX, hash64, hash96
 from stream.limits import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
 from stream.strict_json import RefusedError
 

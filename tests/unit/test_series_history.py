@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from stream.series_history import HISTORY_WINDOWS, History
 
@@ -70,8 +73,8 @@ def test_a_saved_one_goes_on_as_if_it_had_not_been_saved(saved: int, dtype: type
 def test_what_it_gives_is_not_written_by_the_next_window() -> None:
     history = History(TARGETS)
     added(history, HISTORY_WINDOWS)
-    before = history.starts, history.events, history.shifts
-    kept = [each.copy() for each in before]
+    before: list[NDArray[Any]] = [history.starts, history.events, history.shifts]
+    kept = [each.tolist() for each in before]
     history.add(-1, -1, np.full(TARGETS, 9.0))
     for was, now in zip(kept, before, strict=True):
-        assert was.tolist() == now.tolist()
+        assert was == now.tolist()

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from stream.kernels.jit import kernel
-from stream.kernels.memory import address_of, load8, load32, load64, multiply_high, swap_bytes
+from detectors.compiled import compiled
+from detectors.memory import address_of, load8, load32, load64, multiply_high, swap_bytes
 
 LENGTH_MAX = 240
 SECRET = np.frombuffer(
@@ -34,43 +34,43 @@ LOW32 = np.uint64(0xFFFFFFFF)
 LAST = 136 - 17  # place in the secret of the last 16 bytes of a long text
 
 
-@kernel
+@compiled
 def shift_xor(x: Any, bits: int) -> Any:
     return x ^ (x >> np.uint64(bits))
 
 
-@kernel
+@compiled
 def avalanche(x: Any) -> Any:
     return shift_xor(shift_xor(x, 37) * MX1, 32)
 
 
-@kernel
+@compiled
 def avalanche_xxh64(x: Any) -> Any:
     return shift_xor(shift_xor(shift_xor(x, 33) * P2, 29) * P3, 32)
 
 
-@kernel
+@compiled
 def rotate(x: Any, bits: int) -> Any:
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
-@kernel
+@compiled
 def fold(a: Any, b: Any) -> Any:
     """The two halves of the 128-bit product, xored."""
     return (a * b) ^ multiply_high(a, b)
 
 
-@kernel
+@compiled
 def secret(place: int) -> Any:
     return load64(address_of(SECRET) + place)
 
 
-@kernel
+@compiled
 def mix16(at: int, place: int) -> Any:
     return fold(load64(at) ^ secret(place), load64(at + 8) ^ secret(place + 8))
 
 
-@kernel
+@compiled
 def tiny(start: int, length: int) -> Any:
     """1 to 3 bytes and the length as 32 bits."""
     first = np.uint64(load8(start)) << np.uint64(16)
@@ -78,7 +78,7 @@ def tiny(start: int, length: int) -> Any:
     return first | middle | np.uint64(load8(start + length - 1)) | (np.uint64(length) << np.uint64(8))
 
 
-@kernel
+@compiled
 def hash64(start: int, length: int) -> Any:
     """xxh3-64 of `length` bytes at an address, length at most LENGTH_MAX."""
     size = np.uint64(length)
@@ -100,7 +100,7 @@ def hash64(start: int, length: int) -> Any:
     return avalanche_xxh64(secret(56) ^ secret(64))
 
 
-@kernel
+@compiled
 def hash64_long(start: int, length: int) -> Any:
     """xxh3-64 of 17 to 240 bytes."""
     total = np.uint64(length) * P1
@@ -118,7 +118,7 @@ def hash64_long(start: int, length: int) -> Any:
     return avalanche(total + mix16(end - 16, LAST))
 
 
-@kernel
+@compiled
 def hash96(start: int, length: int) -> Any:
     """(upper 64, next 32) bits of xxh3-128 of `length` bytes at an address, length at most LENGTH_MAX."""
     if length > 16:
@@ -151,14 +151,14 @@ def hash96(start: int, length: int) -> Any:
     return avalanche_xxh64(secret(80) ^ secret(88)), avalanche_xxh64(secret(64) ^ secret(72)) >> np.uint64(32)
 
 
-@kernel
+@compiled
 def mix32(low: Any, high: Any, first: int, second: int, place: int) -> Any:
     low = (low + mix16(first, place)) ^ (load64(second) + load64(second + 8))
     high = (high + mix16(second, place + 16)) ^ (load64(first) + load64(first + 8))
     return low, high
 
 
-@kernel
+@compiled
 def hash96_long(start: int, length: int) -> Any:
     """The same of 17 to 240 bytes."""
     end = start + length
