@@ -26,7 +26,7 @@ from stream.decode import decode
 from stream.join_feedback import Feedback, FeedbackKind
 from stream.join_groups import NO_GROUP, Group
 from stream.label_values import text_value
-from stream.limits import ID_BYTES_MAX
+from stream.limits import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN, ID_BYTES_MAX
 from stream.mapping import CONSTANT, OUTCOME, PREDICTION, Keys, Layout, Mapping, pointer
 from stream.strict_json import parse
 
@@ -195,6 +195,10 @@ def _with_tombstones(
                 f"a record without a value retracts the prediction that its key names, and the key has {len(key)} bytes"
             )
             rejects.append(reject_of(records, (offset, 0, "bad_id", detail, ""), recorded))
+            continue
+        if not EVENT_TIME_MS_MIN <= recorded < EVENT_TIME_MS_MAX:  # it would be all feedback's watermark
+            where = (offset, 0, "timestamp_range", "the record's time is not between 1980 and 2200", "")
+            rejects.append(reject_of(records, where, recorded))
             continue
         ident = xxhash.xxh3_128_intdigest(key) >> 32
         rows.append((offset, recorded, ident >> 32, ident & 0xFFFFFFFF))

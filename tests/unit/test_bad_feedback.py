@@ -22,6 +22,7 @@ from stream.decode_feedback import decode_feedback
 from stream.feedback_counts import count_feedback
 from stream.feedback_planning import feedback_layouts
 from stream.label_values import TEXT_VALUE_END, TEXT_VALUE_MIN, is_text
+from stream.limits import EVENT_TIME_MS_MAX, EVENT_TIME_MS_MIN
 from stream.metrics import Metrics
 from stream.performance_panes import PerformancePane
 from stream.planning import collector_plan
@@ -319,3 +320,18 @@ def test_b66_feedback_of_a_million_unknown_ids_costs_no_memory() -> None:
     assert counters["orphan"] + counters["waiting"] == 200_000
     assert counters["waiting"] <= 75_000
     assert most == 2  # of 65,536 events each
+
+
+@pytest.mark.parametrize("recorded_ms", [-1, EVENT_TIME_MS_MIN - 1, EVENT_TIME_MS_MAX, 1 << 62])
+def test_a_retraction_whose_record_time_is_absurd_is_a_dead_letter_and_moves_no_watermark(recorded_ms: int) -> None:
+    own = watched()
+    state = collector(own)
+    feed_back(state, own, "labels", [event("1", 60, label=1)])
+    assert state.joining is not None
+    before_ms = state.joining.join.streams["labels"].largest_ms
+    one, at, zero = np.array([1]), np.array([recorded_ms]), np.array([0])
+    tombstone = Records(np.frombuffer(b"1", np.uint8), one, at, zero, one, zero, -one, 2)
+    state.apply("labels", decode_feedback(tombstone, feedback_layouts(own)["labels"]))
+    assert state.joining.join.streams["labels"].largest_ms == before_ms
+    (letter,) = [dict(output.headers) for output in state.outbox if output.topic == "dead-letters"]
+    assert (letter["dlq.reason"], letter["dlq.offset"]) == (b"timestamp_range", b"1")

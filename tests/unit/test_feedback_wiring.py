@@ -19,6 +19,7 @@ from stream.decode import decode, records_from_lines
 from stream.decode_feedback import decode_feedback
 from stream.feedback_planning import feedback_layouts
 from stream.label_values import text_value
+from stream.limits import EVENT_TIME_MS_MIN
 from stream.panes import EDGE_END, EDGE_MIN, INPUTS, Marker, decode_record
 from stream.performance_panes import PerformancePane
 from stream.planning import collector_plan
@@ -99,9 +100,9 @@ def test_values_retractions_and_what_is_neither() -> None:
 
 def test_a_record_without_a_value_retracts_what_its_key_names() -> None:
     value = json.dumps({"prediction_id": "7", "timestamp": stamp(0), "label": 1}).encode()
-    data = b"7" + value
+    data, at_ms = b"7" + value, EVENT_TIME_MS_MIN
     records = Records(
-        np.frombuffer(data, np.uint8), np.array([4, 5, 6]), np.array([9, 10, 11]), np.array([0, 0, 0]),
+        np.frombuffer(data, np.uint8), np.array([4, 5, 6]), at_ms + np.array([9, 10, 11]), np.array([0, 0, 0]),
         np.array([1, 1, -1]), np.array([1, 0, 0]), np.array([len(value), -1, -1]), 7,
     )  # fmt: skip
     found = decode_feedback(records, feedback_layouts(config())["labels"])
@@ -109,7 +110,7 @@ def test_a_record_without_a_value_retracts_what_its_key_names() -> None:
     assert found.feedback.retracts.tolist() == [False, True]
     assert found.feedback.id_high[0] == found.feedback.id_high[1]
     assert found.feedback.id_low[0] == found.feedback.id_low[1]
-    assert found.event_time_ms.tolist()[1] == 10
+    assert found.event_time_ms.tolist()[1] == at_ms + 10
     assert [(reject.offset, reject.code) for reject in found.rejects] == [(6, "bad_id")]
 
 
