@@ -125,7 +125,8 @@ class Copier:
                 return False
             self._goal = ends
         copied = await self._committed()
-        return all(copied.get(place, 0) >= end for place, end in self._goal.items())
+        ends = await self._ends()  # a commit beyond them is of a log that is not there any more
+        return all(end <= copied.get(place, 0) <= ends.get(place, -1) for place, end in self._goal.items())
 
     async def _ends(self) -> dict[TopicPartition, int]:
         session = self._require_session()

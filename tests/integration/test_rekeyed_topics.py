@@ -27,6 +27,7 @@ from stream.kernels.murmur import partitions_of
 from stream.letter_desk import read_book, retry
 from stream.letters import Wanted
 from stream.metrics import Metrics
+from stream.supervisor import Exit
 
 _spec = spec_from_file_location("feedback_bench", Path(__file__).with_name("feedback_bench.py"))
 feedback_bench = sys.modules["feedback_bench"] = module_from_spec(_spec)
@@ -43,14 +44,14 @@ class RekeyedBench(FeedbackBench):
     counts: dict[str, int]
 
     @classmethod
-    def on(cls, kafka, prefix, folder, counts: dict[str, int], partitions: int) -> RekeyedBench:
+    def on(cls, kafka, prefix, folder, counts: dict[str, int], partitions: int, rekey: str = "true") -> RekeyedBench:
         for name, count in ({"predictions": partitions} | counts).items():
             kafka.create_topic(f"{prefix}in.{name}", count)
         b = cls(kafka.bootstrap_servers, prefix, folder, partitions=partitions)
         text = b.config_path.read_text()
         for name in counts:
-            text = text.replace(f"{{name: {prefix}in.{name}, ", f"{{name: {prefix}in.{name}, rekey: true, ")
-        assert text.count("rekey: true") == len(counts)
+            text = text.replace(f"{{name: {prefix}in.{name}, ", f"{{name: {prefix}in.{name}, rekey: {rekey}, ")
+        assert text.count(f"rekey: {rekey}") == len(counts)
         b.config_path.write_text(text)
         b.config, b.counts = feedback_bench.load(b.config_path).config, counts
         create_topics(b.config)
@@ -87,6 +88,9 @@ class RekeyedBench(FeedbackBench):
         finally:
             consumer.close()
 
+    def id_of(self, body: dict) -> str | None:
+        return body.get("prediction_id")
+
     def assert_copied(self) -> int:
         """Every record is copied, to the partition of its id, with its bytes; how many were copied twice."""
         twice = 0
@@ -103,8 +107,9 @@ class RekeyedBench(FeedbackBench):
                 assert (copy.key, copy.value) == (original.key, original.value)
                 assert int(origin["timestamp_ms"]) == original.timestamp
                 body = json.loads(copy.value)
-                if isinstance(body, dict) and "prediction_id" in body:
-                    assert copy.partition == partitions_of([body["prediction_id"].encode()], self.partitions)[0]
+                wanted = self.id_of(body) if isinstance(body, dict) else None
+                if wanted is not None:
+                    assert copy.partition == partitions_of([wanted.encode()], self.partitions)[0]
             assert set(seen) == set(originals)
             twice += sum(seen.values()) - len(seen)
         return twice
@@ -193,6 +198,52 @@ def test_a_topic_that_was_made_anew_is_another_log(kafka, prefix, tmp_path):
         logs[int(origin["log"])] += 1
     assert len(logs) == 2
     assert list(logs.values())[1] == len(b.read(labels))
+
+
+class RequestBench(RekeyedBench):
+    """By a request, which several predictions share, with what becomes of them."""
+
+    def made(self, n: int) -> list[tuple[str, int, int, bytes]]:
+        found = []
+        for topic, at, partition, value in super().made(n):
+            body = json.loads(value)
+            if isinstance(body, dict):
+                request = int(body.get("prediction_id", "id-0").removeprefix("id-")) // 3
+                value = json.dumps(body | {"request": {"id": f"r-{request}"}}).encode()  # noqa: PLW2901
+            found.append((topic, at, partition, value))
+        return found
+
+    def id_of(self, body: dict) -> str | None:
+        return body["request"]["id"]
+
+
+@pytest.mark.kafka
+def test_topics_are_keyed_by_a_path_and_one_that_lost_its_end_is_refused_or_copied_anew(kafka, prefix, tmp_path):
+    counts = {"predictions": 2, "clicks": 1, "labels": 3}
+    b = RequestBench.on(kafka, prefix, tmp_path, counts, partitions=2, rekey="request.id")
+    b.send(b.made(500))
+    b.drain()
+    assert b.assert_copied() == 0
+    assert_performance(b)
+    labels, group = f"{prefix}in.labels", f"{prefix}rekey"
+    with contextlib.closing(
+        KafkaConsumer(bootstrap_servers=b.servers, group_id=group, enable_auto_commit=False)
+    ) as consumer:
+        place = TopicPartition(labels, 1)
+        end, told = consumer.end_offsets([place])[place], consumer.committed(place, metadata=True)
+        assert told.offset == end
+        consumer.commit({place: told._replace(offset=end + 50)})
+        with b.running("--drain") as process:
+            assert process.wait(60) == Exit.REFUSED
+            said = f"{labels}-1 has lost its end: it was copied up to {end + 50}, it holds 0 to {end}"
+            assert said in process.log.read_text()
+        b.config_path.write_text(b.config_path.read_text() + "on_data_loss: reset\n")
+        b.drain()
+        again = consumer.committed(place, metadata=True)
+        assert (again.offset, json.loads(again.metadata)) == (end, [json.loads(told.metadata)[0], 1])
+    assert b.assert_copied() == end  # once more, in another log
+    b.drain()
+    assert b.assert_copied() == end
 
 
 async def test_a_worker_without_a_topic_stays_in_the_group_and_takes_over(kafka, prefix, tmp_path):

@@ -26,6 +26,7 @@ from stream.config import Config, config_from
 from stream.config_checks import check
 from stream.config_errors import ConfigError
 from stream.copied import originals
+from stream.copier import Copier
 from stream.copy_lag import CopyLag
 from stream.copy_session import LogLost, Session, WholeTopics, _log_of
 from stream.copying import copies_of
@@ -355,3 +356,20 @@ async def test_a_backlog_is_committed_while_it_is_copied(monkeypatch: pytest.Mon
     await session.commit()
     assert log.committed[log.place].offset == 20_003
     assert log.copied == 20_000  # nothing twice
+
+
+@pytest.mark.parametrize(("committed", "drained"), [(39, False), (40, True), (45, True), (46, False)])
+async def test_a_drain_waits_for_copies_and_not_for_those_of_a_log_that_is_gone(committed: int, drained: bool) -> None:
+    """There were 40 records at the first call, 45 at the second."""
+    copier: Any = Copier.__new__(Copier)
+    copier.roles, copier._goal, copier._session = {"chargebacks": TopicRole.LABELS}, None, object()
+    place, ends = TopicPartition("chargebacks", 0), iter([40, 45])
+
+    async def found() -> dict[TopicPartition, int]:
+        return {place: next(ends)}
+
+    async def known() -> dict[TopicPartition, int]:
+        return {place: committed}
+
+    copier._ends, copier._committed = found, known
+    assert await copier.drained() is drained
