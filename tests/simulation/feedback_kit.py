@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import join_oracle as oracle
 from join_oracle import END, Event, Prediction, Tick
+from quiet import differences, quiet_outputs
 from real_kit import MODELS, PLANS, SETTINGS, STEADY, VALUES, RealKit
 from recount import LOWEST, Recount, distinct_outputs
 
@@ -31,7 +32,6 @@ from stream.decode_feedback import FeedbackColumns
 from stream.join import JoinPlan
 from stream.join_feedback import CARRIED, Feedback, FeedbackKind, FeedbackStream
 from stream.join_groups import NO_GROUP, Group
-from stream.monitor import MissingReference
 from stream.performance_arrivals import WINDOWS_COUNTED
 from stream.performance_detection import Chosen, PerformanceDetection, PerformanceLimit, PerformanceWatcher
 from stream.performance_plan import FeedbackPlan, ModelPerformance, StreamPerformance
@@ -205,29 +205,14 @@ class FeedbackKit(RealKit):
     def compare_outputs(self, world: Any, performance: dict[bytes, bytes]) -> list[str]:
         """Byte by byte what a monitor writes that reads the panes once, without a fault."""
         found, wrong = distinct_outputs(world, "alerts")
-        due: dict[bytes, bytes | None] = {}
-        for partition in range(self.monitors):
-            log, monitor = world.log("panes", partition), self.monitor(partition)
-            records = [world.pane_record(partition, place) for place in range(log.end)]
-            while monitor.position < log.end:
-                try:
-                    monitor.apply("panes", records)
-                except MissingReference as waits:
-                    self.provide(monitor, waits)
-            due |= {
-                self.output_id(each): each.value for each in monitor.outbox if each.topic in {"alerts", "performance"}
-            }
         for value in found.values():
             data = json.loads(value)["data"]
             if data["kind"] == "performance":
                 world.counts["performance alerts"] += 1
                 world.counts["promised alerts"] += not data["evidence"]["promise"].startswith("none")
                 world.counts["alerts of errors"] += "online" in data["evidence"]
-        found |= performance
-        ids = sorted(set(found) | set(due))
-        return wrong + [
-            f"output {i!r}: {found.get(i)!r}, without faults {due.get(i)!r}" for i in ids if found.get(i) != due.get(i)
-        ]
+        outputs = (each for each in quiet_outputs(world) if each.topic in {"alerts", "performance"})
+        return wrong + differences(found | performance, {self.output_id(each): each.value for each in outputs})
 
     def compare_records(self, world: Any, events: list[Any]) -> list[str]:
         """Of every window what its panes add up to, once; and that groups and versions were compared. A pane counts in the first

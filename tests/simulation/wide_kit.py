@@ -24,6 +24,7 @@ import pyarrow as pa
 import xxhash
 from kits import BaseKit, CarelessMerger
 from pyarrow import parquet
+from quiet import differences, quiet_outputs
 from recount import Cell, Recount, journal, kept_panes
 
 from detectors.reference import ReferenceProfile
@@ -357,18 +358,16 @@ class WideKit(BaseKit):
     def compare_windows(self, world: Any, result: Recount) -> list[str]:
         """What was written, against the same stages without a fault."""
         wrong = self._compare_panes(world)
-        quiet = dict(self._quiet_outputs(world))
+        outputs = (each for each in quiet_outputs(world) if each.topic in OUTPUT_TOPICS)
+        quiet = {(each.topic, ident_of(each)): each.value for each in outputs}
         written: dict[tuple[str, bytes], bytes | None] = {}
         for (topic, _), log in sorted(world.logs.items()):
             for _, output, _ in log.records if topic in OUTPUT_TOPICS else ():
                 key = topic, ident_of(output)
                 if written.setdefault(key, output.value) != output.value:
                     wrong.append(f"{key}: two bodies {written[key]!r} {output.value!r}")
-        for key in sorted(set(quiet) | set(written)):
-            if quiet.get(key) != written.get(key):
-                wrong.append(f"{key}: written {written.get(key)!r}, without a fault {quiet.get(key)!r}")
         self._note(world, written)
-        return wrong
+        return wrong + differences(written, quiet)
 
     def _compare_panes(self, world: Any) -> list[str]:
         """Every pane, byte by byte, against a collector that read its whole log in as few batches as there are decisions."""
@@ -396,19 +395,6 @@ class WideKit(BaseKit):
     @staticmethod
     def _name(pane: Pane) -> tuple[Any, ...]:
         return pane.partition, pane.edge_ms, pane.model, pane.version, pane.segment, pane.plan, pane.first_target
-
-    def _quiet_outputs(self, world: Any) -> Any:
-        for partition in range(self.monitors):
-            log, monitor = world.log("panes", partition), self.monitor(partition)
-            records = [world.pane_record(partition, place) for place in range(log.end)]
-            while monitor.position < log.end:
-                try:
-                    monitor.apply("panes", records)
-                except MissingReference as waits:
-                    self.provide(monitor, waits)
-            for output in monitor.outbox:
-                if output.topic in OUTPUT_TOPICS:
-                    yield (output.topic, ident_of(output)), output.value
 
     def _note(self, world: Any, written: dict[tuple[str, bytes], bytes | None]) -> None:
         ends: dict[str, set[int]] = defaultdict(set)  # of the windows of each reference
