@@ -59,6 +59,8 @@ class VolumeWatch:
         self.judged_ms = window.end_ms
         if lost or window.end_ms - window.start_ms < lengths.every_ms:  # cut short by a new plan
             return
+        if not (self.settings.volume_thresholds or self.settings.volume_watchers or self.book.open):
+            return  # nobody asks
         value = volume(window.events, window)
         found = list(self._beyond(value))
         online = self.watchers.feed(_Value(value)).get(0, ())

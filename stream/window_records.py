@@ -159,9 +159,10 @@ def _said(said: Said) -> dict[str, Any]:
     return {"statistic": said.statistic, "fired": said.fired}
 
 
-def _evidence(logs: Sequence[float]) -> F64:
-    """`evidence` of every target."""
-    return powers(10.0, np.minimum(np.array(logs), EVIDENCE_LOG10_MAX))
+def _evidence(*logs: Sequence[float]) -> F64:
+    """`evidence` of every target, a row for each of the logs."""
+    exponents = np.minimum(np.array(logs), EVIDENCE_LOG10_MAX)
+    return powers(10.0, exponents.ravel()).reshape(exponents.shape)
 
 
 def _targets(recorded: Recorded) -> Targets:
@@ -181,8 +182,8 @@ def _targets(recorded: Recorded) -> Targets:
             place: recorded.labels[name] for place, name in enumerate(tally.names) if name in recorded.labels
         }
     if verdicts is not None:
-        logs = zip(EVIDENCE, (verdicts.rank_log10, verdicts.tube_log10), strict=True)
-        numbers |= {name: _evidence(log10) for name, log10 in logs} | {"shift": verdicts.shift}
+        found = _evidence(verdicts.rank_log10, verdicts.tube_log10)
+        numbers |= dict(zip(EVIDENCE, found, strict=True)) | {"shift": verdicts.shift}
         levels = verdicts.levels
         if recorded.drifting:
             levels = [

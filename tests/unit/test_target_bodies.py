@@ -81,4 +81,5 @@ def test_negative_counts_are_refused():
 def test_the_evidence_of_a_record_is_the_number_that_alerts_say():
     random = np.random.default_rng(2)
     logs = [*random.uniform(-40, EVIDENCE_LOG10_MAX + 20, 20_000).tolist(), -math.inf, 0.0, 1.0]
-    assert _evidence(logs).tolist() == [evidence(log10) for log10 in logs]
+    both = _evidence(logs, logs[::-1]).tolist()
+    assert both == [[evidence(log10) for log10 in own] for own in (logs, logs[::-1])]

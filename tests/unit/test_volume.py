@@ -153,6 +153,15 @@ def test_an_online_detector_watches_it_and_survives_a_restart() -> None:
         assert [*first, *kit.run(again, log.records[cut:])] == list(whole)
 
 
+def test_what_is_open_resolves_where_nobody_asks_any_more() -> None:
+    log = traffic(80, 40, 40, *[40] * 5)
+    stage = kit.monitor([kit.reference()], volume_thresholds=(LOW,))
+    assert [transition for transition, _, _ in told(kit.run(stage, log.records[:10]))] == ["opened"]
+    again = kit.monitor([kit.reference()])
+    again.load(kit.live({}, stage.changed_blobs()))
+    assert [transition for transition, _, _ in told(kit.run(again, log.records[10:]))] == ["resolved"]
+
+
 def test_silence_survives_a_restart_at_every_record() -> None:
     log = traffic(80, 80)
     for edge in range(5, 40):
