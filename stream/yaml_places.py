@@ -111,7 +111,7 @@ class _Reader:
             return None
         if kind in {"int", "bool"} and len(node.value) <= INT_CHARACTERS_MAX and self.plain_keys(path):
             value = self._scalar(node, path)
-            return str(value).lower()
+            return None if value is None else str(value).lower()
         self.problem("DL-C008", path, f"the key {node.value} is not text", QUOTE, node.start_mark)
         return None
 
@@ -135,10 +135,14 @@ class _Reader:
             return None
         if kind == "bool":
             return bool(construct.construct_yaml_bool(node))
-        if kind == "int" and len(node.value) <= INT_CHARACTERS_MAX:
-            return int(construct.construct_yaml_int(node))
-        if kind == "float":
-            return float(construct.construct_yaml_float(node))
+        try:
+            if kind == "int" and len(node.value) <= INT_CHARACTERS_MAX:
+                return int(construct.construct_yaml_int(node))
+            if kind == "float":
+                return float(construct.construct_yaml_float(node))
+        except ValueError:  # 0x_, -_, ._: to the parser numbers, without a digit
+            self.problem("DL-C004", path, f"{node.value} is no number", "a number, or text in quotes", node.start_mark)
+            return None
         self._check_tag(node, "str", path)
         return None
 

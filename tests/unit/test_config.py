@@ -180,6 +180,14 @@ BAD = {
         HEAD + "models: {1: {reference: {first: 5000}}}\n",
         "monitor.yaml:3:10  models: the key 1 is not text | text: put it in quotes | DL-C008",
     ),
+    "integer without a digit": (
+        MODEL + "monitors: 0x_\n",
+        "monitor.yaml:4:11  monitors: 0x_ is no number | a number, or text in quotes | DL-C004",
+    ),
+    "number without a digit": (
+        MODEL + "monitors: ._\n",
+        "monitor.yaml:4:11  monitors: ._ is no number | a number, or text in quotes | DL-C004",
+    ),
     "missing section": (HEAD, "monitor.yaml:1:1  models: missing | needed here: models (known here: dead_letters,"),
     "missing key": (
         HEAD + "models:\n  fraud: {owner: me}\n",

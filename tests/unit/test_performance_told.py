@@ -229,6 +229,7 @@ def test_classes_that_are_numbers_are_keys_without_quotes(tmp_path: Path, classe
     ("business_value: {matrix: {0: {0: 1, '0': 2}}}", r"matrix\.0\.0: the key stands twice .* DL-C005"),
     ("business_value: {matrix: {0.5: {0: 1}}}", r"the key 0\.5 is not text .* DL-C008"),
     (f"business_value: {{matrix: {{{'9' * 41}: {{0: 1}}}}}}", "is not text .* DL-C008"),
+    ("business_value: {matrix: {0x_: {0: 1}}}", "0x_ is no number .* DL-C004"),
     ("business_value: {matrix: {[0]: {0: 1}}}", "a list or mapping as a key is not text .* DL-C008"),
     ("business_value: {matrix: {0: {0: {1: 1}}}}", "the key 1 is not text .* DL-C008"),
     ("business_value: {1: {0: 1}}", "the key 1 is not text .* DL-C008"),
