@@ -2,12 +2,14 @@
 
 js = sqrt(H(m) - (H(p) + H(q)) / 2) = sqrt((KL(p || m) + KL(q || m)) / 2), m = (p + q) / 2, logarithms to base 2.
 
-A metric; 0 = equal shares, 1 = nothing in common. Empty bins need no epsilon: 0 log 0 = 0.
+A metric; 0 = equal shares, 1 = nothing in common. Empty bins need no epsilon: 0 log 0 = 0. With d = (p - q) / (p + q) a bin adds
+m ((1 + d) log(1 + d) + (1 - d) log(1 - d)), the sum of m d^2k / (k (2k - 1)) over k = 1, 2, ...: where p and q are alike, as in
+most bins, a few terms of it are exact to the last digits, which the difference of two logarithms is not.
 
 Reads      all bins; Output F64[t] in [0, 1]; NaN where either side has no event
 Guarantee  a metric; putting values into bins never raises it, on categories it is exact; without any drift about
            sqrt((bins - 1)(1/n + 1/m) / (8 ln 2)), n and m the events of both sides
-Cost       O(bins), about .1 ms for 200 targets of 80 bins, most of it logarithms
+Cost       O(bins), about .05 ms for 200 targets of 80 bins, most of it the logarithms of bins that are not alike
 Source     [1] Lin 1991, IEEE Trans. Inf. Theory 37, eq. 4.1; the root is a metric: Endres, Schindelin 2003
 """
 
@@ -25,6 +27,8 @@ from detectors.distance.ragged import F64, I64, whole_sum
 from detectors.parameters import Base
 
 TRAITS = Traits(symmetric=True, upper=1.0)
+ALIKE = 0.3  # |d| up to which the series is used: what it leaves out is below 1e-16 of what it has
+TERMS = np.array([1.0 / (k * (2 * k - 1) * math.log(2.0)) for k in range(15, 0, -1)])
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,27 @@ def _all(reference: F64, counts: F64, start: I64) -> F64:
     distance, longest = np.empty(len(start) - 1), 0
     for t in range(len(distance)):
         longest = max(longest, start[t + 1] - start[t])
-    p, q, of_p, of_q = np.empty(longest), np.empty(longest), np.empty(longest), np.empty(longest)
+    p, q, apart, added = np.empty((4, longest))
     for t in range(len(distance)):
         first, bins = start[t], start[t + 1] - start[t]
         total_p, total_q = whole_sum(reference, first, start[t + 1]), whole_sum(counts, first, start[t + 1])
         if total_p == 0.0 or total_q == 0.0:
             distance[t] = np.nan
             continue
-        for i in range(bins):  # apart from the logarithms, so that several quotients are made at once
+        for i in range(bins):  # without a branch, so that several bins are made at once
             p[i], q[i] = reference[first + i] / total_p, counts[first + i] / total_q
-            middle = (p[i] + q[i]) / 2.0
-            of_p[i], of_q[i] = p[i] / middle, q[i] / middle
-        from_p, from_q = 0.0, 0.0
+            apart[i] = (p[i] - q[i]) / (p[i] + q[i])
+            square, series = apart[i] * apart[i], 0.0
+            for k in range(len(TERMS)):
+                series = series * square + TERMS[k]
+            added[i] = (p[i] + q[i]) / 2.0 * series * square
+        total = 0.0
         for i in range(bins):
-            if p[i] > 0.0:
-                from_p += p[i] * math.log2(of_p[i]) if q[i] > 0.0 else p[i]  # alone it is twice the middle
-            if q[i] > 0.0:
-                from_q += q[i] * math.log2(of_q[i]) if p[i] > 0.0 else q[i]
-        distance[t] = math.sqrt(min(max((from_p + from_q) / 2.0, 0.0), 1.0))
+            if abs(apart[i]) <= ALIKE:
+                total += added[i]
+            elif p[i] == 0.0 or q[i] == 0.0:
+                total += p[i] + q[i]  # alone it is twice the middle
+            else:
+                total += p[i] * math.log2(1.0 + apart[i]) + q[i] * math.log2(1.0 - apart[i])
+        distance[t] = math.sqrt(min(max(total / 2.0, 0.0), 1.0))
     return distance

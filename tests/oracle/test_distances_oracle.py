@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
@@ -121,3 +124,22 @@ def test_chance_level_of_jensen_shannon_is_what_the_docstring_says():
     assert np.sqrt(np.mean(np.square(values))) == pytest.approx(
         np.sqrt(79 * (1 / n + 1 / m) / (8 * np.log(2))), rel=0.05
     )
+
+
+@pytest.mark.parametrize("moved", [1, 30, 1_000, 30_000, 99_999])
+def test_jensen_shannon_has_its_last_digits_where_little_moved(moved):
+    reference = np.array([100_000, 100_000, 0, 50])
+    window = reference + np.array([moved, -moved, 0, 0])
+    start = np.array([0, 4])
+    p, q = ([Fraction(int(x), int(side.sum())) for x in side] for side in (reference, window))
+    with localcontext(prec=50):
+        total = Decimal(0)
+        for a, b in zip(p, q, strict=True):
+            for share in (a, b):
+                if share:
+                    ratio = 2 * share / (a + b)
+                    term = (Decimal(ratio.numerator) / ratio.denominator).ln() * share.numerator / share.denominator
+                    total += term
+        exact = float((total / 2 / Decimal(2).ln()).sqrt())
+    (got,) = jensen_shannon(reference, window, start)
+    assert got == pytest.approx(exact, rel=1e-14)
