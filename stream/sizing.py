@@ -21,6 +21,7 @@ from detectors.binning import Kind
 from detectors.reference_targets import CATEGORIES_MAX
 from detectors.sequential.default_tables import NUMERIC_STATISTICS
 from stream.alignment import ahead_edges_max
+from stream.mapping import Layout
 from stream.plan import CollectorPlan, ModelPlan, Role, TargetPlan
 from stream.sizing_feedback import monitor_bytes, panes_bytes_per_s, saved_bytes_per_s, waits
 from stream.unpack import UNPACKED_BYTES_MAX
@@ -54,7 +55,8 @@ ARRAY_NUMBER_BYTES = 42_000  # rows of a reference 8 kB, twice 16 kB while table
 PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
 BUFFERED_FETCHES = 2  # of each source partition: one on its way, one as chunks, or waiting to be copied
 FETCH_BYTES = 1 << 20
-STEP_EVENTS = 4_000
+STEP_EVENTS = 4_000  # a step of 10-20 ms: heartbeats and probes stay prompt
+ARRAY_STEP_NUMBERS = 40  # so many numbers of an array take about as long to read as all else of an event
 STEP_CELL_BYTES = 27  # cell, tag, category and a working copy while a step is decoded and counted
 EVENTS_PER_S = 10_000
 SNAPSHOT_EVERY_S = 10
@@ -121,6 +123,14 @@ class Estimate:
 
     def as_json(self) -> dict[str, int]:
         return asdict(self) | {"total_bytes": self.total_bytes}
+
+
+def step_events(layout: Layout) -> int:
+    """Events that are decoded and counted in one step: so many fewer as their arrays are long, which take .1 us and 24 bytes a
+    number.
+    """
+    numbers = sum(max(each.lengths, default=0) for each in layout.arrays)
+    return max(1, STEP_EVENTS // (1 + numbers // ARRAY_STEP_NUMBERS))
 
 
 def estimate(

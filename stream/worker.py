@@ -40,7 +40,7 @@ from stream.performance_panes import series_name
 from stream.plan import CollectorPlan
 from stream.planning import DeclaredTarget, collector_hash, collector_plan, monitor_settings, policy_of
 from stream.references import Known
-from stream.sizing import ahead_ms_max
+from stream.sizing import ahead_ms_max, step_events
 from stream.stage import Stage
 from stream.topics import TopicRole
 from stream.watch import MarkerWatch
@@ -48,7 +48,6 @@ from stream.watch import MarkerWatch
 log = logging.getLogger(__name__)
 
 DAMAGED_BATCH = "damaged_batch"  # of deadletter.REASONS: given up after some tries, which is in no log
-STEP_EVENTS = 4_000  # a step of 10-20 ms: heartbeats and probes stay prompt
 
 
 class LogGap(Exception):  # noqa: N818 - handled by a restore
@@ -267,7 +266,8 @@ class Worker:
 
     async def _collect(self, slot: Slot, chunk: Chunk, source: str) -> None:
         layout, rekeyed = self.setup.feedback.get(source), source in self.setup.rekeyed
-        for part in split(records_of(chunk, slot.owner.vector[source]), STEP_EVENTS):
+        events_max = step_events(self.setup.layout if layout is None else layout)
+        for part in split(records_of(chunk, slot.owner.vector[source]), events_max):
             if not slot.usable:
                 return
             started, records, copies = time.perf_counter(), part, None
