@@ -32,7 +32,12 @@ COUNTRIES = ("de", "fr", "it")
 COMPRESSIONS = (None, "gzip", "snappy", "lz4", "zstd")
 
 
-def reference_file(path: Path, *, rows: int = 12_000, seed: int = 1) -> None:
+def vector(r: random.Random, length: int, *, turned: bool = False) -> list[float]:
+    """Around one point; turned: around another, with numbers of the same sizes."""
+    return [(-1 if turned and place % 2 else 1) * r.gauss(1, 1) for place in range(length)]
+
+
+def reference_file(path: Path, *, rows: int = 12_000, seed: int = 1, dimension: int = 0) -> None:
     r = random.Random(seed)
     columns = {
         "amount": [r.gauss(50, 10) for _ in range(rows)],
@@ -40,6 +45,8 @@ def reference_file(path: Path, *, rows: int = 12_000, seed: int = 1) -> None:
         "score": [r.random() for _ in range(rows)],
         "timestamp": [dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=12 * i) for i in range(rows)],
     }  # fmt: skip
+    if dimension:
+        columns["vector"] = [vector(r, dimension) for _ in range(rows)]
     pq.write_table(pa.table(columns), path)
 
 
@@ -57,30 +64,37 @@ def event(number: int, time_ms: int, r: random.Random, **changes) -> dict:
 
 @dataclass
 class Bench:
-    """One watched topic on a real broker. `clock_ms` is the event time of the next events."""
+    """One watched topic on a real broker. `clock_ms` is the event time of the next events. `dimension`: of a feature `vector`."""
 
     servers: str
     prefix: str
     folder: Path
     partitions: int = 4
     settings: str = ""
+    dimension: int = 0
     clock_ms: int = field(default_factory=lambda: int(time.time()) * 1000 - 3_600_000)
     number: int = 0
 
     def __post_init__(self) -> None:
         self.r = random.Random(5)
         self.topic = f"{self.prefix}predictions"
-        reference_file(self.folder / "train.parquet")
+        reference_file(self.folder / "train.parquet", dimension=self.dimension)
         self.config_path = self.folder / "monitor.yaml"
         self.config_path.write_text(
             f"kafka: {{bootstrap_servers: '{self.servers}'}}\n"
             f"topics: {{predictions: {{name: {self.topic}, lateness: {LATENESS_MS}ms}}}}\n"
             f"prefix: {self.prefix}\nresolution: {RESOLUTION_MS}ms\nmonitors: 2\n"
             f"defaults: {{window: {{every: 5s, min_events: 200}}}}\n"
-            "models: {m: {reference: {file: train.parquet, time: timestamp}}}\n" + self.settings
+            f"models: {{m: {{reference: {{file: train.parquet, time: timestamp}}{self._arrays()}}}}}\n" + self.settings
         )
         self.config = load(self.config_path).config
         create_topics(self.config, with_inputs=self.partitions)
+
+    def _arrays(self) -> str:
+        if not self.dimension:
+            return ""
+        detector = "{type: mmd_random_features, targets: [vector], threshold: 0.05}"
+        return f", targets: {{vector: {{dimension: {self.dimension}}}}}, detectors: [{detector}]"
 
     # -- events
 
