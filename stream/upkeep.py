@@ -261,13 +261,12 @@ class Upkeep:
             if profile is None:
                 log.warning("models.%s: reference %s is active and not stored", model, record.reference)
                 continue
-            setup.profiles[profile.id] = profile
+            found, setup.profiles[profile.id] = setup.discovered.get(model, ()), profile
             try:
-                plan = model_plan(setup.config, model, profile, setup.layout.paths, setup.discovered.get(model, ()))
+                self._wanted[model] = model_plan(setup.config, model, profile, setup.layout.paths, found)
             except PlanningError as error:  # the other models go on
                 log.error("models.%s: stays with the reference it has: %s", model, error)  # noqa: TRY400  the text says it all
                 continue
-            self._wanted[model] = plan
             log.info("models.%s: switches to reference %s (revision %d)", model, profile.id, record.revision)
         for slot in self.owners.of(COLLECTOR):
             await self._align(slot)
