@@ -32,6 +32,8 @@ METRIC_NAMES = {metric.name for metric in METRICS}
 class FaultBench(bench_module.Bench):
     """A Bench whose workers have an environment and a metrics port of their own."""
 
+    quiet = ""
+
     @contextlib.contextmanager
     def worker(
         self, port: int = 0, *arguments: str, under: tuple[str, ...] = (), **environment: str

@@ -55,7 +55,7 @@ def supervised(bench, workers: int) -> list[str]:
 
 @pytest.mark.kafka
 def test_a_killed_worker_loses_nothing_and_counts_nothing_twice(bench):
-    b = bench(settings="metrics: {port: 0}\nidle_timeout: 10m\n")  # the recount knows no ticks
+    b = bench(settings="idle_timeout: 10m\n")  # the recount knows no ticks
     b.produce(b.events(12_000))
     with b.running(command=supervised(b, 2)) as supervisor:
         until(lambda: committed(b) > 0, why=lambda: supervisor.log.read_text()[-3000:])
@@ -122,7 +122,7 @@ def test_a_worker_shows_itself_on_loopback_only_and_stops_in_order(bench):
 
 @pytest.mark.kafka
 def test_an_idle_partition_ticks_and_another_reference_comes_into_force_at_an_edge(bench):
-    b = bench(partitions=2, settings="metrics: {port: 0}\nidle_timeout: 1s\n")
+    b = bench(partitions=2, settings="idle_timeout: 1s\n")
     with b.running() as process:
         log = lambda: process.log.read_text()[-3000:]  # noqa: E731
         b.produce([(0, value) for _, value in b.events(3_000) if value], compressions=(None,))
@@ -153,7 +153,7 @@ def test_an_idle_partition_ticks_and_another_reference_comes_into_force_at_an_ed
 
 @pytest.mark.kafka
 def test_a_topic_that_was_made_anew_is_refused_by_name(bench, kafka):
-    b = bench(partitions=1, settings="metrics: {port: 0}\n")
+    b = bench(partitions=1)
     b.produce(b.events(500), compressions=(None,))
     b.drain()
     admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)

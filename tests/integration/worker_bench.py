@@ -75,6 +75,8 @@ class Bench:
     clock_ms: int = field(default_factory=lambda: int(time.time()) * 1000 - 3_600_000)
     number: int = 0
 
+    quiet = "metrics: {port: 0}\n"  # unless the settings name a port: tests run side by side
+
     def __post_init__(self) -> None:
         self.r = random.Random(5)
         self.topic = f"{self.prefix}predictions"
@@ -85,7 +87,9 @@ class Bench:
             f"topics: {{predictions: {{name: {self.topic}, lateness: {LATENESS_MS}ms}}}}\n"
             f"prefix: {self.prefix}\nresolution: {RESOLUTION_MS}ms\nmonitors: 2\n"
             f"defaults: {{window: {{every: 5s, min_events: 200}}}}\n"
-            f"models: {{m: {{reference: {{file: train.parquet, time: timestamp}}{self._arrays()}}}}}\n" + self.settings
+            f"models: {{m: {{reference: {{file: train.parquet, time: timestamp}}{self._arrays()}}}}}\n"
+            + self.settings
+            + ("" if "metrics:" in self.settings else self.quiet)
         )
         self.config = load(self.config_path).config
         create_topics(self.config, with_inputs=self.partitions)
