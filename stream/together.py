@@ -7,8 +7,11 @@ is missing until the leader looks again and everybody joins anew. Members that r
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+
+log = logging.getLogger(__name__)
 
 STAYS_S = 30.0  # a leader looks every ten
 POLL_S = 2.0
@@ -40,7 +43,8 @@ async def stays(
         await asyncio.sleep(poll_s)
         try:
             there = await topics(names)
-        except Exception:  # noqa: BLE001  no answer says nothing
+        except Exception as error:  # noqa: BLE001  no answer says nothing
+            log.warning("whether %s are there is not known: %r", ", ".join(sorted(names)), error)
             there = {}
         if set(names) - set(there):
             since_s = time.monotonic()
