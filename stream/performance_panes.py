@@ -4,7 +4,7 @@ A pane says itself what its sums are of (the layout), so that who reads it needs
 layouts are told apart by `kept`. Sent once, when nothing that could change it is missing; the marker of its series follows: a
 panes.Marker whose `stream` is `series_name(stream, horizon_ms)`, `edge_ms` what Join.closed_ms says.
 
-Size: about 1 kB of two classes with scores, .6 kB of a numeric target; `bytes_max` bounds it for any rows.
+Size: about 1 kB of two classes with scores, .6 kB of a numeric target; `bytes_max` bounds it for any rows of one model.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ KIND = "performance"
 VERSION = 1
 VERSIONS = (VERSION,)
 SEPARATOR = "@"  # between a stream's name and its horizon; no name of a stream has one
-HEAD_BYTES_MAX = 16_384  # container, header with its names, and the padding of the sections
-CLASS_NAME_BYTES_MAX = 256
+HEAD_BYTES_MAX = 16_384  # container, header with its names but for those of classes, and the padding of the sections
+CLASS_NAME_BYTES_MAX = 803  # 200 characters, as the configuration lets them be, in UTF-8, and how msgpack begins a text
 LAYOUTS_CACHED = 256
 _HEAD, _SUMS, _CUTS = "head", "sums", "cuts"
 _PARTS = ("scores", "class_scores", "errors", "proxies")  # flags of a layout, by their names there
@@ -96,7 +96,10 @@ def series_of(name: str) -> tuple[str, int] | None:
 
 
 def bytes_max(layout: Layout) -> int:
-    """No record of this layout is longer, whatever its rows are."""
+    """No record of one model's sums in this layout is longer, whatever its rows are, where the names of model, version and segment
+    leave HEAD_BYTES_MAX the 2 kB that the rest of the header needs. Not of pairs, which are two such sums and what they have in
+    common: 36 kB at most with two classes and the usual cuts; of them `encode_performance_pane` alone judges.
+    """
     counts = sum(math.prod(shape) for shape in layout.shape.counts.values())
     sums = (1 + LIMBS * LIMB_BITS // 64) * len(layout.shape.sums)
     names = layout.classes * CLASS_NAME_BYTES_MAX

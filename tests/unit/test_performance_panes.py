@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.performance import Layout, PerformanceSums, score_cuts
+from detectors.performance.paired import PairedSums
 from stream import container
+from stream.config_kafka import NAME_MAX
 from stream.limits import RECORD_BYTES_MAX
 from stream.panes import decode_record
 from stream.performance_panes import (
@@ -105,17 +107,30 @@ def test_a_layout_that_may_not_fit_a_record_is_refused_before_it_has_rows() -> N
         encode_performance_pane(replace(pane(wide, 0), stream="labels", sums=sums))
 
 
-def test_the_bound_on_bytes_holds_for_counts_and_sums_as_large_as_they_get() -> None:
+def fill(sums: PerformanceSums | PairedSums) -> None:
+    """Counts and sums as large as they get."""
+    for name in sums.counts:
+        sums.counts[name] += np.random.default_rng(0).integers(1 << 60, 1 << 61, sums.counts[name].shape)
+    sums.sums[:, :-1] = 0xDEADBEEF
+
+
+def test_the_bound_on_bytes_holds_for_counts_sums_and_names_as_large_as_they_get() -> None:
     for layout in (*LAYOUTS.values(), Layout(classes=128), Layout(classes=32, class_scores=True)):
         sums = PerformanceSums(layout)
-        for name in sums.counts:
-            sums.counts[name] += np.random.default_rng(0).integers(1 << 60, 1 << 61, sums.counts[name].shape)
-        sums.sums[:, :-1] = 0xDEADBEEF
-        long = pane(
-            layout, 0, model="m" * 256, version="v" * 256, segment="s" * 513, classes=("c" * 256,) * layout.classes
-        )
+        fill(sums)
+        classes = ("\U0001f431" * NAME_MAX,) * layout.classes
+        long = pane(layout, 0, model="m" * 256, version="v" * 256, segment="s" * 513, classes=classes)
         record = encode_performance_pane(replace(long, sums=sums))
         assert len(record) <= bytes_max(layout) <= RECORD_BYTES_MAX
+
+
+def test_a_pane_of_pairs_has_its_own_bound() -> None:
+    for layout, most in ((LAYOUTS["binary"], 36_000), (LAYOUTS["numbers"], 29_000)):
+        sums = PairedSums(layout, layout)
+        for part in (sums.a, sums.b, sums):
+            fill(part)
+        record = encode_performance_pane(replace(pane(layout, 0), sums=sums, against=("other", "1")))
+        assert bytes_max(layout) < len(record) <= most
 
 
 def test_damage_is_named() -> None:
