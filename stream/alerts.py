@@ -12,7 +12,7 @@ hold no wall clock, host or offset; `historical` alone depends on when the log w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -147,12 +147,46 @@ class Incident:
         return self.series, self.segment, self.target, self.kind is Kind.DATA_QUALITY
 
 
+class OpenIncidents(MutableMapping[Key, Incident]):
+    """Incidents by (series, segment): each of them is asked for in every window, and thousands of segments may have one."""
+
+    def __init__(self, incidents: Iterable[Incident] = ()) -> None:
+        self._places: dict[tuple[str, str], dict[tuple[str, bool], Incident]] = {}
+        for each in incidents:
+            self[each.key] = each
+
+    def at(self, series: str, segment: str) -> Iterable[Incident]:
+        """What is open there."""
+        return self._places.get((series, segment), {}).values()
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, tuple) and key[2:] in self._places.get(key[:2], ())
+
+    def __getitem__(self, key: Key) -> Incident:
+        return self._places[key[:2]][key[2:]]
+
+    def __setitem__(self, key: Key, incident: Incident) -> None:
+        self._places.setdefault(key[:2], {})[key[2:]] = incident
+
+    def __delitem__(self, key: Key) -> None:
+        own = self._places[key[:2]]
+        del own[key[2:]]
+        if not own:
+            del self._places[key[:2]]
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((*place, *what) for place, own in self._places.items() for what in own)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._places.values()))
+
+
 class AlertBook:
     """All open incidents of one model."""
 
     def __init__(self, settings: ModelSettings) -> None:
         self.settings = settings
-        self.open: dict[Key, Incident] = {}
+        self.open = OpenIncidents()
 
     def observe(self, seen: Observation) -> tuple[Transition, Incident] | None:
         """What one more window changes. A resolved incident is returned, and no longer in the book."""
@@ -179,9 +213,7 @@ class AlertBook:
     def targets(self, series: str, segment: str, *, quality: bool = True) -> frozenset[str]:
         """What has an open incident there, with or without those of the data's quality."""
         return frozenset(
-            each.target
-            for each in self.open.values()
-            if each.series == series and each.segment == segment and (quality or each.kind is not Kind.DATA_QUALITY)
+            each.target for each in self.open.at(series, segment) if quality or each.kind is not Kind.DATA_QUALITY
         )
 
     def end(
@@ -252,7 +284,7 @@ class AlertBook:
         incidents = [
             Incident(**{**saved, "kind": Kind(saved["kind"]), "versions": tuple(saved["versions"])}) for saved in header
         ]
-        self.open = {each.key: each for each in incidents}
+        self.open = OpenIncidents(incidents)
 
 
 def cloud_event(
