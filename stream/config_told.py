@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from detectors.performance.layout import CLASSES_MAX
-from detectors.performance.sums import VALUE_MAX
 from stream.config_kafka import Name, Section
 from stream.performance_told import ToldKpi
 from stream.quantities import refusal
@@ -22,8 +21,8 @@ def _text(value: Any) -> Any:
 
 
 ClassName = Annotated[Name, BeforeValidator(_text), WithJsonSchema({"type": ["string", "integer", "boolean"]})]
-TARGET_MAX = 1e12  # a float still tells .00013 beside it; values would vanish beside a target without bound
-Amount = Annotated[float, Field(allow_inf_nan=False, ge=-VALUE_MAX, le=VALUE_MAX)]
+AMOUNT_MAX = 1e12  # in size; a float still tells .00013 beside it; beside amounts without bound all others would vanish
+Amount = Annotated[float, Field(allow_inf_nan=False, ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 Row = Annotated[dict[ClassName, Amount], Field(max_length=CLASSES_MAX)]
 
 
@@ -88,9 +87,7 @@ class Kpi(Section):
     """A number of the business, shown against its target: the value of conversions, whatever the events of that topic count."""
 
     name: Name = Field(description="as people call it, shown in records and alerts: revenue per visit")
-    target: Annotated[float, Field(allow_inf_nan=False, ge=-TARGET_MAX, le=TARGET_MAX)] | None = Field(
-        default=None, description="what it should be; needed for kpi_to_target"
-    )
+    target: Amount | None = Field(default=None, description="what it should be; needed for kpi_to_target")
     per: Literal["prediction", "conversion"] = Field(
         default="prediction",
         description="the mean is of all predictions, those without a conversion with 0; or of those alone that have one",

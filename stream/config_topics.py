@@ -25,6 +25,7 @@ CLASS_METRICS = of_class_scores(LABEL_METRICS)
 NATIVE = "native"
 Unit = Literal["rfc3339", "s", "ms", "us", "ns", "auto"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Value = Annotated[float, Field(allow_inf_nan=False, ge=-VALUE_MAX, le=VALUE_MAX)]  # beyond it no sum takes it
 
 
 def _named(key: str) -> BeforeValidator:
@@ -187,7 +188,7 @@ class ClicksTopic(FeedbackTopic):
 class _Ranged(FeedbackTopic):
     """A topic whose events have values."""
 
-    range: tuple[Number, Number] = Field(
+    range: tuple[Value, Value] = Field(
         default=(-VALUE_MAX, VALUE_MAX), description="[low, high]; an event with a value outside is a dead letter"
     )
 
@@ -204,7 +205,7 @@ class ConversionsTopic(_Ranged):
     mapping: Annotated[ConversionMapping, BeforeValidator(_native_or_object)] = Field(
         default=ConversionMapping(), description="how an event is read: native, or the paths of this topic's own shape"
     )
-    range: tuple[Number, Number] = Field(
+    range: tuple[Value, Value] = Field(
         default=(0.0, VALUE_MAX), description="[low, high]; an event with a value outside is a dead letter"
     )
 

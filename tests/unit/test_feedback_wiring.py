@@ -203,6 +203,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no rows at all": ({"performance": PERFORMANCE | {"least_events": 0}}, "least_events"),
     "unknown metric": ({"performance": PERFORMANCE | {"metrics": ["rmsprop"]}}, "rmsprop"),
     "empty range": ({"topics": {"labels": LABELS | {"range": [1, 0]}}}, "is empty"),
+    "range beyond what sums take": ({"topics": {"labels": LABELS | {"range": [0, 1e60]}}}, "DL-C014"),
 }
 
 

@@ -26,7 +26,7 @@ from stream.config_checks import check
 from stream.config_errors import ConfigError
 from stream.config_loader import load_config
 from stream.config_schema import json_schema
-from stream.config_told import TARGET_MAX
+from stream.config_told import AMOUNT_MAX
 from stream.events import AlertEvent, ComparisonEvent, PerformanceEvent
 from stream.feedback_planning import feedback_deciding
 from stream.join_feedback import FeedbackKind
@@ -138,7 +138,10 @@ def test_what_makes_no_sense_is_refused(own: dict[str, Any], why: str) -> None:
     ({"business_value": {"values": VALUES, "matrix": {"0": {"0": 1, "1": 0}, "1": {"0": 0, "1": 1}}}}, "both values"),
     ({"business_value": {"values": VALUES | {"true_positve": 1}}}, "true_positive"),
     ({"business_value": {"values": {"true_positive": 1}}}, "DL-C010"),
-    ({"business_value": {"values": VALUES | {"true_positive": 1e60}}}, "DL-C014"),
+    ({"business_value": {"values": VALUES | {"true_positive": 1e50}}}, "at most 1000000000000.*DL-C014"),
+    ({"business_value": {"values": VALUES | {"false_negative": -2e12}}}, "DL-C014"),
+    ({"business_value": {"matrix": {"0": {"0": 1, "1": 2e12}, "1": {"0": 0, "1": 1}}}}, "DL-C014"),
+    ({"business_value": {"values": VALUES | {"true_positive": float("inf")}}}, "DL-C014"),
     ({"classes": ["a", "b", "c"]}, "values are of two classes, there are 3"),
     ({"business_value": {"matrix": {"0": {"0": 1, "1": 0}}}}, "matrix: 1 is not there"),
     ({"business_value": {"matrix": {"0": {"0": 1, "1": 0}, "1": {"0": 1, "2": 0}}}}, "matrix.1: 1 is not there"),
@@ -164,13 +167,28 @@ def test_a_kpi_of_which_too_little_is_said_is_refused(changes: dict[str, Any], w
         settings({name: each for name, each in (REVENUE | changes).items() if each is not None}, "conversions")
 
 
-@pytest.mark.parametrize("target", [0.0, 1.25, -TARGET_MAX, TARGET_MAX])
+@pytest.mark.parametrize("target", [0.0, 1.25, -AMOUNT_MAX, AMOUNT_MAX])
 def test_a_kpi_to_its_target_tells_values_apart_beside_every_target(target: float) -> None:
     told = plan_of(REVENUE | {"kpi": {"name": "revenue", "target": target}}, "conversions").told
     low, high = (told.measure("kpi_to_target", sales(1, mean)).value for mean in (1.0, 1.001))
     assert low is not None
     assert high is not None
     assert high - low == pytest.approx(0.001, abs=0.0002)
+
+
+@pytest.mark.parametrize("large", [AMOUNT_MAX, -AMOUNT_MAX])
+def test_what_rows_are_worth_tells_amounts_apart_beside_every_other(large: float) -> None:
+    own = WORTH["business_value"] | {"values": VALUES | {"true_positive": large}}
+    sums = PerformanceSums(Layout(classes=2, scores=True))
+    sums.add_classes(np.array([1, 1]), np.array([1, 0]))  # one of the amount that is large, one of -3.5
+    estimates = [plan_of(WORTH | {"business_value": each}).told.measure("business_value", sums) for each in (
+        own, own | {"values": own["values"] | {"false_positive": -3.501}},
+    )]  # fmt: skip
+    one, other = (estimate.value for estimate in estimates)
+    assert one is not None
+    assert other is not None
+    assert one - other == pytest.approx(0.0005, abs=0.0002)
+    assert all(np.isfinite([estimate.low, estimate.high]).all() for estimate in estimates)
 
 
 def test_a_kpi_needs_a_topic_of_conversions() -> None:
