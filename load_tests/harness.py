@@ -76,12 +76,16 @@ def metrics(port: int) -> dict[str, float]:
 
 
 def records(bootstrap_servers: str, topic: str) -> Iterator[Any]:
-    """Every record that stands in the topic now, as kafka-python gives it; each partition's in order."""
+    """Every record that stands in the topic now, as kafka-python gives it; each partition's in order. Raises LookupError where
+    there is no such topic: what a misspelt name leaves out must not look like nothing.
+    """
     consumer = KafkaConsumer(
         bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False
     )
     try:
         places = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+        if not places:
+            raise LookupError(f"no topic {topic}")
         consumer.assign(places)
         consumer.seek_to_beginning(*places)
         ends = consumer.end_offsets(places)

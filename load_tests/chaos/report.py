@@ -24,6 +24,15 @@ from stream.topics import TopicRole
 READY_P95_S = 15.0
 JUDGED = ("events", "applied", "panes", "windows", "alerts", "dead_letters", "decisions", "repeats", "notes")
 FINDINGS = ("lost", "double", "wrong", "spurious")
+SEEN = (
+    "events",
+    "applied",
+    "panes",
+    "windows",
+    "alerts",
+    "dead_letters",
+    "decisions",
+)  # without any a run shows nothing of them
 SHOWN = 20
 
 
@@ -88,6 +97,8 @@ def report(
     tally = director.tally
     found = {name: list(getattr(verdict, name)) for name in FINDINGS}
     unexplained = [*tally.refused, *(f"drain: exit {code}" for code in director.drained if code != Exit.OK)]
+    unexplained += [f"the run has no {name.replace('_', ' ')}" for name in SEEN if not getattr(verdict, name)]
+    unexplained += [] if restores["n"] else ["no log names a restore"]
     met = conditions(director, idles)
     long = director.plan.kills >= LONG
     holds = not any(found.values()) and not unexplained and not restores["over"] and tally.kills >= director.plan.kills

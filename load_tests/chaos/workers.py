@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -54,7 +55,9 @@ class Tally:
     hits: Counter[str] = field(default_factory=Counter)
     tries: Counter[str] = field(default_factory=Counter)  # starts that were armed with it
     exits: Counter[int] = field(default_factory=Counter)
-    ready_s: list[float] = field(default_factory=list)  # starts after a kill that nothing else befell
+    ready_s: list[float] = field(
+        default_factory=list
+    )  # starts after a kill that nothing else befell; given up: how long it was
     ready_disturbed_s: list[float] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # processes that ended with an exit code that no fault explains
     disturbed_at: float = 0.0  # monotonic; the last fault that could delay another start
@@ -199,6 +202,9 @@ class Place:
                 await self._thaw(arm.freeze_s)
                 deadline = time.monotonic() + AFTER_FREEZE_S
             if now > deadline and not self._frozen:
+                if not ready_at:
+                    self._note_ready(started, now)  # it took longer than this
+                deadline = math.inf
                 self.kill()
 
     def _note_ready(self, started: float, now: float) -> None:
@@ -225,7 +231,7 @@ class Place:
         if code == -signal.SIGKILL:
             tally.kills += 1
             tally.disturbed_at = self._killed_at = now
-        elif code in (Exit.REFUSED, Exit.USAGE):
+        elif code in (Exit.REFUSED, Exit.USAGE, Exit.CRASHED):
             tally.refused.append(f"worker {self.index}, start {self.starts}: exit {code}")
         self.on_death(self, arm)
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from load_tests.chaos.report import allowed_bytes, percentile, restores
+from load_tests.chaos import workers
+from load_tests.chaos.faults import HITS_MIN, LONG, Arm, Plan
+from load_tests.chaos.report import SEEN, allowed_bytes, percentile, report, restores
 from load_tests.chaos.traffic import SPOILT, Source
+from load_tests.chaos.verdict import Verdict
+from load_tests.chaos.workers import Place, Tally
 from stream.assignment import Owners, Slot
+from stream.failpoints import FAILPOINTS
 from stream.metrics import Metrics
 from stream.protocol import Restored
+from stream.supervisor import Exit
 
 
 @pytest.mark.parametrize(
@@ -62,3 +73,90 @@ def test_traffic_is_a_function_of_the_seed_and_has_every_kind_of_event_and_silen
     for partition in range(4):
         marks = "".join("x" if any(place == partition for place, _ in step) else "." for step in steps)
         assert re.search(r"x\.{150,}x", marks), marks  # silent for longer than the idle timeout, and back
+
+
+RIGHT = {
+    "events": 9, "applied": 8, "panes": 7, "windows": 6, "alerts": 5, "dead_letters": 1, "decisions": 2, "repeats": 0,
+    "lost": (), "double": (), "wrong": (), "spurious": (), "accounting": {},
+}  # fmt: skip
+
+
+def holds(
+    kills: int = 8, drained: int | None = 0, idles: int = 20, restored: int = 3, over=(), ready=(10.0,), **changes
+) -> bool:
+    """`holds` of a run in which all went well but for what is named; changes: of the tally, the cluster or the verdict."""
+    tally = Tally(kills=changes.pop("killed", kills), ready_s=list(ready), refused=changes.pop("refused", []))
+    tally.hits.update(dict.fromkeys(FAILPOINTS, HITS_MIN) | changes.pop("hits", {}))
+    director = SimpleNamespace(
+        tally=tally, plan=Plan(1, kills, 2), drained=[0, drained], broker_restarts=0, hidden=0,
+        cluster=SimpleNamespace(switches=changes.pop("switches", 20)),
+        traffic=SimpleNamespace(published=9, source=SimpleNamespace(kinds={})),
+    )  # fmt: skip
+    read = {"n": restored, "over": list(over)}
+    found = report(director, Verdict(**RIGHT | changes), idles, read, 60.0)  # type: ignore[arg-type]
+    return bool(found["holds"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({kind: ("something",)} for kind in ("lost", "double", "wrong", "spurious")),
+        *({name: 0} for name in SEEN),
+        {"drained": 1}, {"drained": None}, {"refused": ["exit 1"]}, {"over": ["a restore"]}, {"killed": 7}, {"restored": 0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_run_holds_unless_anything_is_wrong_or_was_not_seen(wrong) -> None:
+    assert holds()
+    assert not holds(**wrong)
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        {"hits": {FAILPOINTS[0]: HITS_MIN - 1}}, {"switches": 19}, {"idles": 19}, {"ready": ()},
+        {"ready": [10.0] * 94 + [15.1] * 6},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_long_run_must_show_what_a_short_one_need_not(short) -> None:
+    assert holds(LONG, ready=[10.0] * 95 + [99.0] * 5)
+    assert holds(**short)
+    assert not holds(LONG, **short)
+
+
+def place(tmp_path, tally: Tally) -> Place:
+    return Place(0, tmp_path / "monitor.yaml", 1, tally, lambda _: None, lambda _: None, lambda *_: None)
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+
+@pytest.mark.parametrize("disturbed", [False, True])
+async def test_a_start_that_is_given_up_before_it_was_ready_took_at_least_so_long(
+    tmp_path, monkeypatch, disturbed
+) -> None:
+    monkeypatch.setattr(workers, "START_S", 0.3)
+    monkeypatch.setattr(workers, "is_ready", lambda _: False)
+    tally = Tally()
+    own = place(tmp_path, tally)
+    own.arm, own._killed_at = Arm("stop.began"), time.monotonic()
+    tally.disturbed_at = own._killed_at + (2.0 if disturbed else 0.0)
+    own.process = sleeper()
+    await asyncio.wait_for(own._watch(time.monotonic()), 30)
+    (noted,) = tally.ready_disturbed_s if disturbed else tally.ready_s
+    assert noted > 0.3
+    assert len(tally.ready_s) + len(tally.ready_disturbed_s) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "explained"),
+    [(Exit.OK, True), (Exit.UNREACHABLE, True), (Exit.REFUSED, False), (Exit.USAGE, False), (Exit.CRASHED, False)],
+)
+def test_an_exit_that_no_fault_explains_is_noted(tmp_path, code, explained) -> None:
+    tally = Tally()
+    own = place(tmp_path, tally)
+    own.process = SimpleNamespace(returncode=int(code), pid=1)  # type: ignore[assignment]
+    own._judge()
+    assert (tally.refused == []) is explained
