@@ -18,8 +18,9 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from stream.cluster import Cluster
 from stream.config import Config
+from stream.copy_commits import LogLost
 from stream.copy_lag import CopyLag
-from stream.copy_session import ANSWER_S, STANDS_S, STOP_S, LogLost, LogMoved, Session
+from stream.copy_session import ANSWER_S, STANDS_S, STOP_S, LogMoved, Session
 from stream.metrics import Metrics
 from stream.snapshots import worth_repeating
 from stream.supervisor import Exit

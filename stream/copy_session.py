@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import orjson
-import xxhash
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
@@ -26,6 +24,7 @@ from aiokafka.structs import OffsetAndMetadata
 from stream.chunks import Chunk, records_of
 from stream.cluster import Cluster
 from stream.config import Config
+from stream.copy_commits import Beginning, Committed, CopiedLog, beginning
 from stream.copying import Copy, Waiting, copies_of
 from stream.damage import Damage
 from stream.failpoints import reach
@@ -50,10 +49,6 @@ STOP_S = 2.0
 COPY = "copy"  # among the stages, in metrics
 
 
-class LogLost(Exception):  # noqa: N818 - ends the worker
-    """A topic was made anew or has lost its end."""
-
-
 class LogMoved(Exception):  # noqa: N818 - the client is opened anew, which tells what has happened
     """A partition goes on at another offset than the position."""
 
@@ -75,15 +70,6 @@ class WholeTopics(RangePartitionAssignor):  # type: ignore[misc]
             if partitions:
                 given[own[turn % len(own)]].append((topic, sorted(partitions)))
         return {member: ConsumerProtocolMemberAssignment(cls.version, own, b"") for member, own in given.items()}
-
-
-def _log_of(metadata: str) -> tuple[str, int]:
-    """Id of the topic and how many logs were given up before it, as was committed; of what others commit nothing is known."""
-    try:
-        topic_id, given_up = orjson.loads(metadata)
-    except ValueError:
-        return "", 0
-    return str(topic_id), int(given_up)
 
 
 class Session(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -116,7 +102,7 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         self._lock = asyncio.Lock()
         self._assigned: frozenset[TopicPartition] | None = None  # of which the positions are not known yet
         self._waiting: dict[str, Waiting] = {}
-        self._logs: dict[TopicPartition, tuple[str, int]] = {}  # id of the topic, how many logs were given up
+        self._logs: dict[TopicPartition, CopiedLog] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._commit_s = self._moved_s = time.monotonic()
         self._cut = False  # the last round ended with copies that could have been made
@@ -162,10 +148,10 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self._waiting, self._assigned = {}, frozenset(assigned)
 
-    async def commits(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+    async def commits(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, Committed]:
         """What the group has committed of these."""
         found = await self.consumer._coordinator.fetch_committed_offsets(list(places))  # noqa: SLF001
-        return {place: each for place, each in found.items() if each.offset >= 0}
+        return {place: Committed(each.offset, each.metadata or "") for place, each in found.items() if each.offset >= 0}
 
     async def commit(self) -> None:
         """Where everything before is acknowledged."""
@@ -185,9 +171,7 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _tell(self, positions: Mapping[TopicPartition, int]) -> bool:
         """Commit these, with the names of their logs; False where another member owns them: it copies from before."""
-        told = {
-            place: OffsetAndMetadata(at, orjson.dumps(self._logs[place]).decode()) for place, at in positions.items()
-        }
+        told = {place: OffsetAndMetadata(at, self._logs[place].metadata()) for place, at in positions.items()}
         try:
             await self.consumer.commit(told)
         except (CommitFailedError, IllegalStateError):
@@ -197,8 +181,8 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
     # -- positions
 
     async def _begin(self, assigned: frozenset[TopicPartition]) -> None:
-        """Go to what is committed. That a log is another one is committed before anything of it is copied: later it may have grown beyond
-        what was copied of the one before, and would be taken for it. Raises LogLost.
+        """Go to what is committed. That it is another log or offset is committed before anything of it is copied: later the log may have
+        grown beyond what was copied of the one before, and would be taken for it, or what is gone would be counted again. Raises LogLost.
         """
         names = {place.topic for place in assigned}
         views = await self._cluster.topics(names)
@@ -208,50 +192,42 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         committed = await self.commits(list(assigned))
         if assigned != self._assigned:  # a rebalance meanwhile
             return
-        positions = {
-            place: self._position(place, committed.get(place), views[place.topic].id, (begins[place], ends[place]))
+        found = {
+            place: beginning(
+                f"{place.topic}-{place.partition}", committed.get(place), views[place.topic].id, (begins[place], ends[place]),
+                give_up=self._config.on_data_loss == "reset",
+            )
             for place in sorted(assigned)
-        }
+        }  # fmt: skip
+        self._logs |= {place: each.log for place, each in found.items()}
         self._committed = {place: each.offset for place, each in committed.items()}
         anew = {
-            place: positions[place] for place, each in committed.items() if _log_of(each.metadata) != self._logs[place]
+            place: found[place].offset
+            for place, each in committed.items()
+            if (each.offset, each.log) != (found[place].offset, found[place].log)
         }
         if anew:
             if not await self._tell(anew):
                 await asyncio.sleep(POLL_MS / 1000)  # until the rebalance comes
                 return
             self._committed |= anew
+        self._say(found)
         if assigned != self._assigned:
             return
         waiting: dict[str, Waiting] = {}
-        for place, position in positions.items():
-            waiting.setdefault(place.topic, Waiting()).positions[place.partition] = position
-            self.consumer.seek(place, position)
+        for place, each in found.items():
+            waiting.setdefault(place.topic, Waiting()).positions[place.partition] = each.offset
+            self.consumer.seek(place, each.offset)
         self._waiting, self._assigned = waiting, None
         self._moved_s = time.monotonic()
 
-    def _position(
-        self, place: TopicPartition, committed: OffsetAndMetadata | None, topic_id: str, bounds: tuple[int, int]
-    ) -> int:
-        begin, end = bounds
-        if committed is None:
-            self._logs[place] = (topic_id, 0)
-            return begin
-        known, given_up = _log_of(committed.metadata)
-        self._logs[place] = (topic_id, given_up)
-        made_anew = bool(known and topic_id and known != topic_id)
-        if made_anew or committed.offset > end:
-            what = "was deleted and made again" if made_anew else "has lost its end"
-            said = f"{place.topic}-{place.partition} {what}: it was copied up to {committed.offset}, it holds {begin} to {end}"
-            if self._config.on_data_loss == "refuse":
-                raise LogLost(f"{said}. on_data_loss: reset copies the new log from its beginning")
-            log.error("%s; it is copied from its beginning", said)
-            self._logs[place] = (topic_id, given_up + 1)
-            return begin
-        if committed.offset < begin:
-            self._metrics.add("rekey_gap_events_total", begin - committed.offset, input=self._roles[place.topic].value)
-            log.error("%s-%d: retention has taken %d to %d before they were copied", *place, committed.offset, begin)
-        return max(int(committed.offset), begin)
+    def _say(self, found: Mapping[TopicPartition, Beginning]) -> None:
+        """Once it is committed: whoever begins later has nothing more to say of it."""
+        for place, each in found.items():
+            for said in each.said:
+                log.error("%s", said)
+            if each.lost:
+                self._metrics.add("rekey_gap_events_total", each.lost, input=self._roles[place.topic].value)
 
     # -- copying
 
@@ -339,8 +315,7 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _place(self, topic: str, partition: int) -> tuple[int, int]:
         """Partition and name of the log."""
-        topic_id, given_up = self._logs[TopicPartition(topic, partition)]
-        return partition, xxhash.xxh3_64_intdigest(f"{topic}/{topic_id}/{given_up}".encode())
+        return partition, self._logs[TopicPartition(topic, partition)].name(topic)
 
     async def _ended(self, topic: str, waiting: Waiting) -> dict[int, bool]:
         """Of the partitions of which nothing waits: whether their logs end there, as of now."""

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
-from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.errors import CommitFailedError
-from aiokafka.structs import OffsetAndMetadata
 
-from stream import copy_session
 from stream.admin import _compare, _with_any_count, feedback_topics, joined_partitions, needed_topics
 from stream.chunks import Plain, from_plain
 from stream.cluster import TopicView
@@ -26,14 +18,11 @@ from stream.config import Config, config_from
 from stream.config_checks import check
 from stream.config_errors import ConfigError
 from stream.copied import originals
-from stream.copier import Copier
 from stream.copy_lag import CopyLag
-from stream.copy_session import LogLost, Session, WholeTopics, _log_of
+from stream.copy_session import WholeTopics
 from stream.copying import copies_of
-from stream.damage import Damage
 from stream.decode import decode
 from stream.engine import RoleLogs
-from stream.metrics import Metrics
 from stream.planning import collector_hash, collector_plan
 from stream.rights import Operation, Use, rights
 from stream.topics import TopicRole
@@ -158,11 +147,6 @@ def test_a_topic_goes_to_one_member_whole_and_topics_in_turn() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("metadata", "told"), [('["id", 2]', ("id", 2)), ("", ("", 0)), ("somebody", ("", 0))])
-def test_commits_of_others_tell_nothing(metadata: str, told: tuple[str, int]) -> None:
-    assert _log_of(metadata) == told
-
-
 def test_lag_is_since_when_everything_is_copied() -> None:
     lag = CopyLag()
     assert lag.is_behind(0.0, 10.0)
@@ -237,139 +221,3 @@ def test_a_state_of_before_has_seen_nothing() -> None:
     again = collector(own)
     again.load(state.full_blobs())
     assert again.copied == {}
-
-
-@pytest.mark.parametrize(
-    ("topic_id", "end", "said"), [("other", 90, "was deleted and made again"), ("id", 40, "has lost its end")]
-)
-def test_a_log_that_is_not_the_one_that_was_copied_is_refused_or_begun_anew(topic_id: str, end: int, said: str) -> None:
-    place, committed = TopicPartition("chargebacks", 0), OffsetAndMetadata(50, '["id", 0]')
-    for loss in ("refuse", "reset"):
-        session = Session.__new__(Session)
-        session._config, session._logs = config(REKEYED, on_data_loss=loss), {}
-        if loss == "refuse":
-            with pytest.raises(LogLost, match=said):
-                session._position(place, committed, topic_id, (3, end))
-        else:
-            assert session._position(place, committed, topic_id, (3, end)) == 3
-            assert session._logs[place] == (topic_id, 1)
-
-
-class Group:
-    """What a consumer group and one partition's log of 3 to `end` say; a client that begins is a Session."""
-
-    def __init__(self, end: int) -> None:
-        self.place, self.end, self.topic_id, self.fenced = TopicPartition("chargebacks", 0), end, "id", False
-        self.committed = {self.place: OffsetAndMetadata(50, '["id", 0]')}
-        self.position, self._coordinator = -1, self
-
-    async def topics(self, names: Any) -> dict[str, TopicView]:
-        return {name: TopicView(self.topic_id, 1) for name in names}
-
-    async def beginning_offsets(self, places: Any) -> dict[TopicPartition, int]:
-        return dict.fromkeys(places, 3)
-
-    async def end_offsets(self, places: Any) -> dict[TopicPartition, int]:
-        return dict.fromkeys(places, self.end)
-
-    async def fetch_committed_offsets(self, places: Any) -> dict[TopicPartition, OffsetAndMetadata]:
-        return {place: self.committed[place] for place in places if place in self.committed}
-
-    async def commit(self, offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        if self.fenced:
-            raise CommitFailedError
-        self.committed |= offsets
-
-    def seek(self, _place: TopicPartition, position: int) -> None:
-        self.position = position
-
-    async def begin(self) -> Session:
-        session: Any = Session.__new__(Session)
-        session._config, session._logs, session._waiting = config(REKEYED, on_data_loss="reset"), {}, {}
-        session._cluster = session.consumer = self
-        session._assigned = frozenset([self.place])
-        await session._begin(session._assigned)
-        return cast(Session, session)
-
-
-async def test_that_a_log_was_begun_anew_is_known_to_whoever_comes_next() -> None:
-    """Also where it has grown meanwhile beyond what was copied of the one before."""
-    group = Group(end=40)
-    first = await group.begin()
-    assert (group.position, first._logs[group.place]) == (3, ("id", 1))
-    group.end = 60
-    second = await group.begin()  # nothing was copied
-    assert (group.position, second._logs[group.place]) == (3, ("id", 1))
-    assert first._place("chargebacks", 0) == second._place("chargebacks", 0)
-    assert second._waiting["chargebacks"].positions == {0: 3}
-
-
-async def test_nothing_of_a_log_that_was_begun_anew_is_copied_before_that_is_known() -> None:
-    group = Group(end=40)
-    group.fenced = True
-    session = await group.begin()
-    assert not session._waiting
-    assert session._assigned == {group.place}
-
-
-class Backlog(Group):
-    """A log of `end` events, fetched at once; a step of copies takes `step_s`."""
-
-    def __init__(self, end: int, step_s: float) -> None:
-        super().__init__(end)
-        self.step_s, self.now_s, self.copied = step_s, 0.0, 0
-        self._subscription = SimpleNamespace(fetch_context=nullcontext)
-        self.committed = {}
-
-    def check_errors(self) -> None: ...
-
-    async def getmany(self, *places: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Plain]]:
-        del timeout_ms
-        return {place: [Plain(i, 1_000, None, b"{}", (), i, i + 1) for i in range(3, self.end)] for place in places}
-
-    async def write(self, _topic: str, _partition: int, copies: Sequence[Any]) -> None:
-        self.now_s += self.step_s
-        self.copied += len(copies)
-
-    async def session(self) -> Session:
-        session: Any = await self.begin()
-        session._keys = session._config.rekeyed()
-        session._roles = {session._config.topic(role): role for role in session._keys}
-        session._partitions, session._metrics, session._lock = 1, Metrics(), asyncio.Lock()
-        session._damage, session._write, session._commit_s = Damage(frozenset()), self.write, 0.0
-        session._cut = False
-        return cast(Session, session)
-
-
-async def test_a_backlog_is_committed_while_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copied whole it may take longer than any answer is waited for, and would begin anew each time."""
-    log = Backlog(end=20_003, step_s=0.4)
-    monkeypatch.setattr(copy_session, "time", SimpleNamespace(monotonic=lambda: log.now_s, time=time.time))
-    session = await log.session()
-    seen = []
-    while log.copied < 20_000:
-        before_s = log.now_s
-        await session.round()
-        assert log.now_s - before_s < 2 * copy_session.ROUND_S
-        seen.append(log.committed[log.place].offset)
-    assert seen == [6_003, 12_003, 18_003, 18_003]  # the last round was short
-    await session.commit()
-    assert log.committed[log.place].offset == 20_003
-    assert log.copied == 20_000  # nothing twice
-
-
-@pytest.mark.parametrize(("committed", "drained"), [(39, False), (40, True), (45, True), (46, False)])
-async def test_a_drain_waits_for_copies_and_not_for_those_of_a_log_that_is_gone(committed: int, drained: bool) -> None:
-    """There were 40 records at the first call, 45 at the second."""
-    copier: Any = Copier.__new__(Copier)
-    copier.roles, copier._goal, copier._session = {"chargebacks": TopicRole.LABELS}, None, object()
-    place, ends = TopicPartition("chargebacks", 0), iter([40, 45])
-
-    async def found() -> dict[TopicPartition, int]:
-        return {place: next(ends)}
-
-    async def known() -> dict[TopicPartition, int]:
-        return {place: committed}
-
-    copier._ends, copier._committed = found, known
-    assert await copier.drained() is drained
