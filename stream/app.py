@@ -153,12 +153,14 @@ class Session:
         if lack:
             names = sorted({self.engine.topic_of(source) for sources in lack.values() for source in sources})
             said = f"partitions {', '.join(map(str, lack))} were assigned without {', '.join(names)}"
-            log.warning("%s; they wait for another assignment", said)
             self._waits = asyncio.ensure_future(self._refuse_apart(names, said, count))
         return {(stage, p) for stage, _, p in assigned if stage != COLLECTOR or p not in lack}
 
     async def _refuse_apart(self, names: list[str], said: str, count: int) -> None:
-        if await stays(names, self.cluster.topics, lambda: self._holds(count)):
+        def say() -> None:
+            log.warning("%s; they wait for another assignment", said)
+
+        if await stays(names, self.cluster.topics, lambda: self._holds(count), say):
             stop = "Stop all workers of this prefix, then start them with one configuration"
             self.worker.refuse(Refused(f"{said}: other members of the group read other topics. {stop}"))
 

@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 STAYS_S = 30.0  # a leader looks every ten
 POLL_S = 2.0
+SAY_S = 10.0  # worker_main.Seldom lets a text through that was not told for so long
 
 
 def apart(assigned: Iterable[tuple[str, int]], needed: Collection[str]) -> dict[int, list[str]]:
@@ -29,15 +30,22 @@ async def stays(
     names: Collection[str],
     topics: Callable[[Collection[str]], Awaitable[Mapping[str, object]]],
     still: Callable[[], bool],
+    say: Callable[[], None],
     *,
     stays_s: float = STAYS_S,
     poll_s: float = POLL_S,
+    say_s: float = SAY_S,
 ) -> bool:
     """Whether an assignment without the topics `names` lasts for `stays_s` while they are all there. False once it is another one,
-    `still()`; a topic that stays away is liveness.py's to judge.
+    `still()`; a topic that stays away is liveness.py's to judge. `say()`: at once, and again every `say_s`: a line may be kept back
+    for one of another assignment just before.
     """
     since_s = time.monotonic()
+    said_s = since_s - say_s
     while still():
+        if time.monotonic() - said_s >= say_s:
+            said_s = time.monotonic()
+            say()
         if time.monotonic() - since_s >= stays_s:
             return True
         await asyncio.sleep(poll_s)

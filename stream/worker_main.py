@@ -26,7 +26,8 @@ class Seldom(logging.Filter):
     """At most one line a second of client libraries and of our own warnings together, and how many were kept back.
 
     With the broker away aiokafka writes some fifty lines a second, and every partition says that it waits. Of a library a
-    text comes once in SELDOM_S, without the trace of its own insides. Our errors and the reason of a stop always pass.
+    text comes once in SELDOM_S, without the trace of its own insides. Our errors and the reason of a stop always pass, and
+    so does a text of ours that was not told for SELDOM_S: one that is said once must not be lost among those of others.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -41,7 +42,8 @@ class Seldom(logging.Filter):
         if not library and record.levelno != logging.WARNING:
             return True
         now, text = self._clock(), f"{record.name} {record.msg}"
-        if now - self._line < LINE_S or (library and now - self._texts.get(text, -SELDOM_S) < SELDOM_S):
+        soon, again = now - self._line < LINE_S, now - self._texts.get(text, -SELDOM_S) < SELDOM_S
+        if (soon or again) if library else (soon and again):
             self._kept += 1
             return False
         if len(self._texts) > TEXTS_MAX:
