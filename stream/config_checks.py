@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from detectors.performance import METRICS, Task
 from detectors.performance.paired import COMPARED
@@ -220,6 +220,7 @@ def _models(config: Config) -> Iterator[Finding]:
         path = ("models", name)
         unwatched = {target for target, settings in model.targets.items() if not settings.watch}
         yield from _arrays(config, model, path)
+        yield from without_categories(model, path, _numbers(config, model))
         for index, detector in enumerate(model.detectors):
             asked = detector.rows
             if asked is not None and model.reference.first is not None:
@@ -237,6 +238,27 @@ def _models(config: Config) -> Iterator[Finding]:
                 elif asked is not None and (target not in model.targets or model.targets[target].dimension is None):
                     where, read = (*path, "detectors", index, "targets", place), f"{target} is not said to be an array"
                     yield "DL-C020", where, read, f"expected: targets.{target}.dimension, or no targets"
+
+
+def _numbers(config: Config, model: Model) -> set[str]:
+    """Targets that the configuration says are numbers, or arrays, whose norm is one."""
+    told = {
+        name
+        for name, each in model.targets.items()
+        if each.dimension is not None or each.kind == "numeric" or each.range is not None
+    }
+    return told | {*config.topics.predictions.mapping.scores}
+
+
+def without_categories(model: Model, path: tuple[str, ...], numbers: Collection[str]) -> Iterator[Finding]:
+    """Detectors about categories whose targets are among `numbers`: they would never say anything."""
+    for index, detector in enumerate(model.detectors):
+        for place, target in enumerate(detector.targets):
+            if detector.of_categories is not None and target in numbers:
+                own = model.targets.get(target)
+                what = "numbers" if own is None or own.dimension is None else "arrays"
+                read = f"{detector.of_categories} is of categories, and the values of {target} are {what}"
+                yield "DL-C020", (*path, "detectors", index, "targets", place), read, "expected: a categorical target"
 
 
 def _arrays(config: Config, model: Model, path: tuple[str, ...]) -> Iterator[Finding]:

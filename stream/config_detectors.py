@@ -139,6 +139,12 @@ class Detector(Section):
         asked = self.series or self.type
         return asked if asked in ROWS else None
 
+    @property
+    def of_categories(self) -> str | None:
+        """The series of categories that it is about, if it is about one: numbers and arrays have no value of it."""
+        asked = self.series or self.type
+        return asked if asked in window_series.OF_CATEGORIES else None
+
     def _arrays(self, rows: str) -> None:
         if not reads_arrays(rows):
             read = f"{rows} is about all numeric features together"

@@ -28,6 +28,7 @@ SUMMARY = ("mean", "std", "min", "p01", "p05", "p25", "p50", "p75", "p95", "p99"
 COMPARISONS = tuple(name for name, entry in REGISTRY.items() if entry.family in (Family.DISTANCE, Family.TEST))
 ROWS = tuple(name for name, entry in REGISTRY.items() if entry.family is Family.MULTIVARIATE)
 DISTINCT = "distinct"  # of categorical targets, over all events: segments have no registers
+OF_CATEGORIES = ("unseen", DISTINCT)  # a number, or an array, has no value of them
 NAMES = (*SUMMARY, DISTINCT, *COMPARISONS)
 VOLUME = "volume"  # events a minute, of the model and not of a target: volume_watch.py
 Parameters = tuple[tuple[str, float | str], ...]
