@@ -7,22 +7,28 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detectors.reference import BlockEffects, ReferenceProfile, TargetReference, WindowInfo
 from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare, tolerances_of
-from detectors.sequential.expected_delay import expected_events
+from detectors.sequential.expected_delay import Delay, Past, can_shift, expected_delay
 from detectors.sequential.tolerance_auto import BLOCKS_MIN
 from detectors.sequential.windows_auto import reserve
 from stream.monitor_settings import ModelSettings
 from stream.quantities import Duration
 
+I64 = NDArray[np.int64]
+
 SHIFTS = (0.25, 0.5, 1.0)  # whose delays are told, in reference standard deviations
+ONE_VALUE = "the reference has one value alone, so there is no deviation to shift by"
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """One target. least: as configured; auto: whether it may be widened; values, absent: in force (absent: of its missing and
-    invalid values), would_be: with auto. events, events_least: until each of SHIFTS is found, as it is and at the least
-    tolerance; inf = never.
+    invalid values), would_be: with auto. delays, delays_least: until each of SHIFTS is found, as it is and at the least
+    tolerance; none where the reference has one value alone, or its windows are not given.
     """
 
     name: str
@@ -32,8 +38,8 @@ class Taken:
     absent: float
     would_be: float
     effects: BlockEffects | None
-    events: tuple[float, ...]
-    events_least: tuple[float, ...]
+    delays: tuple[Delay, ...] = ()
+    delays_least: tuple[Delay, ...] = ()
 
     @property
     def widened(self) -> bool:
@@ -48,33 +54,46 @@ def detection(
     return DetectionSettings(tolerance, budget_ms, cells, auto=auto, reserve=reserve(windows.auto, target.group))
 
 
-def taken(settings: ModelSettings, profile: ReferenceProfile) -> tuple[Taken, ...]:
-    """Of every target, in the order of the reference, which is complete. Cost: some ms a target."""
+def taken(
+    settings: ModelSettings,
+    profile: ReferenceProfile,
+    windows: Sequence[I64] | None = None,
+    start_ms: I64 | None = None,
+) -> tuple[Taken, ...]:
+    """Of every target, in the order of the reference, which is complete. windows: counts I64[m, b + 2] of each target's list
+    windows and start_ms I64[m], as `build_with_windows` gives them; without them no delays are told. Cost: some ms a target, with
+    delays what expected_delay.py says.
+    """
     cells = len(profile.targets)
     found = []
-    for target in profile.targets:
+    for place, target in enumerate(profile.targets):
         told = detection(settings, target, profile.windows, settings.inputs_budget_ms, cells)
-        window_ms = max(profile.windows.every_ms, 1) * target.group
         prepared = prepare(target, told, profile.id)
-        plain = prepare(target, replace(told, auto=False), profile.id)
-        found.append(
-            Taken(
-                name=target.name,
-                least=told.tolerance,
-                auto=told.auto,
-                values=prepared.tolerances.values,
-                absent=prepared.tolerances.absent,
-                would_be=max(tolerances_of(target, replace(told, auto=True))),
-                effects=target.effects,
-                events=_events(prepared, window_ms),
-                events_least=_events(plain, window_ms),
-            )
+        one = Taken(
+            name=target.name,
+            least=told.tolerance,
+            auto=told.auto,
+            values=prepared.tolerances.values,
+            absent=prepared.tolerances.absent,
+            would_be=max(tolerances_of(target, replace(told, auto=True))),
+            effects=target.effects,
         )
+        if windows is not None and can_shift(prepared):
+            past = Past.of(windows[place], start_ms, profile.windows)
+            now = _delays(prepared, past)
+            least = _delays(prepare(target, replace(told, auto=False), profile.id), past) if one.widened else now
+            one = replace(one, delays=now, delays_least=least)
+        found.append(one)
     return tuple(found)
 
 
-def _events(prepared: Prepared, window_ms: float) -> tuple[float, ...]:
-    return tuple(expected_events(prepared, shift, window_ms) for shift in SHIFTS)
+def _delays(prepared: Prepared, past: Past) -> tuple[Delay, ...]:
+    """From the largest shift on: where one is not found, no smaller one is looked for."""
+    found: list[Delay] = []
+    for shift in reversed(SHIFTS):
+        in_vain = bool(found) and math.isinf(found[-1].events)
+        found.append(found[-1] if in_vain else expected_delay(prepared, past, shift))
+    return tuple(reversed(found))
 
 
 def why(taken: Taken, *, dependent: bool) -> str:
@@ -113,33 +132,63 @@ def sentences(taken: Sequence[Taken], dependent: Collection[str]) -> list[str]:
             f" (missing and invalid values {each.absent:.2g})" if each.absent != each.values else ""
         )
         instead = f" instead of {each.least:.2g}" if each.widened else ""
-        before = f" instead of {_shown(each.events_least)}" if each.events != each.events_least else ""
-        found.append(
-            f"{each.name}: tolerance {figure}{instead}, {reason}; found after {_shown(each.events)} events{before}"
-        )
+        before = f" instead of {_shown(each.delays_least)}" if each.delays != each.delays_least else ""
+        after = f"found after {_shown(each.delays)} events{before}" if each.delays else ONE_VALUE
+        found.append(f"{each.name}: tolerance {figure}{instead}, {reason}; {after}")
     if usual:
         numbers = sorted({f"{each.values:.2g}" for each in usual})
-        slowest = tuple(max(each.events[i] for each in usual) for i in range(len(SHIFTS)))
         who = "all targets" if len(usual) == len(taken) else f"the other {len(usual)} targets"
-        found.append(
-            f"{who}: tolerance {' or '.join(numbers)}, as configured; found after {_shown(slowest)} events at most"
-        )
+        found.append(f"{who}: tolerance {' or '.join(numbers)}, as configured; {_usual_delays(usual)}")
     shifts = " / ".join(f"{shift:g}" for shift in SHIFTS)
-    return [
-        f"tolerances in reference standard deviations, and about when a lasting shift by {shifts} of them is found:",
-        *found,
-    ]
+    told = f"when a lasting shift by {shifts} of them is found (simulated on the reference's windows):"
+    return [f"tolerances in reference standard deviations, and {told}", *found]
 
 
-def _shown(events: Sequence[float]) -> str:
-    return " / ".join("never" if math.isinf(each) else f"{each:,.0f}" for each in events)
+def _usual_delays(usual: Sequence[Taken]) -> str:
+    """The fastest and the slowest of them; those of one value are named."""
+    shifting = [each for each in usual if each.delays]
+    if not shifting:
+        return ONE_VALUE
+    ends = [sorted((each.delays[i] for each in shifting), key=_order) for i in range(len(SHIFTS))]
+    first, last = tuple(each[0] for each in ends), tuple(each[-1] for each in ends)
+    text = f"found after {_shown(first)} events"
+    if first != last:
+        slowest = max(shifting, key=lambda each: _order(each.delays[0]))
+        text = f"found after {_between(first, last)} events ({slowest.name} last)"
+    still = [each.name for each in usual if not each.delays]
+    return f"{text}; {', '.join(still)}: {ONE_VALUE}" if still else text
+
+
+def _order(delay: Delay) -> tuple[float, float]:
+    """Sooner is less; what the tolerance holds is last."""
+    return delay.events, delay.looked_at or math.inf
+
+
+def _shown(delays: Sequence[Delay]) -> str:
+    return " / ".join(_delay_shown(each) for each in delays)
+
+
+def _between(first: Sequence[Delay], last: Sequence[Delay]) -> str:
+    texts = [(_delay_shown(low), _delay_shown(high)) for low, high in zip(first, last, strict=True)]
+    return " / ".join(low if low == high else f"{low} to {high}" for low, high in texts)
+
+
+def _delay_shown(delay: Delay) -> str:
+    if math.isfinite(delay.events):
+        return f"{delay.events:,.0f}"
+    return f"over {delay.looked_at:,}" if delay.looked_at else "never"
 
 
 def as_json(taken: Taken, *, dependent: bool) -> dict[str, Any]:
-    """The same for programs; null = never."""
+    """The same for programs; events null = not found in so many as were looked at; of which 0 = the tolerance holds the shift."""
     delays = [
-        {"shift": shift, "events": _finite(now), "events_at_least_tolerance": _finite(least)}
-        for shift, now, least in zip(SHIFTS, taken.events, taken.events_least, strict=True)
+        {
+            "shift": shift,
+            "events": _finite(now.events),
+            "looked_at": now.looked_at,
+            "events_at_least_tolerance": _finite(least.events),
+        }
+        for shift, now, least in zip(SHIFTS, taken.delays, taken.delays_least, strict=False)
     ]
     return {
         "values": taken.values,

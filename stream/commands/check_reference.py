@@ -55,7 +55,7 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
         checks = [check_target(t, w, profile.windows, start_ms) for t, w in zip(profile.targets, windows, strict=True)]
         season = season_reason(profile, start_ms, settings.season_of(name))
         told = monitor_settings(settings)
-        tolerances = taken(told.models[name], profile)
+        tolerances = taken(told.models[name], profile, windows, start_ms)
         limits = limit_rows(told, profile)
         shown = shown and all(check.exchangeable is Exchangeable.YES for check in checks)
         if output is Output.JSON:

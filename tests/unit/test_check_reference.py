@@ -145,17 +145,33 @@ def test_the_command_says_which_tolerance_holds_the_days_and_what_it_costs(tmp_p
     assert (days["least"], days["auto"], days["missing_and_invalid"]) == (0.05, True, 0.05)
     assert (fixed["values"], fixed["auto"]) == (0.02, False)
     now, least = ([d[key] for d in days["delays"]] for key in ("events", "events_at_least_tolerance"))
-    assert now[:2] == [None, None], "a quarter and half a deviation are what days do without drift"
+    assert now == [None] * 3, "what days do without drift, and more, is held"
+    assert all(d["looked_at"] > 50_000 for d in days["delays"]), "the tolerance alone does not hold it on every day"
     assert least == sorted(least, reverse=True)
     assert None not in least
     lines = {line.strip().partition(":")[0]: line for line in out.splitlines()}
     assert f"days: tolerance {days['values']:.2g} (missing and invalid values 0.05) instead of 0.05, blocks of" in out
-    assert "found after never / never / " in lines["days"]
+    assert "found after over " in lines["days"]
     assert "tolerance 0.02, as configured, although blocks of" in lines["fixed"]
     assert "auto would take" in lines["fixed"]
     assert "the other 1 targets: tolerance 0.05, as configured; found after" in out
     assert "for 1 of 3, whose windows depend on each other, the tolerance is wide enough" in out
     assert "1 of 3 targets depend on the windows before them: `false_alarms` is not promised" in out
+
+
+def test_what_is_always_one_value_has_no_delay_and_hides_no_other(tmp_path: Path) -> None:
+    columns = {"still": np.random.default_rng(9).normal(size=ROWS), "one": np.ones(ROWS)}
+    (report,) = json.loads(command(tmp_path, "-o", "json", **columns)[1])
+    found = {target["target"]: target["tolerance"]["delays"] for target in report["targets"]}
+    still = found["still"]
+    assert found["one"] == []
+    assert [delay["shift"] for delay in still] == [0.25, 0.5, 1.0]
+    events = [delay["events"] for delay in still]
+    assert events == sorted(events, reverse=True)
+    assert 100 < events[0] < 5_000
+    said = " / ".join(f"{each:,.0f}" for each in events)
+    _, out = command(tmp_path, **columns)
+    assert f"as configured; found after {said} events; one: the reference has one value alone" in out
 
 
 def test_too_few_days_are_said_and_not_guessed(tmp_path: Path) -> None:

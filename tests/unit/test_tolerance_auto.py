@@ -17,9 +17,7 @@ import detector_kits as kit
 from detectors.normal import cdf
 from detectors.reference import BlockEffects, ReferenceProfile, WindowRule, from_sections, to_sections, with_id
 from detectors.reference_build import build_reference
-from detectors.sequential.default import start, update
-from detectors.sequential.default_tables import DetectionSettings, Prepared, prepare
-from detectors.sequential.expected_delay import expected_events
+from detectors.sequential.default_tables import DetectionSettings, prepare
 from detectors.sequential.strata import Season
 from detectors.sequential.tolerance_auto import (
     BLOCKS_MIN,
@@ -29,7 +27,6 @@ from detectors.sequential.tolerance_auto import (
     chi_squared_limit,
     tolerances,
 )
-from detectors.verdict import Level
 
 A_DAY = 4_800
 HOURLY = WindowRule(auto=False, every_ms=HOUR_MS, min_events=1, resolution_ms=60_000)
@@ -245,81 +242,3 @@ def test_auto_widens_the_tube_that_judges() -> None:
     assert wide.tolerances.absent == 0.03, "missing values have no effects of their own, so they stay as sharp"
     assert wide.tube[1] == wide.tolerances.values
     assert (wide.tube[6] == fixed.tube[6]).all()
-
-
-# ---- what it costs ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("tolerance", "shift"), [(0.05, 0.25), (0.05, 0.5), (0.2, 0.5), (0.2, 1.0), (0.45, 0.8)])
-def test_delays_are_about_those_of_simulation(tolerance: float, shift: float) -> None:
-    g, event_ms, size = np.random.default_rng(1), DAY_MS // A_DAY, 50
-    profile = kit.build(g.normal(size=200_000), size)
-    prepared = prepare(profile.targets[0], DetectionSettings(tolerance, 3e7 * event_ms), profile.id)
-    delays = []
-    for _ in range(12):
-        state = start(prepared)
-        quiet, changed = g.normal(size=4_000), g.normal(size=20_000) + shift
-        rows = kit.windows(prepared.target, np.concatenate([quiet, changed]), size)
-        for i, counts in enumerate(rows):
-            verdict = update(prepared, state, counts, size * event_ms, i * size * event_ms)
-            if verdict.level is Level.ALARM:
-                delays.append((i + 1) * size - len(quiet))
-                break
-    assert len(delays) == 12
-    told = expected_events(prepared, shift, size * event_ms)
-    assert np.mean(delays) / 1.5 <= told <= np.mean(delays) * 1.5
-    assert expected_events(prepared, 0.9 * tolerance, size * event_ms) == np.inf, "within the tolerance"
-
-
-def first_alarm(prepared: Prepared, counts: NDArray[np.int64], window_ms: int) -> float:
-    """Windows; inf: none."""
-    state = start(prepared)
-    for i, row in enumerate(counts):
-        if update(prepared, state, row, float(window_ms), i * window_ms).level is Level.ALARM:
-            return i + 1.0
-    return np.inf
-
-
-@pytest.mark.parametrize(
-    ("windows", "size", "shift"),
-    [(24, 400, 0.5), (24, 400, 1.0), (24, 50, 1.0), (100, 400, 0.25), (100, 20, 0.5), (400, 400, 0.5), (4000, 20, 1.0)],
-)
-def test_few_reference_windows_cost_the_time_that_simulation_takes(windows: int, size: int, shift: float) -> None:
-    """At a stream's start. The median: of 24 windows now and then one lies so far out that little is beyond it."""
-    window_ms, told, found = size * 5_000, [], []
-    for seed in range(8):
-        g = np.random.default_rng([seed, windows, size])
-        values = g.normal(size=round(windows * size / 0.85) + 2)  # 15 % of the rows choose the cuts
-        profile = kit.build(values, size)
-        prepared = prepare(profile.targets[0], DetectionSettings(0.05, 30 * DAY_MS, 3), profile.id)
-        assert abs(prepared.target.windows - windows) <= 1
-        told.append(expected_events(prepared, shift, window_ms))
-        moved = shift if seed % 2 else -shift
-        counts = kit.windows(prepared.target, g.normal(size=1_000 * size) + moved, size)
-        found.append(first_alarm(prepared, counts, window_ms) * size)
-    assert np.isfinite(told).all()
-    assert np.median(found) / 1.5 <= np.median(told) <= np.median(found) * 1.5, (np.median(told), np.median(found))
-
-
-def test_what_becomes_usual_before_it_is_certain_is_never_found() -> None:
-    g = np.random.default_rng(1)
-    profile = kit.build(g.normal(size=1_420), 50)
-    settings = DetectionSettings(0.05, 30e6 * DAY_MS, 3)
-    prepared = prepare(profile.targets[0], settings, profile.id)
-    assert prepared.target.windows == 24
-    assert expected_events(prepared, 0.15, 250_000) == np.inf
-    alarms = [
-        first_alarm(prepared, kit.windows(prepared.target, g.normal(size=50_000) + 0.15, 50), 250_000) for _ in range(4)
-    ]
-    assert alarms == [np.inf] * 4
-
-
-def test_delays_of_categories_follow_the_most_frequent_one() -> None:
-    g = np.random.default_rng(2)
-    profile = built(np.where(g.random(20 * A_DAY) < 0.6, "a", "b").astype(object))
-    wide, sharp = (
-        prepare(profile.targets[0], DetectionSettings(tolerance, 30 * DAY_MS), profile.id) for tolerance in (0.4, 0.05)
-    )
-    assert expected_events(wide, 0.25, HOUR_MS) == np.inf
-    assert expected_events(sharp, 1.0, HOUR_MS) <= expected_events(sharp, 0.25, HOUR_MS) < np.inf
-    assert expected_events(sharp, 0.5, HOUR_MS) < expected_events(wide, 0.5, HOUR_MS)
