@@ -23,7 +23,7 @@ ARRAYS = "row_arrays"  # of the header: [name, length] each; and the section
 class ReferenceRows:
     """A sample of a reference's rows: values F64[r, f], NaN where there is none, of f numeric features by name, ascending.
 
-    The rows come in random order. arrays: F32[k, length] by feature, of those of these rows that have a valid one.
+    The rows come in random order. arrays: F32[k, length] by feature, of k rows that have a valid one, not of these.
     """
 
     names: tuple[str, ...]

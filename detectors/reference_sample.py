@@ -1,4 +1,4 @@
-"""The sample of rows that a reference keeps of its file for detectors that look at all numeric features together."""
+"""The sample of rows that a reference keeps of its file for detectors that look at all numeric features together, or at arrays."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ def sampled_rows(
     role: str,
     arrays: Mapping[str, ArraysOf] | None = None,
 ) -> ReferenceRows:
-    """ROWS_KEPT rows of a file, chosen by a hash of their number; the columns of this role that are numeric, and arrays by name."""
-    order = shuffled(len(next(iter(columns.values()))))[:ROWS_KEPT]
+    """ROWS_KEPT rows of a file, chosen by a hash of their number: of the columns of this role that are numeric; and of `arrays`, by
+    name, as many of the rows that have one, whose norm in `columns` is finite.
+    """
+    everywhere = shuffled(len(next(iter(columns.values()))))
+    order = everywhere[:ROWS_KEPT]
     found = {}
     for name in sorted(columns):
         if roles[name] == role:
@@ -33,4 +36,8 @@ def sampled_rows(
             if column.kind is Kind.NUMERIC:
                 found[name] = np.where(column.state == VALID, column.value, np.nan)[order]
     values = np.stack(list(found.values()), axis=1) if found else np.empty((len(order), 0))
-    return ReferenceRows(tuple(found), values, {name: of(order) for name, of in (arrays or {}).items()})
+    kept = {}
+    for name, of in (arrays or {}).items():
+        valid = everywhere[np.isfinite(columns[name])[everywhere]]
+        kept[name] = of(valid[:ROWS_KEPT])
+    return ReferenceRows(tuple(found), values, kept)

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from detectors.binning import Binning, Kind
-from detectors.reference import BadReference, ReferenceProfile, WindowRule
+from detectors.reference import ReferenceProfile, WindowRule
 from detectors.verdict import AUTO_EVENTS_MIN
 from stream import mapping as event_mapping
 from stream.config import Config, Model
@@ -205,7 +205,7 @@ def _row_series(config: Config, model: str, profile: ReferenceProfile, names: Se
     own = config.models[model]
     try:
         return RowSeries([each.read() for each in own.detectors], profile, names, lengths_of(own))
-    except (NoRowsError, BadReference) as error:
+    except NoRowsError as error:
         raise PlanningError(f"models.{model}: {error}") from None
 
 

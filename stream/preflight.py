@@ -25,11 +25,12 @@ from stream.config_checks import without_categories
 from stream.config_detectors import targets_with_limits
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
+from stream.layout_settings import lengths_of
 from stream.plan import CollectorPlan, Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.reference_performance import measured_rows
 from stream.rights import Use
-from stream.row_series import array_of, is_row_series, rows_sampled
+from stream.row_series import NoRowsError, RowSeries, array_of, is_row_series, rows_sampled
 from stream.sizing import Estimate, Hours, estimate, with_categories
 from stream.sizing_feedback import kept_ms, reach_ms, waits
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
@@ -86,15 +87,26 @@ def build_from_file_with_windows(
         origin={"file": file.name, "rows": rows.rows, "time": rows.time_ms is not None},
         season=Season(config.season_of(model)),
     )
-    asked = arrays_asked(config.models[model])
+    settings = config.models[model]
+    asked = arrays_asked(settings)
     if asked is not None:
         arrays = {name: of for name, of in rows.arrays.items() if name in asked}
         sample = sampled_rows(rows.columns, rows.roles, rows.kinds, Role.FEATURE, arrays)
         profile = with_id(replace(profile, row_sample=sample))
+        _usable(settings, profile)
     if measured is not None or why_not:
         notes = (*profile.notes, why_not) if why_not else profile.notes
         profile = with_id(replace(profile, performance=measured, notes=notes))
     return profile, windows, start_ms
+
+
+def _usable(settings: Model, profile: ReferenceProfile) -> None:
+    """Raises NoRowsError where the rows of a new reference give one of the multivariate detectors nothing: workers would refuse it."""
+    names = [target.name for target in profile.targets]
+    try:
+        RowSeries([detector.read() for detector in settings.detectors], profile, names, lengths_of(settings))
+    except NoRowsError as error:
+        raise NoRowsError(f"models.{profile.model}: {error}") from None
 
 
 def arrays_asked(model: Model) -> set[str] | None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from detectors import REGISTRY
 from detectors.multivariate import ReferenceRows, RowDetector, RowWindow, prepared, sample_rows
-from detectors.reference import ReferenceProfile
+from detectors.multivariate.rows import ROWS_MIN
+from detectors.reference import BadReference, ReferenceProfile
 from detectors.registry import Family
 from stream.columns import F64, Tag
 from stream.panes import Sample
@@ -28,8 +29,8 @@ ANEW = "build it anew with this configuration (driftline reference build) and pr
 NO_SUMS = np.empty(0, np.int64)
 
 
-class NoRowsError(ValueError):
-    """The reference was built without a sample of rows."""
+class NoRowsError(BadReference):
+    """A reference whose rows, or arrays, give no such series; the message says which series, which reference, why, and what to do."""
 
 
 def is_row_series(asked: Threshold | Watcher) -> bool:
@@ -80,7 +81,7 @@ class RowSeries:
     ) -> None:
         """`lengths`: of the arrays of features, as they are configured; None = as the reference has them.
 
-        Raises NoRowsError, detectors.reference.BadReference.
+        Raises NoRowsError.
         """
         self._wanted = wanted(asked)
         self._detectors: dict[str, RowDetector] = {}
@@ -92,7 +93,10 @@ class RowSeries:
             counted = (array,) if array else rows.names
             self._places[series] = [names.index(name) for name in counted]
             self._length[series] = len(rows.names) if array else 0
-            self._detectors[series] = prepared(one.type, rows, dict(one.parameters))
+            try:
+                self._detectors[series] = prepared(one.type, rows, dict(one.parameters))
+            except BadReference as error:
+                raise NoRowsError(f"{series}: reference {profile.id}: {error}; {_mends(array)}") from None
 
     def _rows(
         self, series: str, array: str, profile: ReferenceProfile, names: Sequence[str], length: int | None
@@ -101,7 +105,8 @@ class RowSeries:
         if not array:
             return _rows_of(self._wanted, profile, names)
         if array not in names:
-            raise NoRowsError(f"{series}: {array} is not counted")
+            read = f"reference {profile.id} has no target {array}, or it is not watched"
+            raise NoRowsError(f"{series}: {read}; {ANEW}")
         return _rows_of_array(series, array, profile, length)
 
     @property
@@ -156,6 +161,11 @@ def _rows_of_array(series: str, array: str, profile: ReferenceProfile, length: i
             f"{series}: targets.{array}.dimension is {length}, reference {profile.id} has arrays of {there} numbers; {ANEW}"
         )
     return rows.of_array(array)
+
+
+def _mends(array: str) -> str:
+    what = f"arrays of {array}" if array else "numeric features"
+    return f"build it of a file where at least {ROWS_MIN} rows have {what} that differ, or leave this detector out"
 
 
 def _without(profile: ReferenceProfile, what: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.reference import BadReference, ReferenceProfile
+from detectors.reference import ReferenceProfile
 from stream import container
 from stream.alerts import INSIDE, AlertBook, Breach, Incident, Kind, Observation, Transition
 from stream.columns import F64
@@ -147,7 +147,7 @@ class _RowPart:
         if self._series is None and not self._refused:
             try:
                 self._series = RowSeries(self._asked, profile, whole.names)
-            except (NoRowsError, BadReference) as error:
+            except NoRowsError as error:
                 self._refused = str(error)
         return {} if self._series is None else self._series.values(whole)
 
