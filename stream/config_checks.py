@@ -11,7 +11,8 @@ from stream.config_topics import ClickMapping, ConversionMapping, LabelMapping, 
 from stream.decode_feedback import VALUE, FeedbackPaths, feedback_layout
 from stream.mapping import CONSTANT, PREDICTION, REQUEST, Layout, Mapping, MappingError
 from stream.performance_plan import KINDS, PROXY_TOPICS
-from stream.plan import SHARE_PREFIX
+from stream.plan import SHARE_PREFIX, share_name
+from stream.row_series import is_row_series, series_of, target_of
 from stream.topics import INPUTS, TopicRole, topic_name
 
 TOPIC_NAME_MAX = 249  # Kafka's
@@ -221,6 +222,15 @@ def _models(config: Config) -> Iterator[Finding]:
         unwatched = {target for target, settings in model.targets.items() if not settings.watch}
         yield from _arrays(config, model, path)
         yield from without_categories(model, path, _numbers(config, model))
+        yield from names_taken(model, path, _named(config, model))
+        for key in model.segments:
+            if "=" in key:  # key=value names a segment, a=b=c would name two
+                yield (
+                    "DL-C014",
+                    (*path, "segments", key),
+                    f"{key} has a =",
+                    "expected: a key without; values may have one",
+                )
         for index, detector in enumerate(model.detectors):
             asked = detector.rows
             if asked is not None and model.reference.first is not None:
@@ -238,6 +248,23 @@ def _models(config: Config) -> Iterator[Finding]:
                 elif asked is not None and (target not in model.targets or model.targets[target].dimension is None):
                     where, read = (*path, "detectors", index, "targets", place), f"{target} is not said to be an array"
                     yield "DL-C020", where, read, f"expected: targets.{target}.dimension, or no targets"
+
+
+def _named(config: Config, model: Model) -> set[str]:
+    """Watched targets that the configuration names."""
+    unwatched = {name for name, each in model.targets.items() if not each.watch}
+    outputs = {PREDICTION, *config.topics.predictions.mapping.scores, *map(share_name, model.segments)}
+    return {*model.targets, *outputs} - unwatched
+
+
+def names_taken(model: Model, path: tuple[str, ...], names: Collection[str]) -> Iterator[Finding]:
+    """Detectors whose alerts would have the name of a watched target: its alerts and theirs would be one incident."""
+    for index, detector in enumerate(model.detectors):
+        asked = detector.read()
+        if is_row_series(asked) and target_of(asked) in names:
+            read = f"a target is called {target_of(asked)}, as alerts about {series_of(asked)} are"
+            expected = "expected: another name of that feature, watch: false for it, or no such detector"
+            yield "DL-C020", (*path, "detectors", index), read, expected
 
 
 def _numbers(config: Config, model: Model) -> set[str]:

@@ -21,7 +21,7 @@ from detectors.sequential.reference_ranks import common_ranks
 from detectors.sequential.strata import LENGTH_MAX_MS, WINDOWS_MIN, Season, carries, hours_of, within_hours
 from detectors.verdict import AUTO_EVENTS_MIN
 from stream.config import Config, Model
-from stream.config_checks import without_categories
+from stream.config_checks import names_taken, without_categories
 from stream.config_detectors import targets_with_limits
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
@@ -159,7 +159,9 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             for path, read, expected in check_names(config, model, rows.columns)
         ]
         numbers = {target.name for target in known[model] if target.kind is Kind.NUMERIC}
-        problems += [_problem(loaded, *found) for found in without_categories(settings, ("models", model), numbers)]
+        path = ("models", model)
+        problems += [_problem(loaded, *found) for found in without_categories(settings, path, numbers)]
+        problems += [_problem(loaded, *found) for found in names_taken(settings, path, rows.columns)]
     plan = _plan(config, known)
     if plan is not None:
         problems += [

@@ -22,9 +22,7 @@ from stream.tally import Tally
 from stream.watchers import Watcher
 from stream.window_series import Threshold
 
-ALL_FEATURES = (
-    "__features__"  # the target of alerts about all features together: no feature's name begins so by accident
-)
+ALL_FEATURES = "__features__"  # the target of alerts about all features together
 ANEW = "build it anew with this configuration (driftline reference build) and promote it"
 NO_SUMS = np.empty(0, np.int64)
 
@@ -44,9 +42,12 @@ def array_of(asked: Threshold | Watcher) -> str:
     return next(iter(asked.targets), "")
 
 
-def array_target(array: str) -> str:
-    """The target of alerts about the arrays of this feature; alerts about the feature itself are about their norm."""
-    return f"{array}[]"
+def target_of(asked: Threshold | Watcher) -> str:
+    """The target of alerts about its row series, which no watched target may be called; those about an array itself are about its
+    norm.
+    """
+    array = array_of(asked)
+    return f"{array}[]" if array else ALL_FEATURES
 
 
 def series_of(asked: Threshold | Watcher) -> str:
@@ -84,6 +85,12 @@ class RowSeries:
         Raises NoRowsError.
         """
         self._wanted = wanted(asked)
+        for series, one in self._wanted.items():
+            if (target := target_of(one)) in names:
+                raise NoRowsError(
+                    f"{series}: reference {profile.id} has a target {target}, as alerts about this series are called; rename that"
+                    f" feature, set watch: false for it, or leave this detector out"
+                )
         self._detectors: dict[str, RowDetector] = {}
         self._places: dict[str, list[int]] = {}
         self._length: dict[str, int] = {}

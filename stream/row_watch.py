@@ -21,7 +21,7 @@ from stream.alerts import INSIDE, AlertBook, Breach, Incident, Kind, Observation
 from stream.columns import F64
 from stream.monitor_settings import digest
 from stream.plan import ALL
-from stream.row_series import ALL_FEATURES, NoRowsError, RowSeries, array_of, array_target, series_of, wanted
+from stream.row_series import ALL_FEATURES, NoRowsError, RowSeries, array_of, series_of, target_of, wanted
 from stream.stage import Output
 from stream.tally import Tally
 from stream.watchers import Said, Watcher, Watchers
@@ -94,7 +94,7 @@ class _RowPart:
         self._book = book
         self._array = array
         self._asked = tuple(each for each in book.settings.rows if array_of(each) == array)
-        self._target = array_target(array) if array else ALL_FEATURES
+        self._target = target_of(self._asked[0])
         self._of: tuple[str, tuple[str, ...]] = ("", ())  # the reference and the targets that all is about
         self._start()
 

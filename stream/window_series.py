@@ -6,6 +6,7 @@ latter come from the catalogue, by name and with parameters. Thresholds page out
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,8 +76,10 @@ class Threshold:
 
     @property
     def series(self) -> str:
-        """As records and alerts name it: with its parameters where they are not the defaults, and whose arrays it is about."""
-        of = self.targets if self.type in ROWS else ()
+        """As records and alerts name it: with its parameters where they are not the defaults, and whose arrays it is about. No two
+        series have one name, whatever features are called.
+        """
+        of = map(_quoted, self.targets) if self.type in ROWS else ()
         said = ", ".join([*of, *(f"{name}={value}" for name, value in self.parameters)])
         return f"{self.type}({said})" if said else self.type
 
@@ -96,6 +99,12 @@ class Threshold:
     def made(self) -> bool:
         """Whether the reference makes one of its limits."""
         return isinstance(self.above, FromReference) or isinstance(self.below, FromReference)
+
+
+def _quoted(name: str) -> str:
+    """A feature as names of series have it: in JSON's quotes where it could be read as parameters."""
+    plain = "," not in name and "=" not in name and not name.startswith('"')
+    return name if plain else json.dumps(name, ensure_ascii=False)
 
 
 def passed(value: float, above: float | None, below: float | None) -> float | None:
