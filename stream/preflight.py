@@ -159,9 +159,9 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             for path, read, expected in check_names(config, model, rows.columns)
         ]
         numbers = {target.name for target in known[model] if target.kind is Kind.NUMERIC}
-        path = ("models", model)
-        problems += [_problem(loaded, *found) for found in without_categories(settings, path, numbers)]
-        problems += [_problem(loaded, *found) for found in names_taken(settings, path, rows.columns)]
+        of = ("models", model)
+        problems += [_problem(loaded, *found) for found in without_categories(settings, of, numbers)]
+        problems += [_problem(loaded, *found) for found in names_taken(settings, of, rows.columns)]
     plan = _plan(config, known)
     if plan is not None:
         problems += [
