@@ -44,6 +44,9 @@ FAR_MS = 1 << 60
 PREDICTIONS_PER_S, FEEDBACK_PER_S = 100_000, 20_000
 BYTES_MAX, SNAPSHOT_SHARE_MAX = 64.0, 0.10
 REQUEST_BYTES = 8  # may be held more where models are compared in pairs
+WAITING_MIN = 10_000_000  # after the default's filling
+TAKEN_MIN = 0.8  # of the labels of a burst; the others come too late for their predictions
+TAKEN = ("matched", "contradictory", "duplicate")
 
 
 def plan(*, pairs: bool) -> JoinPlan:
@@ -149,17 +152,25 @@ class Traffic:
             if self.made // SNAPSHOT_ROWS > before:
                 self.snapshot()
 
-    def burst(self, labels: int) -> float:
-        """Labels of random waiting predictions that become known within a minute, per CPU second, with all that they close."""
+    def taken(self) -> int:
+        """Labels that found their prediction."""
+        counters = asdict(self.join.streams["labels"].counters)
+        return sum(counters[name] for name in TAKEN)
+
+    def burst(self, labels: int) -> tuple[float, float]:
+        """Labels of random waiting predictions that become known within a minute, per CPU second, with all that they close; and how
+        many of all that were closed found their prediction, in shares of the burst.
+        """
         start = (max(self.join.watermark_ms, self.join.streams["labels"].largest_ms) // MINUTE_MS + 1) * MINUTE_MS
         its = self.generator.integers(self.join.index.log.tail, self.made, labels)
         self.spent.clear()
+        before = self.taken()
         self.feed("labels", start + np.arange(labels) * MINUTE_MS // labels, its)
         self.join.add_predictions(nothing(pairs=self.pairs), start + MINUTE_MS)
         with self.timed("advance"):
             self.join.tick("labels", start + MINUTE_MS)
             self.join.advance(self.sink)
-        return labels / self.spent.total()
+        return labels / self.spent.total(), (self.taken() - before) / labels
 
 
 def nothing(*, pairs: bool) -> Predictions:
@@ -221,7 +232,8 @@ def measure(filled: int, measured: int, burst: int, *, pairs: bool) -> dict[str,
         "outcomes": {f"{s}/{h // 1_000}s/{what}": n for (s, h, what), n in sorted(traffic.outcomes.items())},
     }
     del again, whole
-    result["burst_feedback_per_cpu_s"] = traffic.burst(burst)
+    result["waiting_least"] = min(WAITING_MIN, filled)
+    result["burst_feedback_per_cpu_s"], result["burst_taken"] = traffic.burst(burst)
     return result
 
 
@@ -237,8 +249,11 @@ def missed(result: dict[str, object], bytes_max: float) -> list[str]:
         ("bytes_per_waiting.resident", per_waiting["resident"], bytes_max, False),
         ("bytes_per_waiting.all", per_waiting["all"], bytes_max, False),
         ("snapshot_share", result["snapshot_share"], SNAPSHOT_SHARE_MAX, False),
+        ("waiting", result["waiting"], result["waiting_least"], True),
+        ("burst_taken", result["burst_taken"], TAKEN_MIN, True),
     ):
-        assert isinstance(value, float)
+        assert isinstance(value, float | int)
+        assert isinstance(limit, float | int)
         if (value < limit) if least else (value > limit):
             found.append(f"{name}: {value:.4g}, {'at least' if least else 'at most'} {limit:g}")
     if not result["restored_is_the_same"]:

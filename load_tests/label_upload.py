@@ -224,8 +224,8 @@ def verdict(
     near = [ms for key, ms in later.items() if any(0 <= expected[key][1] / 1000 - at < 15 for at in uploads)]
     found["upload: ms later than stalled"] = spread(list(later.values()))
     found["alerts within 15 s of an upload, ms later"] = spread(near)
-    if not near:
-        found["wrong"].append("no alert came within 15 s of an upload")
+    if not near or not found["windows"]:
+        found["wrong"].append("no window, or no alert within 15 s of an upload")
     if later and max(later.values()) >= DELAY_MS:
         found["wrong"].append(f"an alert of upload came {max(later.values())} ms later")
     outcomes = labels_joined(bootstrap, "upload")
@@ -255,8 +255,8 @@ def memory(groups: list[Group], wrong: list[str]) -> dict[str, Any]:
     found["upload: waiting predictions at most"] = max(sample[2] for sample in upload.samples)
     found["stalled: waiting predictions at most"] = max(sample[2] for sample in stalled.samples)
     found["stalled: evicted"] = full[-1][3] if full else 0.0
-    if found["stalled: waiting predictions at most"] > cap or len(full) < 4:
-        wrong.append(f"stalled: more waited than {cap}, or the cap was not reached for 20 s")
+    if not CAP_ROWS <= found["stalled: waiting predictions at most"] <= cap or len(full) < 4:
+        wrong.append(f"stalled: not {CAP_ROWS} to {cap} waited, or the cap was not reached for 20 s")
         return found
     since = full[0][0]
     grown = {group.name: _growth(group, since) for group in (alone, stalled)}

@@ -48,6 +48,7 @@ BROKER_AWAY_S = (1.0, 8.0)
 KINDS = ("kill", "term", "freeze", "freeze", "broker")
 SLOPE_MB_PER_MIN_MAX = 1.0
 GROWTH_MAX = 5  # descriptors, threads and tasks, from the middle of a life to its end
+LATE_SHARE_MAX = 0.001  # of traffic in the order of its times
 MB = 1e6
 
 
@@ -173,9 +174,11 @@ def conditions(result: dict[str, Any]) -> dict[str, bool]:
         "every event that was sent is applied or late, once": counts["applied"] + counts["late"] == result["sent"],
         "consumed = applied + dead letters + duplicates + late + tombstones": counts["consumed"] == rest,
         "no dead letter": counts["dead_letters"] == 0,
+        "next to nothing is late": counts["late"] <= LATE_SHARE_MAX * result["sent"],
     }
     if result["minutes"] * 60 >= WARM_S + LIFE_S:
         holds |= {
+            "every kind of fault came": set(result["faults"]) == set(KINDS),
             "a worker lived long enough to have a slope": bool(lives),
             f"slope at most {SLOPE_MB_PER_MIN_MAX:g} MB a minute": all(
                 one["slope_mb_per_min"] <= SLOPE_MB_PER_MIN_MAX for one in lives
