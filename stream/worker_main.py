@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ SELDOM_S = 10.0  # the same text of a client library again
 LINE_S = 1.0  # any two lines of what is limited
 LIBRARIES = ("aiokafka", "faust", "mode", "kafka", "stream.transport")  # Faust names its services by our module
 QUIET = (*LIBRARIES, "asyncio")
+STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Seldom(logging.Filter):
@@ -68,8 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prepare", action="store_true", help="build references and compile, then end")
     parser.add_argument("--snapshot-seconds", type=float, default=10.0)
     given = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _end_at_once)
+    end_at_signals()
     if given.parent:
         end_with_parent(given.parent)
     logging.basicConfig(
@@ -84,8 +85,28 @@ def main(arguments: list[str] | None = None) -> int:
     return _run(given)
 
 
+def end_at_signals() -> None:
+    """End at the first SIGTERM or SIGINT, with exit code 0, until a loop listens (app.py), which takes the descriptor over: nothing is
+    owned before that would have to be given up.
+
+    By a thread too: one kernel takes a compiler seconds, ten and more on a machine that is crowded, and a handler waits for it;
+    the supervisor kills whoever takes longer than supervisor.STOP_S.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    for number in STOPS:
+        signal.signal(number, _end_at_once)
+    signal.set_wakeup_fd(writing)
+    threading.Thread(target=_end_when_told, args=(reading,), name="signals", daemon=True).start()
+
+
 def _end_at_once(_number: int, _frame: FrameType | None) -> None:
-    """Until the loop listens (app.py) nothing is owned that would have to be given up."""
+    os._exit(Exit.OK)
+
+
+def _end_when_told(reading: int) -> None:
+    while not set(os.read(reading, 64)) & set(STOPS):
+        pass
     os._exit(Exit.OK)
 
 

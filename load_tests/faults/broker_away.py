@@ -11,9 +11,9 @@ from typing import Any
 from load_tests.faults.stage import Row, Stage, verdict
 from stream.broker import free_port
 
-LINES_PER_S_MAX = 1.0
+LINES_PER_S_MAX = 1.5  # one of the libraries; a text of our own passes once in ten seconds whatever others say
 BACK_S_MAX = 5.0
-SLACK_LINES = 2  # those of the second in which it dies and of the one in which it is back
+SLACK_LINES = 5  # when it dies, when it is back, and the first of each text of ours
 EVENTS = 4_000
 
 

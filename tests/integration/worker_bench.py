@@ -29,6 +29,7 @@ from stream.panes import EDGE_END, Marker, Pane, decode_record
 RESOLUTION_MS = 1_000
 LATENESS_MS = 2_000
 COUNTRIES = ("de", "fr", "it")
+START_S = 300.0  # the first process of a machine compiles for one or two minutes, on a crowded one for longer
 COMPRESSIONS = (None, "gzip", "snappy", "lz4", "zstd")
 
 
@@ -174,7 +175,7 @@ class Bench:
             process.wait()
             process.stdin.close()
 
-    def drain(self, seconds: float = 150) -> None:
+    def drain(self, seconds: float = START_S) -> None:
         with self.running("--drain") as process:
             code = process.wait(seconds)
             assert code == 0, process.log.read_text()[-4000:]
@@ -309,7 +310,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def until(condition, seconds: float = 150.0, why=lambda: ""):
+def until(condition, seconds: float = START_S, why=lambda: ""):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from stream.worker_main import Seldom
 
@@ -87,3 +91,22 @@ def test_a_signal_before_anything_is_owned_ends_the_worker_in_order(tmp_path: Pa
         finally:
             worker.kill()
             worker.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_does_not_wait_for_the_compiler(number: int) -> None:
+    """Half a minute in a library that lets other threads run, as LLVM does."""
+    code = (
+        "import hashlib\nfrom stream.worker_main import end_at_signals\nend_at_signals()\nprint('busy', flush=True)\n"
+        "hashlib.pbkdf2_hmac('sha256', b'x', b'y', 60_000_000)\nprint('done', flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as worker:
+        try:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "busy\n"
+            time.sleep(0.3)
+            worker.send_signal(number)
+            assert worker.wait(8) == 0
+            assert worker.stdout.read() == ""
+        finally:
+            worker.kill()
