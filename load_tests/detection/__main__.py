@@ -4,6 +4,7 @@
     python -m load_tests.detection --jobs 2 --out FOLDER --json    the whole: 200 pairs a stream, 64 seeds a change; about an hour
     python -m load_tests.detection --stream normal --case ".5 sd" --pairs 20 --seeds 10
     python -m load_tests.detection --six --jobs 2           ours against the best calibrated rival on the six changes of normal data
+    python -m load_tests.detection --six --reference 10000 --budget 10000 --no-calibration     shorter references, more false alarms
     python -m load_tests.detection --rivals FOLDER --stream normal     beside nannyml's and evidently's defaults
 
 One default configuration with two named settings of budget and tolerance; nothing is set per stream. Figures do not depend on
@@ -120,7 +121,7 @@ def measure(
         "geometric_mean_of_six": report.means_over_six(of_cases, seed),
         "thresholds": limits,
         "against_calibrated": against,
-        "conditions": report.conditions(of_streams) + report.rival_conditions(against, size.delays),
+        "conditions": report.conditions(of_streams, size.settings) + report.rival_conditions(against, size.delays),
         "left_out": {} if rivals is not None else LEFT_OUT,
     }
 
@@ -132,6 +133,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--pairs", type=int, help="(reference, stream) pairs of every stream")
     parser.add_argument("--seeds", type=int, help="seeds of every change")
+    parser.add_argument("--reference", type=int, help="rows of every reference; 288,000, sixty days, without it")
+    parser.add_argument(
+        "--budget", type=float, help="of the smaller setting: one false alarm in so many events; 100,000 without it"
+    )
     parser.add_argument("--stream", action="append", choices=list(BY_NAME), help="only these; also without any --case")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES])
     parser.add_argument("--six", action="store_true", help="only the six changes of normal data")
@@ -145,13 +150,22 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=Path, help="folder for finished streams and changes, which a later run takes over"
     )
     parser.add_argument("--json", action="store_true")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.budget and not args.no_calibration:
+        parser.error("rivals are calibrated to a budget of 100,000 events: --budget needs --no-calibration")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     size = QUICK if args.quick else FULL
-    size = replace(size, pairs=args.pairs or size.pairs, delays=args.seeds or size.delays)
+    size = replace(
+        size,
+        pairs=args.pairs or size.pairs,
+        delays=args.seeds or size.delays,
+        reference=args.reference or size.reference,
+        budget=args.budget or size.budget,
+    )
     chosen = args.stream or args.case or args.six
     streams = args.stream or ([] if chosen else list(BY_NAME))
     cases = args.case or (list(SIX) if args.six else [] if chosen else [case.name for case in CASES])

@@ -65,6 +65,17 @@ class Setting:
 
 
 SETTINGS = (Setting("A=1e5 tau=.03", 1e5, 0.03), Setting("A=3e7 tau=.05", 3e7, 0.05))
+
+
+def settings_of(budget: float) -> tuple[Setting, Setting]:
+    """The two named settings, with another budget in events for the smaller one."""
+    small, large = SETTINGS
+    if budget == small.budget:
+        return SETTINGS
+    name = f"A={budget:.3g} {small.name.split()[1]}".replace("e+0", "e")
+    return Setting(name, budget, small.tolerance), large
+
+
 CELLS = (1, 20, 200)
 
 

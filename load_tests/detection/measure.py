@@ -27,6 +27,7 @@ from load_tests.detection.contenders import (
     live_judged,
     reference_of,
     river_defaults,
+    settings_of,
 )
 from load_tests.detection.streams import BY_NAME, CASES, EXCHANGEABLE, Case, Rows, Stream
 
@@ -49,6 +50,7 @@ class Size:
     kswin_events events of a pair for KSWIN, .2 to .5 ms each; `kswin_delays` seeds of a change, of each `kswin_quiet` events before
                  (it knows of 100) and `kswin_changed` after: what is not found in them is its miss
     clean_runs   of `clean_events` events each, to calibrate rivals on
+    budget       in events, of the smaller of the two settings
     """
 
     pairs: int
@@ -63,6 +65,12 @@ class Size:
     clean_runs: int = CLEAN_RUNS
     clean_events: int = CLEAN_EVENTS
     longer: tuple[tuple[int, int], ...] = ((1, 1), (20, 1), (200, 10))
+    budget: float = SETTINGS[0].budget
+
+    @property
+    def settings(self) -> tuple[Setting, Setting]:
+        """Of our detector."""
+        return settings_of(self.budget)
 
     def events(self, cells: int, stream: Stream) -> int:
         """Live events of a pair."""
@@ -125,7 +133,7 @@ def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, 
     reference, live = pair(stream, size, seed, number, size.longest(stream))
     out: dict[str, dict[str, Any]] = {}
     profile = reference_of(reference)
-    small, large = SETTINGS
+    small, large = size.settings
     windows = live_judged(profile, inside(stream, live, small.tolerance))
     for cells in CELLS if number < size.pairs else CELLS[-1:]:
         events = size.events(cells, stream)
@@ -150,7 +158,7 @@ def our_alarms(stream: Stream, size: Size, seed: int, number: int) -> dict[str, 
     if stream.windows != EXCHANGEABLE and not stream.inside:
         profile = reference_of(reference, plain=True)
         windows = live_judged(profile, live.cut(0, 2 * events)).until(events)
-        for setting in SETTINGS:
+        for setting in size.settings:
             name = Ours(setting, plain=True).name
             out |= _counts(name, setting, 1, events, judge(profile, windows, setting.settings(1, auto=False)))
     return out
@@ -209,7 +217,7 @@ def delays(
     if ours:
         profile = reference_of(reference)
         windows = live_judged(profile, live)
-        for setting in SETTINGS:
+        for setting in size.settings:
             for cells in CELLS:
                 run = judge(profile, windows, setting.settings(cells), after=QUIET_EVENTS)
                 out[Ours(setting, cells).name] = delay(np.array(run.alarms, np.int64), QUIET_EVENTS)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from load_tests.detection.calibrated import CALIBRATED
-from load_tests.detection.contenders import CELLS, SETTINGS, Ours
+from load_tests.detection.contenders import CELLS, SETTINGS, Ours, Setting
 from load_tests.detection.figures import (
     alarm_figures,
     delay_figures,
@@ -113,14 +113,14 @@ def carried_by(stream: Stream) -> str:
     return {EXCHANGEABLE: RANKS_ALL, NEARLY: RANKS_NEARLY, BY_HOUR: RANKS_HOUR}[stream.windows]
 
 
-def conditions(alarms: Mapping[str, Any]) -> list[dict[str, Any]]:
+def conditions(alarms: Mapping[str, Any], settings: Sequence[Setting] = SETTINGS) -> list[dict[str, Any]]:
     """What is asked of our own default, held against what was measured. One entry a stream, setting and number of cells, and
     one for the factor of each stream: `holds` None where it is not asked. `because`: what carries the bound there.
     """
     found: list[dict[str, Any]] = []
     for stream, report in alarms.items():
         because = carried_by(BY_NAME[stream])
-        for setting in SETTINGS:
+        for setting in settings:
             for cells in CELLS:
                 figures = report["contenders"].get(Ours(setting, cells).name)
                 if figures is None:

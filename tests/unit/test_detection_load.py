@@ -18,6 +18,7 @@ from load_tests.detection.contenders import (
     delay,
     live_windows,
     reference_of,
+    settings_of,
 )
 from load_tests.detection.streams import (
     BY_NAME,
@@ -344,6 +345,34 @@ def test_a_factor_of_one_is_asked_where_the_rank_layer_carries_the_bound(stream)
     assert of(1.005)[1]["holds"] is (None if tube else True)
     assert alarms["because"] == factor["because"]
     assert factor["because"].startswith("tube" if tube else "rank layer")
+
+
+def test_a_shorter_reference_and_another_budget_are_what_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(command, "QUICK", SMALL)
+    monkeypatch.setattr(command, "ProcessPoolExecutor", Inline)
+    rows = []
+
+    def seen(reference):
+        rows.append(len(reference))
+        return reference_of(reference)
+
+    monkeypatch.setattr(measure, "reference_of", seen)
+    asked = ["--quick", "--json", "--no-calibration", "--stream", "normal", "--case", "1 sd"]
+    command.main([*asked, "--reference", "12000", "--budget", "10000"])
+    result = json.loads(capsys.readouterr().out)
+    assert set(rows) == {12_000}
+    small, large = settings_of(1e4)
+    assert (small.name, small.budget, small.tolerance) == ("A=1e4 tau=.03", 1e4, 0.03)
+    assert result["false_alarms"]["normal"]["contenders"][Ours(small).name]["bound_per_million"] == 100.0
+    judged = {one["setting"] for one in result["conditions"] if "setting" in one}
+    assert judged == {small.name, large.name}
+    found = result["delays"]["1 sd"]
+    assert found[Ours(small).name]["mean"] <= found[Ours(large).name]["mean"]
+    assert Ours(SETTINGS[0]).name not in found
+    with pytest.raises(SystemExit):
+        command.main(["--budget", "10000"])
+    assert "needs --no-calibration" in capsys.readouterr().err
+    assert settings_of(1e5) == SETTINGS
 
 
 def test_the_command_gives_json_and_a_table(monkeypatch, capsys):
