@@ -221,7 +221,7 @@ def _models(config: Config) -> Iterator[Finding]:
         path = ("models", name)
         unwatched = {target for target, settings in model.targets.items() if not settings.watch}
         yield from _arrays(config, model, path)
-        yield from without_categories(model, path, _numbers(config, model))
+        yield from without_value(model, path, _numbers(config, model), _texts(model))
         yield from names_taken(model, path, _named(config, model))
         for key in model.segments:
             if "=" in key:  # key=value names a segment, a=b=c would name two
@@ -277,15 +277,26 @@ def _numbers(config: Config, model: Model) -> set[str]:
     return told | {*config.topics.predictions.mapping.scores}
 
 
-def without_categories(model: Model, path: tuple[str, ...], numbers: Collection[str]) -> Iterator[Finding]:
-    """Detectors about categories whose targets are among `numbers`: they would never say anything."""
+def _texts(model: Model) -> set[str]:
+    """Targets that the configuration says are categories."""
+    return {name for name, each in model.targets.items() if each.kind == "categorical"}
+
+
+def without_value(
+    model: Model, path: tuple[str, ...], numbers: Collection[str], categories: Collection[str]
+) -> Iterator[Finding]:
+    """Detectors about categories whose targets are among `numbers`, and the other way round: they would never say anything."""
     for index, detector in enumerate(model.detectors):
         for place, target in enumerate(detector.targets):
+            where = (*path, "detectors", index, "targets", place)
             if detector.of_categories is not None and target in numbers:
                 own = model.targets.get(target)
                 what = "numbers" if own is None or own.dimension is None else "arrays"
                 read = f"{detector.of_categories} is of categories, and the values of {target} are {what}"
-                yield "DL-C020", (*path, "detectors", index, "targets", place), read, "expected: a categorical target"
+                yield "DL-C020", where, read, "expected: a categorical target"
+            if detector.of_numbers is not None and target in categories:
+                read = f"{detector.of_numbers} is of numbers, and the values of {target} are categories"
+                yield "DL-C020", where, read, "expected: a numeric target"
 
 
 def _arrays(config: Config, model: Model, path: tuple[str, ...]) -> Iterator[Finding]:

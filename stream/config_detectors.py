@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
@@ -31,12 +31,24 @@ ONLINE = tuple(
 ROWS = window_series.ROWS
 SERIES = (*window_series.NAMES, window_series.VOLUME, *ROWS)
 TYPES = (*SERIES, *ONLINE)
+_OF_ERRORS = (
+    "performance: {detectors: [...]} of the model, with `series: accuracy` or another share: it sees right and wrong"
+)
+MEANT = {"median": "p50"} | {
+    name: _OF_ERRORS
+    for name, entry in REGISTRY.items()
+    if entry.family is Family.ONLINE and entry.reads is Reads.ERRORS
+}
 
 
-def one_of(names: tuple[str, ...]) -> BeforeValidator:
+def one_of(names: tuple[str, ...], meant: Mapping[str, str] | None = None) -> BeforeValidator:
+    """`meant`: what is probably wanted by a name that is none of them."""
+    hints = meant or {}
+
     def check(value: Any) -> Any:
         if isinstance(value, str) and value not in names:
-            raise refusal("DL-C013", f"{shown(value)} is not known", unknown_name(value, names))
+            expected = hints[value] if value in hints else unknown_name(value, names)
+            raise refusal("DL-C013", f"{shown(value)} is not known", expected)
         return value
 
     return BeforeValidator(check)
@@ -82,8 +94,8 @@ LimitField = Annotated[
         }
     ),
 ]
-TypeName = Annotated[str, one_of(TYPES), WithJsonSchema({"enum": list(TYPES)})]
-SeriesName = Annotated[str, one_of(SERIES), WithJsonSchema({"enum": list(SERIES)})]
+TypeName = Annotated[str, one_of(TYPES, MEANT), WithJsonSchema({"enum": list(TYPES)})]
+SeriesName = Annotated[str, one_of(SERIES, MEANT), WithJsonSchema({"enum": list(SERIES)})]
 
 
 def _between(limit: window_series.Limit | None, low: float, high: float) -> bool:
@@ -144,6 +156,12 @@ class Detector(Section):
         """The series of categories that it is about, if it is about one: numbers and arrays have no value of it."""
         asked = self.series or self.type
         return asked if asked in window_series.OF_CATEGORIES else None
+
+    @property
+    def of_numbers(self) -> str | None:
+        """The same of numbers: categories have no value of it."""
+        asked = self.series or self.type
+        return asked if asked in window_series.OF_NUMBERS else None
 
     def _arrays(self, rows: str) -> None:
         if not reads_arrays(rows):

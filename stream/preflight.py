@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.binning import Kind
+from detectors.column_values import PREDICTION, read_column
 from detectors.reference import BadReference, ReferenceProfile, with_id
 from detectors.reference_build import FIRST_SHARE, build_with_windows
 from detectors.reference_sample import sampled_rows
@@ -21,7 +22,7 @@ from detectors.sequential.reference_ranks import common_ranks
 from detectors.sequential.strata import LENGTH_MAX_MS, WINDOWS_MIN, Season, carries, hours_of, within_hours
 from detectors.verdict import AUTO_EVENTS_MIN
 from stream.config import Config, Model
-from stream.config_checks import names_taken, without_categories
+from stream.config_checks import names_taken, without_value
 from stream.config_detectors import targets_with_limits
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
@@ -158,9 +159,9 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             _problem(loaded, "DL-C023", path, read, expected)
             for path, read, expected in check_names(config, model, rows.columns)
         ]
-        numbers = {target.name for target in known[model] if target.kind is Kind.NUMERIC}
+        numbers, texts = ({t.name for t in known[model] if t.kind is kind} for kind in (Kind.NUMERIC, Kind.CATEGORICAL))
         of = ("models", model)
-        problems += [_problem(loaded, *found) for found in without_categories(settings, of, numbers)]
+        problems += [_problem(loaded, *found) for found in without_value(settings, of, numbers, texts)]
         problems += [_problem(loaded, *found) for found in names_taken(settings, of, rows.columns)]
     plan = _plan(config, known)
     if plan is not None:
@@ -256,11 +257,14 @@ def topic_problems(loaded: LoadedConfig, use: Use = Use.TOPICS_LIST) -> list[Pro
 
 
 def _declared(rows: ReferenceRows) -> tuple[DeclaredTarget, ...]:
-    """Targets as the columns' types suggest, for the estimate."""
+    """Targets as the columns' types suggest."""
     found = []
     for name, values in rows.columns.items():
-        numeric = values.dtype == np.float64
-        kind = Kind(rows.kinds[name]) if name in rows.kinds else Kind.NUMERIC if numeric else Kind.CATEGORICAL
+        kind = Kind.NUMERIC if values.dtype == np.float64 else Kind.CATEGORICAL
+        if name in rows.kinds:
+            kind = Kind(rows.kinds[name])
+        elif rows.roles[name] == PREDICTION:  # of few numbers, which are classes then
+            kind = read_column(name, values, PREDICTION).kind
         found.append(DeclaredTarget(name, Role(rows.roles[name]), kind))
     return tuple(found)
 

@@ -18,7 +18,7 @@ from detectors import REGISTRY, load
 from detectors.distance import ReferenceBins, WindowBins, prepared_distance, prepared_test
 from detectors.parameters import Base, read
 from detectors.reference import TargetReference
-from detectors.registry import Family
+from detectors.registry import Family, Reads
 from detectors.sketches.distinct import estimate
 from stream.columns import F64
 from stream.tally import Tally
@@ -30,6 +30,11 @@ COMPARISONS = tuple(name for name, entry in REGISTRY.items() if entry.family in 
 ROWS = tuple(name for name, entry in REGISTRY.items() if entry.family is Family.MULTIVARIATE)
 DISTINCT = "distinct"  # of categorical targets, over all events: segments have no registers
 OF_CATEGORIES = ("unseen", DISTINCT)  # a number, or an array, has no value of them
+OF_NUMBERS = (
+    *(name for name in SUMMARY if name not in QUALITY),
+    "out_of_range",
+    *(name for name in COMPARISONS if REGISTRY[name].reads in (Reads.ORDERED, Reads.POSITIONS)),
+)  # a category has no value of them
 NAMES = (*SUMMARY, DISTINCT, *COMPARISONS)
 VOLUME = "volume"  # events a minute, of the model and not of a target: volume_watch.py
 Parameters = tuple[tuple[str, float | str], ...]
