@@ -238,7 +238,7 @@ def _models(config: Config) -> Iterator[Finding]:
                 yield "DL-C020", (*path, "detectors", index), read, "expected: reference.file"
             for place, target in enumerate(detector.targets):
                 if target in unwatched:
-                    where = (*path, "detectors", index, "targets", place)
+                    where: tuple[str | int, ...] = (*path, "detectors", index, "targets", place)
                     yield (
                         "DL-C020",
                         where,
@@ -288,7 +288,7 @@ def without_value(
     """Detectors about categories whose targets are among `numbers`, and the other way round: they would never say anything."""
     for index, detector in enumerate(model.detectors):
         for place, target in enumerate(detector.targets):
-            where = (*path, "detectors", index, "targets", place)
+            where: tuple[str | int, ...] = (*path, "detectors", index, "targets", place)
             if detector.of_categories is not None and target in numbers:
                 own = model.targets.get(target)
                 what = "numbers" if own is None or own.dimension is None else "arrays"
