@@ -16,7 +16,7 @@ from stream.broker import _free_ports
 EVERY_S = 2.0
 WORKERS_MAX = 6
 PROGRESS_S = 60.0
-THREADS_MORE_MAX = 4
+THREADS_MORE_MAX, FILES_MORE_MAX = 4, 10
 REBALANCES_MIN = 4  # else nobody stormed
 
 
@@ -69,6 +69,7 @@ def storm(stage: Stage, seconds: float) -> dict[str, Any]:
     assert code == 0, seen
     assert rebalances >= REBALANCES_MIN, seen
     assert grown[0] <= THREADS_MORE_MAX, seen
+    assert grown[1] <= FILES_MORE_MAX, seen
     return seen | verdict(b)
 
 

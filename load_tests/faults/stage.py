@@ -39,11 +39,12 @@ class Stage:
         return bench
 
 
-def verdict(bench: Any) -> dict[str, Any]:
-    """Read everything to its end and compare with the recount. Raises AssertionError."""
+def verdict(bench: Any, *, drifted: bool = False) -> dict[str, Any]:
+    """Read everything to its end and compare with the recount; `drifted`: there must be alerts. Raises AssertionError."""
     bench.drain(300)
     kit.bench_module.assert_equal_to_recount(bench)
     alerts = bench.alerts()
+    assert alerts or not drifted, "the drift was not found"
     assert all(len(set(bodies)) == 1 for bodies in alerts.values()), "one alert id with two bodies"
     repeats = sum(len(bodies) - 1 for bodies in alerts.values())
     return {"ok": True, "events": bench.number, "alerts": len(alerts), "repeated alerts": repeats}

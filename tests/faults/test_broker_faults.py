@@ -102,6 +102,7 @@ def test_f4_f5_the_broker_is_killed_while_panes_snapshots_and_alerts_are_written
             lines = worker.log()[before:].splitlines()
             broker.start()
             back = time.monotonic()
+            b.produce(b.shifted(500, 40.0))  # new ones: all others may have been read before it went
             ends = b.ends()
             until(
                 lambda e=ends: worker.metric("position", stage="collector") == sum(e.values()),
