@@ -8,6 +8,7 @@ and outputs that have not left. Run it once per release, after the version has b
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import signal
@@ -53,7 +54,11 @@ def holds_outputs(bench: Any) -> bool:
 
 
 def main() -> int:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests" / "data" / "state" / version("driftline")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=ROOT / "tests" / "data" / "state" / version("driftline")
+    )
+    folder = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as temporary, Broker() as broker:
         bench = Stage(broker, Path(temporary), 1).bench(partitions=2, settings="metrics: {port: 0}\n")
         bench.produce(bench.events(EVENTS), compressions=(None,))

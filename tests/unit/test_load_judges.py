@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from load_tests import demo_seeds, join_speed, label_upload, memory, performance_alarms, real_feedback, soak
+from load_tests import demo_seeds, fuzz, join_speed, label_upload, memory, performance_alarms, real_feedback, soak
 from load_tests.real import __main__ as real
 from load_tests.real.feedback_recount import HISTOGRAMS
 from load_tests.throughput import __main__ as drained
@@ -339,3 +339,26 @@ def test_what_differs_is_missing_or_too_much_is_found(monkeypatch: pytest.Monkey
     del found[key("f1")]
     assert wrong(found) == [f"missing: {key('f1')}"]
     assert wrong(said() | {key("mae"): {}}) == [f"extra: {key('mae')}"]
+
+
+# ---- the fuzzer
+
+
+def fuzzed(**changes: int) -> fuzz.Fuzzer:
+    found = fuzz.Fuzzer(1)
+    vars(found).update({"messages": 1000, "applied": 10, "accepted": 20, "strict": 10} | changes)
+    return found
+
+
+def test_a_fuzzer_that_applies_nothing_or_compares_the_strict_tier_with_itself_shows_nothing() -> None:
+    assert fuzzed().enough()
+    for wrong in ({"applied": 9}, {"strict": 11}, {"messages": 0, "applied": 0}):
+        assert not fuzzed(**wrong).enough()
+
+
+def test_most_of_what_the_fuzzer_makes_and_a_tier_accepts_is_read_by_the_fast_one() -> None:
+    found = fuzz.Fuzzer(1)
+    for name in fuzz.LAYOUTS:
+        found.chunk(name)
+    assert found.strict > 0
+    assert found.enough()

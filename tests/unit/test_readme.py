@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,40 @@ def test_every_path_exists() -> None:
     paths = set(re.findall(r"`((?:stream|detectors|tests|load_tests|\.docker)/[\w./-]*)`", README))
     assert paths
     assert not [path for path in paths if not (ROOT / path).exists()]
+
+
+LOAD_TESTS = sorted({
+    match
+    for text in (README, (ROOT / "Makefile").read_text().replace("$(ARGS)", "").replace("$$", ""))
+    for match in re.findall(r"python -m (load_tests[^`#;|\n…]*)", text)
+})  # fmt: skip
+
+
+class Parsed(Exception):  # noqa: N818 - what is waited for
+    """The command's arguments are right; it goes no further."""
+
+
+def test_there_are_load_tests() -> None:
+    assert len({command.split()[0] for command in LOAD_TESTS}) >= 20
+
+
+@pytest.mark.parametrize("command", LOAD_TESTS)
+def test_every_load_test_takes_the_arguments_that_it_is_called_with(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parsed(self: argparse.ArgumentParser, *arguments: object) -> None:
+        parse(self, *arguments)  # type: ignore[call-overload]
+        raise Parsed
+
+    name, *arguments = shlex.split(command)
+    arguments = ["1" if argument == "seed" else argument for argument in arguments]
+    module = importlib.import_module(name if (ROOT / f"{name.replace('.', '/')}.py").exists() else f"{name}.__main__")
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(Parsed):
+        module.main()
 
 
 def test_the_two_commands_stand_at_the_top() -> None:
