@@ -28,6 +28,7 @@ from stream.supervisor import Exit
 log = logging.getLogger(__name__)
 
 PAUSE_FIRST_S, PAUSE_MAX_S = 0.5, 10.0
+NOT_OF_IT = -1  # no offset of a log
 
 
 class Copier:
@@ -103,13 +104,13 @@ class Copier:
         """See how far the copies of every topic are, whoever makes them. Raises as a Kafka client does."""
         if self._session is None:
             return
-        ends, copied = await self._ends(), await self._committed()
+        ends, copied = await self._ends(), await self._copied()
         there = {place.topic for place in ends}
         for topic, role in self.roles.items():
             lag = self.lags[role.value]
             if topic not in there:  # liveness.py says so
                 continue
-            lag.see(_of(topic, ends), _of(topic, copied), now_s)
+            lag.see(_of(topic, ends), {partition: max(at, 0) for partition, at in _of(topic, copied).items()}, now_s)
             self._metrics.set("rekey_lag_events", lag.events, input=role.value)
 
     def is_behind(self, source: str, now_s: float, most_s: float) -> bool:
@@ -117,7 +118,7 @@ class Copier:
         return source in self.lags and self.lags[source].is_behind(now_s, most_s)
 
     async def drained(self) -> bool:
-        """Whether everything that was there at the first call is copied."""
+        """Whether everything that was there at the first call is copied, of a log that lost its end or was made anew what it holds now."""
         if self._session is None:
             return False
         if self._goal is None:
@@ -125,9 +126,12 @@ class Copier:
             if {place.topic for place in ends} != set(self.roles):
                 return False
             self._goal = ends
-        copied = await self._committed()
+        copied = await self._copied()
         ends = await self._ends()  # a commit beyond them is of a log that is not there any more
-        return all(end <= copied.get(place, 0) <= ends.get(place, -1) for place, end in self._goal.items())
+        return all(
+            min(end, ends.get(place, end)) <= copied.get(place, 0) <= ends.get(place, NOT_OF_IT)
+            for place, end in self._goal.items()
+        )
 
     async def _ends(self) -> dict[TopicPartition, int]:
         session = self._require_session()
@@ -135,12 +139,18 @@ class Copier:
         places = [TopicPartition(topic, p) for topic, view in views.items() for p in range(view.partitions)]
         return dict(await session.consumer.end_offsets(places))
 
-    async def _committed(self) -> dict[TopicPartition, int]:
+    async def _copied(self) -> dict[TopicPartition, int]:
+        """What the group has committed in the logs as they are; NOT_OF_IT where that is known to be an offset of another log, which
+        copying has not begun anew yet: by chance the new one may end there.
+        """
         session = self._require_session()
         views = await self._cluster.topics(self.roles)
         places = [TopicPartition(topic, p) for topic, view in views.items() for p in range(view.partitions)]
         found = await session.commits(places)
-        return {place: each.offset for place, each in found.items()}
+        return {
+            place: NOT_OF_IT if each.log and each.log.is_another(views[place.topic].id) else each.offset
+            for place, each in found.items()
+        }
 
     def _require_session(self) -> Session:
         if self._session is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -250,6 +250,8 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
         if not wanted:
             await asyncio.sleep(poll_ms / 1000)
         fetched = await self.consumer.getmany(*wanted, timeout_ms=poll_ms) if wanted else {}
+        if fetched or time.monotonic() - self._commit_s > COMMIT_S:
+            await self._require_logs(waiting)
         async with self._lock:
             if self._waiting is not waiting:
                 return
@@ -261,6 +263,15 @@ class Session(ConsumerRebalanceListener):  # type: ignore[misc]
             if time.monotonic() - self._commit_s > COMMIT_S:
                 await self.commit()
         await self._watch(copied or len(fetched), wanted)
+
+    async def _require_logs(self, topics: Collection[str]) -> None:
+        """What was fetched before this was asked is of the logs that are copied: ids do not come back. Offsets do, in a topic that was
+        made anew and has grown; in one that has not nothing would ever be fetched. Raises LogMoved, and as `Cluster.topics`.
+        """
+        views = await self._cluster.topics(topics)
+        for place, log in self._logs.items():
+            if place.topic in topics and (place.topic not in views or log.is_another(views[place.topic].id)):
+                raise LogMoved(f"{place.topic} was deleted, and perhaps made again, while it was copied")
 
     def _stay(self) -> None:
         """To the client only a fetch is a sign of life, and only a fetch brings up errors of the group: who has no topic, or waits for

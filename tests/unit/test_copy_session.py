@@ -20,7 +20,8 @@ from stream.cluster import TopicView
 from stream.config import Config, config_from
 from stream.copier import Copier
 from stream.copy_commits import Committed, CopiedLog, LogLost, beginning
-from stream.copy_session import Session
+from stream.copy_lag import CopyLag
+from stream.copy_session import LogMoved, Session
 from stream.damage import Damage
 from stream.metrics import Metrics
 from stream.topics import TopicRole
@@ -185,7 +186,7 @@ class Backlog(Group):
 
     def __init__(self, end: int, step_s: float) -> None:
         super().__init__(end)
-        self.step_s, self.now_s, self.copied = step_s, 0.0, 0
+        self.step_s, self.now_s, self.copied, self.read_to = step_s, 0.0, 0, self.start
         self._subscription = SimpleNamespace(fetch_context=nullcontext)
         self.committed = {}
 
@@ -193,7 +194,13 @@ class Backlog(Group):
 
     async def getmany(self, *places: TopicPartition, timeout_ms: int) -> dict[TopicPartition, list[Plain]]:
         del timeout_ms
-        return {place: [Plain(i, 1_000, None, b"{}", (), i, i + 1) for i in range(3, self.end)] for place in places}
+        first = self.read_to
+        self.read_to = self.end
+        return {
+            place: [Plain(i, 1_000, None, b"{}", (), i, i + 1) for i in range(first, self.end)]
+            for place in places
+            if first < self.end
+        }
 
     async def write(self, _topic: str, _partition: int, copies: Sequence[Any]) -> None:
         self.now_s += self.step_s
@@ -225,18 +232,70 @@ async def test_a_backlog_is_committed_while_it_is_copied(monkeypatch: pytest.Mon
     assert log.copied == 20_000  # nothing twice
 
 
+def copier(ends: list[int], committed: Committed | None, topic_id: str = "id") -> Copier:
+    """Asked for the ends of its one partition it says these in turn, the last one ever again."""
+    place = TopicPartition("chargebacks", 0)
+
+    async def found(_places: Any) -> dict[TopicPartition, int]:
+        return {place: ends.pop(0) if len(ends) > 1 else ends[0]}
+
+    async def topics(_names: Any) -> dict[str, TopicView]:
+        return {"chargebacks": TopicView(topic_id, 1)}
+
+    async def commits(_places: Any) -> dict[TopicPartition, Committed]:
+        return {} if committed is None else {place: committed}
+
+    made: Any = Copier.__new__(Copier)
+    made.roles, made._goal = {"chargebacks": TopicRole.LABELS}, None
+    made.lags, made._metrics = {"labels": CopyLag()}, Metrics()
+    made._cluster = SimpleNamespace(topics=topics)
+    made._session = SimpleNamespace(commits=commits, consumer=SimpleNamespace(end_offsets=found))
+    return cast(Copier, made)
+
+
+OURS = CopiedLog("id").metadata()
+
+
 @pytest.mark.parametrize(("committed", "drained"), [(39, False), (40, True), (45, True), (46, False)])
 async def test_a_drain_waits_for_copies_and_not_for_those_of_a_log_that_is_gone(committed: int, drained: bool) -> None:
     """There were 40 records at the first call, 45 at the second."""
-    copier: Any = Copier.__new__(Copier)
-    copier.roles, copier._goal, copier._session = {"chargebacks": TopicRole.LABELS}, None, object()
-    place, ends = TopicPartition("chargebacks", 0), iter([40, 45])
+    assert await copier([40, 45], Committed(committed, OURS)).drained() is drained
 
-    async def found() -> dict[TopicPartition, int]:
-        return {place: next(ends)}
 
-    async def known() -> dict[TopicPartition, int]:
-        return {place: committed}
+@pytest.mark.parametrize(
+    ("metadata", "topic_id", "drained"),
+    [(OURS, "id", True), (OURS, "other", False), (OURS, "", True), ("", "other", True), ("[]", "other", True)],
+)
+async def test_a_topic_that_was_made_anew_and_ends_where_the_one_before_did_is_not_copied(
+    metadata: str, topic_id: str, drained: bool
+) -> None:
+    """Its offsets alone say that it is; so does a broker that knows no ids."""
+    own = copier([40], Committed(40, metadata), topic_id)
+    assert await own.drained() is drained
+    await own.look(10.0)
+    assert own.lags["labels"].events == (0 if drained else 40)
+    assert own.lags["labels"].is_behind(10.0, 5.0) is not drained
+    assert not await copier([0], Committed(40, OURS), "other").drained()  # nor is that it is another one known yet
 
-    copier._ends, copier._committed = found, known
-    assert await copier.drained() is drained
+
+async def test_a_drain_asks_for_no_more_than_a_log_that_was_made_anew_meanwhile_holds() -> None:
+    anew = CopiedLog("other", 1).metadata()
+    assert await copier([40, 10], Committed(10, anew), "other").drained()
+    assert not await copier([40, 10], Committed(9, anew), "other").drained()
+    assert not await copier([40, 60], Committed(39, anew), "other").drained()
+    assert await copier([0], None).drained()
+    assert not await copier([1], None).drained()
+
+
+@pytest.mark.parametrize("fetches", [True, False])
+async def test_a_topic_that_is_made_anew_while_it_is_copied_is_not_taken_for_the_one_before(fetches: bool) -> None:
+    """Whether it has grown beyond the position, so that something comes, or ends at it, so that nothing does."""
+    log = Backlog(end=103, step_s=0)
+    session = await log.session()
+    await session.round()
+    assert log.copied == 100
+    log.topic_id, log.end = "other", 203 if fetches else 103
+    session._commit_s = time.monotonic() if fetches else 0.0
+    with pytest.raises(LogMoved, match="chargebacks was deleted"):
+        await session.round()
+    assert log.copied == 100
