@@ -11,6 +11,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic as numba_intrinsic
 
 
@@ -48,6 +49,16 @@ def address_of(_context: Any, array: Any) -> Any:
         return builder.ptrtoint(held.data, ir.IntType(64))
 
     return types.int64(array), code
+
+
+@intrinsic
+def pointer(_context: Any, _address: Any) -> Any:
+    """An address, int64, for `carray`."""
+
+    def code(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), code
 
 
 @intrinsic

@@ -99,7 +99,7 @@ class Batch:
             for row in self._place.tolist()
         ]
         most = int(sizes.max(initial=0)), int(self._place[:, at.CORE].max(initial=0)), max(room_sizes, default=0)
-        self._scratch = [np.empty(size, np.float64) for size in most]  # the second one for integers, as wide
+        self._scratch = [np.empty(size, np.float64) for size in most]
         self._scratch_at = np.array([each.ctypes.data for each in self._scratch], np.int64)
         self._work: F64 | None = None
         room.ask(self, 8 * int(sizes.sum()))

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
-from detectors.memory import intrinsic
+from detectors.memory import intrinsic, pointer
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.categories import RANK_BETS
 from detectors.sequential.default_kernel import WORK_HEAD, WORK_ROWS, decide, fill_work, room_of
@@ -46,16 +46,6 @@ SECOND_LEVEL = (
     2  # the cache that lines are fetched into: the first one is full of what the target in hand and all others share
 )
 F32_TYPE, F64_TYPE, I64_TYPE, U16_TYPE, U8_TYPE = np.float32, np.float64, np.int64, np.uint16, np.uint8
-
-
-@intrinsic
-def pointer(_context: Any, _address: Any) -> Any:
-    """An address, int64, for `carray`."""
-
-    def code(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), code
 
 
 @intrinsic
@@ -190,7 +180,7 @@ def _decide(
         own, seed, weight, start_ms, row[EXPIRY], row[FIRST],
         carray(pointer(work_at), (WORK_HEAD, core), F64_TYPE),
         carray(pointer(log_h_at), (core, LAWS), F64_TYPE),
-        carray(pointer(scratch[1]), (core,), I64_TYPE),
+        carray(pointer(scratch[1]), (core,), F64_TYPE),
         carray(pointer(scratch[2]), (room_of(core, statistics, ranks, RANK_BETS, tube),), F64_TYPE),
         carray(pointer(row[SCORE]), (core, 4), F64_TYPE),
         carray(pointer(row[SCORE_MEAN]), (4,), F64_TYPE),

@@ -257,7 +257,18 @@ def describe(prepared: Prepared, counts: I64, windows: Sequence[tuple[int, int]]
     if prepared.core:
         bins = prepared.target.binning.bins
         core_edges(kernel.core_masses(reference, prepared.first, prepared.core, bins), tolerance, lo, hi)
-    kernel.effect(core, shares, prepared.scores[0], tables.score_mean, lo, hi, before, share_lo, share_hi, filled)
+    kernel.effect(
+        core.astype(np.float64),
+        shares,
+        prepared.scores[0],
+        tables.score_mean,
+        lo,
+        hi,
+        before,
+        share_lo,
+        share_hi,
+        filled,
+    )
     effect: list[float] = filled.tolist()
     names = prepared.statistics[len(prepared.statistics) - len(shares) :]
     return Effect(

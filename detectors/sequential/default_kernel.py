@@ -12,11 +12,22 @@ from detectors.compiled import compiled, inlined
 from detectors.normal import ppf
 from detectors.sequential.categories import count_score, decode_bets, plug_in_shares
 from detectors.sequential.chance import beyond, surprise_of
-from detectors.sequential.lanes import row_totals, weighted
-from detectors.sequential.rank_layer import bet, bet_adaptively, bet_on_share, boost, kept, rank_bin
+from detectors.sequential.lanes import exponentials, row_totals, weighted
+from detectors.sequential.lanes import total as total_of
+from detectors.sequential.rank_layer import (
+    EVIDENCE_MAX,
+    bet,
+    bet_adaptively,
+    bet_on_share,
+    boost,
+    in_reach,
+    kept,
+    rank_bin,
+    staked,
+)
 from detectors.sequential.scores import nominal_ranks, window_statistics
-from detectors.sequential.tube import LAWS, core_edges, grow, plug_in, tube_bets
-from detectors.sequential.tube_boost import tube_factor
+from detectors.sequential.tube import LAWS, core_edges, plug_in, tube_bets
+from detectors.sequential.tube_boost import REACH, tube_factor
 from detectors.sequential.uniforms import uniform
 
 F32 = NDArray[np.float32]
@@ -56,8 +67,8 @@ def checked_total(counts: I64) -> int:
 
 
 @compiled
-def fold_core(counts: I64, first: int, core: int, bins: int, out: I64) -> None:
-    """Numeric counts I64[bins + 2] -> core counts I64[core]: far bins go to the outer core bins."""
+def fold_core(counts: I64, first: int, core: int, bins: int, out: F64) -> None:
+    """Numeric counts I64[bins + 2] -> core counts F64[core], exact: far bins go to the outer core bins."""
     for k in range(core):
         out[k] = counts[first + k]
     for k in range(first):
@@ -69,7 +80,7 @@ def fold_core(counts: I64, first: int, core: int, bins: int, out: I64) -> None:
 @compiled
 def core_masses(counts: I64, first: int, core: int, bins: int) -> F64:
     """`scores.smoothed` of the core bins of numeric counts I64[bins + 2]."""
-    folded, masses = np.empty(core, np.int64), np.empty(core)
+    folded, masses = np.empty(core), np.empty(core)
     fold_core(counts, first, core, bins, folded)
     total = folded.sum() + 0.5 * core
     for k in range(core):
@@ -79,16 +90,14 @@ def core_masses(counts: I64, first: int, core: int, bins: int) -> F64:
 
 @compiled
 def statistics(
-    core: I64, shares: I64, score: F64, nominal: F64, shape_scale: F64, share_p: F64, seed: np.uint64, out: F64, tie: F64
+    core: F64, shares: I64, score: F64, nominal: F64, shape_scale: F64, share_p: F64, seed: np.uint64, out: F64, tie: F64
 ) -> None:  # fmt: skip
     """All statistics of one window and their tie-breaks: the five of the values (if core has bins), then one per share."""
     values = 0
     if len(core) > 0:
         window_statistics(core, score, nominal, shape_scale, out)
         values = 5
-    total = 0
-    for c in core:
-        total += c
+    total = int(total_of(core))
     for c in shares:
         total += c
     for j in range(values + len(shares)):
@@ -121,25 +130,24 @@ def rank_layer(
     row_totals(recent, totals)
     best, leading, crossed = 0.0, 0, False
     value_statistics = len(bet_start) - 1 if bets.shape[0] > 0 else 0
-    reference = 0.0
-    for l in range(bins):
-        reference += alpha[l]
     for j in range(len(thresholds)):
         k = rank_bin(values[j], ties[j], order[j], order_tie[j])
-        windows = 0  # all are whole numbers: no order of their sum changes it
+        lower = seen[j]
         for l in range(bins):
-            present[l] = alpha[l] + seen[j, l]
-            windows += seen[j, l]
+            present[l] = alpha[l] + float(np.int32(lower[l]))  # several at once, which of 64 bits they are not
         if len(seen_high) > 0:
             for l in range(bins):
                 present[l] += SEEN_CARRY * float(seen_high[j, l])
-                windows += SEEN_CARRY * int(seen_high[j, l])
-        total = reference + windows
+        total = total_of(present)  # whole numbers: no order of their sum changes it
         if j < value_statistics:
             start, stop = bet_start[j], bet_start[j + 1]
             share, part = (1.0 - adaptive_share) / (stop - start), adaptive_share / len(decay)
             own, laid, memory = evidence[start:stop], bets[:, start:stop], totals[j * len(decay) :]
-            raised = boost(weight, present, laid, share, own, recent[j], part, adaptive[j], thresholds[j])
+            before, raised = staked(weight, share, own, scratch), weight
+            for i in range(len(decay)):
+                before += part * (adaptive[j, i] + weight)
+            if in_reach(before, thresholds[j]):  # else `boost` does nothing: spares its many arguments
+                raised = boost(weight, present, laid, share, own, recent[j], part, adaptive[j], thresholds[j])
             found = bet(k, raised, present, total, laid, share, own, scratch)
             found += bet_adaptively(k, raised, present[k] / total, recent[j], memory, decay, part, adaptive[j])
         else:
@@ -184,14 +192,30 @@ def excursion(clock: I64, gain: float, gain_start: int) -> None:
 
 
 @compiled
+def follow(gain: F32, gain_start: I64, exponents: F64, bet_weight: F64, start_ms: int) -> int:
+    """Move the running gain F32[M] of every bet on by its exponent F64[M]; which one leads now. One without weight stands still."""
+    for i in range(len(gain)):  # in two passes without branches: which begin is as likely as not
+        begins = (gain[i] <= 0.0) & (bet_weight[i] > 0.0)
+        gain_start[i] = start_ms if begins else gain_start[i]
+    for i in range(len(gain)):
+        now = min(max(gain[i], 0.0) + exponents[i], GAIN_MAX)
+        gain[i] = now if bet_weight[i] > 0.0 else gain[i]
+    leading, most = 0, gain[0]
+    for i in range(1, len(gain)):
+        leading = i if gain[i] > most else leading
+        most = max(gain[i], most)
+    return leading
+
+
+@compiled
 def tube_room(core: int, bets: int) -> int:
-    """What `tube_layer` writes into: an exponent of each bet, two numbers of each core bin."""
-    return bets + 2 * core
+    """What `tube_layer` writes into: an exponent of each bet, then two numbers of each core bin, and in their place two of each bet."""
+    return bets + 2 * max(core, bets)
 
 
 @compiled
 def tube_layer(
-    core: I64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64, log_h: F64,
+    core: F64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64, log_h: F64,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
     evidence: F32, gain: F32, gain_start: I64, recent: F32, clock: I64, room: F64, out: F64,
 ) -> None:  # fmt: skip
@@ -203,12 +227,8 @@ def tube_layer(
     exponents, rest = room[: len(evidence)], room[len(evidence) :]
     if len(core) > 0:
         fixed = LAWS
-        for k in range(len(core)):
-            rest[k] = core[k]
-        weighted(rest[: len(core)], log_h, exponents)
-    total = 0
-    for c in core:
-        total += c
+        weighted(core, log_h, exponents)
+    total = total_of(core)
     for c in shares:
         total += c
     at = fixed
@@ -220,21 +240,22 @@ def tube_layer(
         exponents[at] = plug_in(core, masses, lo, hi, recent, rest)
     else:
         exponents[at] = plug_in_shares(shares, share_masses, share_lo, share_hi, recent)
-    raised = tube_factor(
-        core, shares, weight, threshold, lo, hi, log_h, share_in, share_out, share_lo, share_hi, bet_weight, evidence,
-        exponents,
-    )  # fmt: skip
-    statistic, leading = 0.0, 0
+    stakes, growth = rest[: len(evidence)], rest[len(evidence) : 2 * len(evidence)]
     for i in range(len(evidence)):
-        if bet_weight[i] == 0.0:
-            continue
-        grown = raised * grow(evidence[i], weight, exponents[i])
-        evidence[i] = kept(grown)
-        statistic += bet_weight[i] * grown
-        begins = gain[i] <= 0.0  # as likely as not: no branches
-        gain_start[i] = start_ms if begins else gain_start[i]
-        gain[i] = min((0.0 if begins else gain[i]) + exponents[i], GAIN_MAX)
-        leading = i if gain[i] > gain[leading] else leading
+        stakes[i] = bet_weight[i] * (evidence[i] + weight)
+        growth[i] = exponents[i]
+    raised, before = 1.0, total_of(stakes)
+    if before * REACH >= threshold and before < threshold:
+        raised = tube_factor(
+            core, shares, threshold, lo, hi, log_h, share_in, share_out, share_lo, share_hi, stakes, exponents
+        )
+    exponentials(growth)
+    for i in range(len(evidence)):
+        grown = raised * min((evidence[i] + weight) * growth[i], EVIDENCE_MAX)
+        growth[i] = bet_weight[i] * grown
+        evidence[i] = kept(grown) if bet_weight[i] > 0.0 else evidence[i]
+    statistic = total_of(growth)
+    leading = follow(gain, gain_start, exponents, bet_weight, start_ms)
     excursion(clock, gain[leading], gain_start[leading])
     out[TUBE] = statistic / threshold
     crossed = statistic >= threshold
@@ -264,35 +285,34 @@ def latch(clock: I64, expiry: int, out: F64) -> None:
 
 @compiled
 def effect(
-    core: I64, shares: I64, score: F64, score_mean: F64, lo: F64, hi: F64,
+    core: F64, shares: I64, score: F64, score_mean: F64, lo: F64, hi: F64,
     share_masses: F64, share_lo: F64, share_hi: F64, out: F64,
 ) -> None:  # fmt: skip
     """How far the counts are from the reference: out F64[EFFECT_FIELDS]. The most significant of location, scale, any share."""
-    out[:] = 0.0
-    out[INSIDE] = 1.0
-    valid, total = 0, 0
-    for c in core:
-        valid += c
+    valid = total_of(core)
+    total = int(valid)
     for c in shares:
         total += c
-    total += valid
+    location, scale = 0.0, 0.0
+    if valid > 0.0:
+        weighted(core, score, out)  # exact: scores are rounded to what such sums hold
+        location, scale = out[0], out[1]
+    out[:] = 0.0
+    out[INSIDE] = 1.0
     best = SIGMAS_SEEN
-    if valid > 0:
-        location, scale, below = 0.0, 0.0, 0.0
-        for k in range(len(core)):
-            location += core[k] * score[k, 0]
-            scale += core[k] * score[k, 1]
+    if valid > 0.0:
+        below = 0.0
         for k in range(len(core) - 1):
             below += core[k]
             # inside of the gate, as by far the most are: spares the quotient and the root
-            if (below < lo[k] * valid or below > hi[k] * valid) and beyond(below / valid, valid, lo[k], hi[k]):
+            if (below < lo[k] * valid or below > hi[k] * valid) and beyond(below / valid, int(valid), lo[k], hi[k]):
                 out[INSIDE] = 0.0
                 break  # one is enough
         location = location / valid - score_mean[0]
         scale = scale / valid - score_mean[1] - location * location
         out[SHIFT] = location
         out[SIZE] = abs(location)
-        surprise = abs(location) * math.sqrt(float(valid))
+        surprise = abs(location) * math.sqrt(valid)
         if surprise > best:
             best = surprise
             out[FORM] = FORM_SHIFT
@@ -341,7 +361,7 @@ def room_of(core: int, statistics: int, ranks: int, each: int, bets: int) -> int
 
 @inlined
 def decide(
-    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, rows: F64, log_h: F64, core: I64, room: F64,
+    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, rows: F64, log_h: F64, core: F64, room: F64,
     score: F64, score_mean: F64, share_p: F64,
     order: F32, order_tie: F32, alpha: F64, bets: F64, bet_start: I64, share_bets: U8, known: F64, decay: F64,
     adaptive_share: float, thresholds: F64,
@@ -349,7 +369,7 @@ def decide(
     clock: I64, evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32,
     tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
 ) -> None:  # fmt: skip
-    """`judge` with the work of `fill_work`: rows F64[WORK_HEAD, K], log_h F64[K, LAWS]. core I64[K] and room F64[room_of(...)] are
+    """`judge` with the work of `fill_work`: rows F64[WORK_HEAD, K], log_h F64[K, LAWS]. core F64[K] and room F64[room_of(...)] are
     written.
     """
     core_bins = len(core)
@@ -390,7 +410,7 @@ def judge(
     head = WORK_HEAD * core_bins
     rows, log_h = work[:head].reshape(WORK_HEAD, core_bins), work[head:].reshape(core_bins, LAWS)
     decide(
-        counts, seed, weight, start_ms, expiry, first, rows, log_h, np.empty(core_bins, np.int64), room, score, score_mean, share_p,
+        counts, seed, weight, start_ms, expiry, first, rows, log_h, np.empty(core_bins), room, score, score_mean, share_p,
         order, order_tie, alpha, bets, bet_start, share_bets, np.empty((0, 0, 0)), decay, adaptive_share, thresholds,
         threshold, share_in, share_out, share_masses, share_lo, share_hi, bet_weight,
         clock, evidence, adaptive, share_evidence, seen, seen_high, recent, tube, gain, gain_start, plug, out, told,

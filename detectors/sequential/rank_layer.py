@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.normal import cdf_all, ppf_all
-from detectors.sequential.lanes import weighted
+from detectors.sequential.lanes import row_of, weighted
+from detectors.sequential.lanes import total as total_of
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -130,13 +131,13 @@ def bet(
     present F64[r + 1] = alpha + N before this window (not changed), its sum `total`; bets [r + 1, M]; scratch F64[>= M]. O(r M).
     """
     weighted(present, bets, scratch)
-    count, statistic = bets.shape[1], 0.0
-    for i in range(count):
+    laid, after = row_of(bets, k), scratch[: bets.shape[1]]
+    for i in range(len(after)):
         # Every bet has positive mass on some bin with alpha > 0, so the denominator is positive.
-        grown = min((evidence[i] + weight) * (bets[k, i] * total / scratch[i]), EVIDENCE_MAX)
+        grown = min((evidence[i] + weight) * (laid[i] * total / after[i]), EVIDENCE_MAX)
         evidence[i] = kept(grown)
-        statistic += share * grown
-    return statistic
+        after[i] = grown
+    return share * total_of(after)
 
 
 @compiled
@@ -246,14 +247,22 @@ def boost(
 
 
 @compiled
+def staked(weight: float, share: float, evidence: F32, scratch: F64) -> float:
+    """What the fixed bets F32[M] of a statistic, `share` each, bring to a window. O(M)."""
+    for i in range(len(evidence)):
+        scratch[i] = evidence[i] + weight
+    return share * total_of(scratch[: len(evidence)])
+
+
+@compiled
 def bet_on_share(
     k: int, weight: float, present: F64, total: float, bets: F64, evidence: F32, threshold: float, scratch: F64
 ) -> float:
     """One window of the bets of one share, weighted alike, none of them adaptive; returns their mean."""
-    share, before, raised = 1.0 / len(evidence), 0.0, weight
-    for i in range(len(evidence)):
-        before += share * (evidence[i] + weight)
-    if in_reach(before, threshold):  # else `boost` does nothing: spares what it is called with
+    share, raised = 1.0 / len(evidence), weight
+    if in_reach(
+        staked(weight, share, evidence, scratch), threshold
+    ):  # else `boost` does nothing: spares its many arguments
         none = evidence[:0]
         raised = boost(weight, present, bets, share, evidence, none.reshape((0, len(present))), 0.0, none, threshold)
     return bet(k, raised, present, total, bets, share, evidence, scratch)

@@ -23,7 +23,7 @@ I64 = NDArray[np.int64]
 
 @compiled
 def _all_statistics(
-    core: I64,
+    core: F64,
     shares: I64,
     score: F64,
     nominal: F64,
@@ -58,7 +58,7 @@ def window_statistics(
     seed = np.array([window_seed(prefix, w) >> 1 for w in range(len(windows))], np.int64)
     count = (5 if core else 0) + len(pooled)
     out, tie = np.empty((len(windows), count)), np.empty((len(windows), count))
-    parts = np.ascontiguousarray(folded[:, :core]), np.ascontiguousarray(folded[:, core:])
+    parts = np.ascontiguousarray(folded[:, :core], np.float64), np.ascontiguousarray(folded[:, core:])
     _all_statistics(*parts, *score, share_p, of, seed, out, tie)
     return out, tie
 

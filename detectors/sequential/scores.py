@@ -12,6 +12,7 @@ Scores are rounded to 2^-24, so a sum of counts times scores is exact: no order 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.normal import pdf_all, ppf_all
+from detectors.sequential.lanes import total as total_of
+from detectors.sequential.lanes import weighted
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
@@ -84,29 +87,18 @@ def score_table(first: I64) -> ScoreTable:
 
 
 @compiled
-def window_statistics(counts: I64, score: F64, nominal: F64, shape_scale: F64, out: F64) -> None:
-    """Fill out F64[5] from core counts I64[K]; all 0 without a valid value. O(K)."""
-    bins = len(counts)
-    total = 0
-    location, scale, upper, lower, shape = 0.0, 0.0, 0.0, 0.0, 0.0
-    for k in range(bins):
-        c = counts[k]  # a branch on it would cost more than it spares
-        total += c
-        location += c * score[k, 0]
-        scale += c * score[k, 1]
-        upper += c * score[k, 2]
-        lower += c * score[k, 3]
-    if total == 0:
+def window_statistics(counts: F64, score: F64, nominal: F64, shape_scale: F64, out: F64) -> None:
+    """Fill out F64[5] from core counts F64[K]; all 0 without a valid value. O(K)."""
+    total = total_of(counts)
+    if total == 0.0:
         out[:5] = 0.0
         return
-    below = 0
-    for k in range(bins - 1):
+    weighted(counts, score, out)
+    below, shape = 0.0, 0.0
+    for k in range(len(counts) - 1):
         below += counts[k]
-        distance = abs(below / total - nominal[k]) * shape_scale[k]
-        shape = max(shape, distance)
-    root = np.sqrt(float(total))
-    out[0] = location / root
-    out[1] = scale / root
-    out[2] = upper / root
-    out[3] = lower / root
+        shape = max(shape, abs(below / total - nominal[k]) * shape_scale[k])
+    root = math.sqrt(total)
+    for j in range(4):
+        out[j] /= root
     out[4] = shape * root

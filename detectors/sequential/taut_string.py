@@ -43,8 +43,9 @@ def taut_string(q: F64, lo: F64, hi: F64, log_h: F64) -> None:
             width += log_h[j]
             low = 1.0 if j == bins - 1 else lo[j]
             high = 1.0 if j == bins - 1 else hi[j]
-            slope_low = (low - height) / max(width, WIDTH_MIN)
-            slope_high = (high - height) / max(width, WIDTH_MIN)
+            steepness = 1.0 / max(width, WIDTH_MIN)
+            slope_low = (low - height) * steepness
+            slope_high = (high - height) * steepness
             if slope_low > slope_ceiling:
                 bend, slope, bend_height, bent = at_ceiling, slope_ceiling, hi[at_ceiling], True
                 break

@@ -15,14 +15,13 @@ Targets: shifts, scales, 2 % in a tail, and a plug-in that follows the stream (e
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
 from detectors.normal import cdf, ppf
-from detectors.sequential.rank_layer import EVIDENCE_MAX, fading
+from detectors.sequential.lanes import total
+from detectors.sequential.rank_layer import fading
 from detectors.sequential.taut_string import taut_string
 
 F32 = NDArray[np.float32]
@@ -48,7 +47,6 @@ LAW_WEIGHTS = np.array(
 )  # sum 1 - SHARE_PLUG_IN
 LAWS = len(LAW_WEIGHTS)
 MASS_MIN = 1e-15  # of a bin under a target law
-EXPONENT_MAX = 500.0  # of one window's growth: with EVIDENCE_MAX above it, nothing overflows
 
 
 @compiled
@@ -136,25 +134,20 @@ def tube_bets(masses: F64, lo: F64, hi: F64) -> F64:
 
 
 @compiled
-def plug_in(counts: NDArray[np.int64], masses: F64, lo: F64, hi: F64, recent: F32, room: F64) -> float:
+def plug_in(counts: F64, masses: F64, lo: F64, hi: F64, recent: F32, room: F64) -> float:
     """Log likelihood ratio of one window under the plug-in bet; `recent` F32[K] is moved on, room F64[>= 2 K] written. O(K)."""
-    bins = len(counts)
-    exponent, recent_total = 0.0, 0.0
-    for k in range(bins):  # of what is kept, so that the law sums to 1 whatever its rounding
-        recent_total += recent[k]
+    bins, exponent = len(counts), 0.0
+    law, log_h = room[:bins], room[bins : 2 * bins]
+    for k in range(bins):
+        law[k] = recent[k]
+    recent_total = total(law)  # of what is kept, so that the law sums to 1 whatever its rounding
     if recent_total > 0.0:
-        law, log_h = room[:bins], room[bins : 2 * bins]
         for k in range(bins):
-            law[k] = (recent[k] + PLUG_IN_PRIOR * masses[k]) / (recent_total + PLUG_IN_PRIOR)
+            law[k] = (law[k] + PLUG_IN_PRIOR * masses[k]) / (recent_total + PLUG_IN_PRIOR)
         taut_string(law, lo, hi, log_h)
         for k in range(bins):
-            exponent += counts[k] * log_h[k]
+            log_h[k] *= counts[k]
+        exponent = total(log_h)
     for k in range(bins):
         recent[k] = fading(recent[k] * PLUG_IN_DECAY) + counts[k]
     return exponent
-
-
-@compiled
-def grow(evidence: float, weight: float, exponent: float) -> float:
-    """(T + w) exp(exponent), capped."""
-    return min((evidence + weight) * math.exp(min(exponent, EXPONENT_MAX)), EVIDENCE_MAX)

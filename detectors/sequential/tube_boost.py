@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
+from detectors.sequential.lanes import EXPONENT_MAX, total
 from detectors.sequential.rank_layer import largest_factor
-from detectors.sequential.tube import EXPONENT_MAX
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -167,28 +167,21 @@ def raising(events: int, log_h: F64, stakes: F64, lead: int, lo: F64, hi: F64, r
 
 @compiled
 def tube_factor(
-    core: I64, shares: I64, weight: float, threshold: float, lo: F64, hi: F64, log_h: F64, share_in: F64, share_out: F64,
-    share_lo: F64, share_hi: F64, bet_weight: F64, evidence: F32, exponents: F64,
+    core: F64, shares: I64, threshold: float, lo: F64, hi: F64, log_h: F64, share_in: F64, share_out: F64,
+    share_lo: F64, share_hi: F64, stakes: F64, exponents: F64,
 ) -> float:  # fmt: skip
-    """What the tube's evidence is raised by for this window: bets as in `tube_layer`, the plug-in last.
+    """What the tube's evidence is raised by for this window: bets as in `tube_layer`, the plug-in last; stakes F64[M]: what each
+    brings to it, its own weight on its evidence and the window's weight.
 
     Of the window are used: how many values and shares there are; where a bet on values leads, `exponents` of the shares too, which
     come first then.
     """
-    before = 0.0
-    for i in range(len(evidence)):
-        before += bet_weight[i] * (evidence[i] + weight)
-    if before * REACH < threshold or before >= threshold:
-        return 1.0
-    each, bets = share_in.shape[1], len(evidence) - 1
+    each, bets = share_in.shape[1], len(stakes) - 1
     fixed = bets - each * len(shares)
-    rest, stakes, lead = bet_weight[bets] * (evidence[bets] + weight), np.empty(bets), 0
+    rest, lead = stakes[bets], 0
     for i in range(bets):
-        stakes[i] = bet_weight[i] * (evidence[i] + weight)
         lead = i if stakes[i] > stakes[lead] else lead
-    events = 0
-    for c in core:
-        events += c
+    events = int(total(core))
     if lead < fixed:
         for i in range(fixed, bets):
             rest += stakes[i] * math.exp(min(exponents[i], EXPONENT_MAX))

@@ -113,10 +113,10 @@ def test_a_share_that_leads_is_given_back_what_is_beyond(seed: int, events: int)
     weights = np.full(6, 1.0 / 6.0)
     before = float(weights @ (evidence.astype(float) + 0.1))
     threshold = before * float(g.uniform(1.1, 60.0))
-    core, none = np.array([events - 1, 0], np.int64), np.zeros((2, 1))
+    core, none = np.array([events - 1.0, 0.0]), np.zeros((2, 1))
     factor = tube_factor(
-        core, np.ones(1, np.int64), 0.1, threshold, np.array([0.4, 1.0]), np.array([0.6, 1.0]), none, share_in, share_out,
-        np.array([p_lo]), np.array([p_hi]), weights, evidence, np.zeros(6),
+        core, np.ones(1, np.int64), threshold, np.array([0.4, 1.0]), np.array([0.6, 1.0]), none, share_in, share_out,
+        np.array([p_lo]), np.array([p_hi]), weights * (evidence.astype(float) + 0.1), np.zeros(6),
     )  # fmt: skip
     stakes = factor * weights * (evidence.astype(float) + 0.1)
     rest = stakes[0] + stakes[-1]

@@ -34,9 +34,9 @@ def test_scores_by_hand() -> None:
     np.testing.assert_allclose(table.score[:, 0], [-0.7978845608, 0.7978845608], atol=1e-7)
     np.testing.assert_allclose(table.score[:, 1], [0.0, 0.0], atol=1e-7)
     out = np.empty(5)
-    window_statistics(np.array([0, 10]), table.score, table.nominal, table.shape_scale, out)
+    window_statistics(np.array([0.0, 10.0]), table.score, table.nominal, table.shape_scale, out)
     np.testing.assert_allclose(out[[0, 4]], [0.7978845608 * 10**0.5, 10**0.5], rtol=1e-7)
-    window_statistics(np.array([0, 0]), table.score, table.nominal, table.shape_scale, out)
+    window_statistics(np.array([0.0, 0.0]), table.score, table.nominal, table.shape_scale, out)
     assert not out.any()
 
 
