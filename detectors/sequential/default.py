@@ -34,6 +34,7 @@ from detectors.sequential.default_state import (
     state_to_sections,
 )
 from detectors.sequential.default_tables import DetectionSettings, Prepared, expected, prepare
+from detectors.sequential.scores import core_masses
 from detectors.sequential.thinning import thin
 from detectors.sequential.tube import core_edges
 from detectors.sequential.uniforms import window_seed
@@ -256,7 +257,7 @@ def describe(prepared: Prepared, counts: I64, windows: Sequence[tuple[int, int]]
     lo, hi = np.empty(prepared.core), np.empty(prepared.core)
     if prepared.core:
         bins = prepared.target.binning.bins
-        core_edges(kernel.core_masses(reference, prepared.first, prepared.core, bins), tolerance, lo, hi)
+        core_edges(core_masses(reference, prepared.first, prepared.core, bins), tolerance, lo, hi)
     kernel.effect(
         core.astype(np.float64),
         shares,

@@ -25,7 +25,7 @@ from detectors.sequential.rank_layer import (
     rank_bin,
     staked,
 )
-from detectors.sequential.scores import nominal_ranks, window_statistics
+from detectors.sequential.scores import core_masses, fold_core, nominal_ranks, window_statistics
 from detectors.sequential.tube import LAWS, core_edges, plug_in, tube_bets
 from detectors.sequential.tube_boost import REACH, tube_factor
 from detectors.sequential.uniforms import uniform
@@ -64,28 +64,6 @@ def checked_total(counts: I64) -> int:
             return -1
         total += c
     return total
-
-
-@compiled
-def fold_core(counts: I64, first: int, core: int, bins: int, out: F64) -> None:
-    """Numeric counts I64[bins + 2] -> core counts F64[core], exact: far bins go to the outer core bins."""
-    for k in range(core):
-        out[k] = counts[first + k]
-    for k in range(first):
-        out[0] += counts[k]
-    for k in range(first + core, bins):
-        out[core - 1] += counts[k]
-
-
-@compiled
-def core_masses(counts: I64, first: int, core: int, bins: int) -> F64:
-    """`scores.smoothed` of the core bins of numeric counts I64[bins + 2]."""
-    folded, masses = np.empty(core), np.empty(core)
-    fold_core(counts, first, core, bins, folded)
-    total = folded.sum() + 0.5 * core
-    for k in range(core):
-        masses[k] = (folded[k] + 0.5) / total
-    return masses
 
 
 @compiled

@@ -56,6 +56,28 @@ def smoothed(counts: I64) -> F64:
 
 
 @compiled
+def fold_core(counts: I64, first: int, core: int, bins: int, out: F64) -> None:
+    """Numeric counts I64[bins + 2] -> core counts F64[core], exact: far bins go to the outer core bins."""
+    for k in range(core):
+        out[k] = counts[first + k]
+    for k in range(first):
+        out[0] += counts[k]
+    for k in range(first + core, bins):
+        out[core - 1] += counts[k]
+
+
+@compiled
+def core_masses(counts: I64, first: int, core: int, bins: int) -> F64:
+    """`scores.smoothed` of the core bins of numeric counts I64[bins + 2]."""
+    folded, masses = np.empty(core), np.empty(core)
+    fold_core(counts, first, core, bins, folded)
+    total = folded.sum() + 0.5 * core
+    for k in range(core):
+        masses[k] = (folded[k] + 0.5) / total
+    return masses
+
+
+@compiled
 def nominal_ranks(p: F64, nominal: F64, shape_scale: F64) -> None:
     """Fill nominal, shape_scale F64[K - 1] of `ScoreTable` from masses p F64[K]. O(K)."""
     below = 0.0
