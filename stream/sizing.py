@@ -53,7 +53,7 @@ SAMPLE_CELL_BYTES = 9
 ROWS_TARGET_BYTES = 70_000  # rows of a reference 16 kB, what a domain classifier makes of them 48 kB
 ARRAY_NUMBER_BYTES = 42_000  # rows of a reference 8 kB, twice 16 kB while tables are made of them, tables 2 kB
 PANE_BYTES = 8_000  # objects and keys around the counts of one decoded pane
-BUFFERED_FETCHES = 2  # of each source partition: one on its way, one as chunks, or waiting to be copied
+BUFFERED_FETCHES = 2  # of each partition of an input: one on its way, one as chunks, or waiting to be copied
 FETCH_BYTES = 1 << 20
 STEP_EVENTS = 4_000  # a step of 10-20 ms: heartbeats and probes stay prompt
 ARRAY_STEP_NUMBERS = 40  # so many numbers of an array take about as long to read as all else of an event
@@ -85,7 +85,7 @@ class Estimate:
     references           profiles
     detectors, windows   what the monitors hold: tables and states of the detectors; open and remembered windows
     strata               of detectors with hours, where `season` names them
-    buffers, encoding    fetched and being decoded; snapshot blobs until the broker has acknowledged them
+    buffers, encoding    fetched, of predictions and feedback, and being decoded; snapshot blobs until the broker has acknowledged them
     feedback             predictions that wait for feedback, and feedback that waits, as far as `feedback` lets them
     copies               fetched of topics that are re-keyed, as if each had as many partitions as the predictions
     imports              the programs themselves
@@ -172,6 +172,7 @@ def estimate(
     saved = BLOB_COPIES * (targets * SAVED_TARGET_BYTES + (strata[False] // 2))
     changed = edge + (events_per_s * SNAPSHOT_EVERY_S * 12 if plan.dedup else 0)
     changed += round(saved_bytes_per_s(plan, events_per_s) * SNAPSHOT_EVERY_S)
+    topics = 0 if plan.feedback is None else len(plan.feedback.join.streams)
     waiting = list(waits(plan, partitions, events_per_s))
     feedback = partitions * sum(each.nbytes for each in waiting)
     return Estimate(
@@ -188,7 +189,8 @@ def estimate(
         windows_bytes=targets * WINDOW_TARGET_BYTES
         + sum(_window_bytes(model) for model in plan.models)
         + monitor_bytes(plan),
-        buffers_bytes=partitions * BUFFERED_FETCHES * FETCH_BYTES + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
+        buffers_bytes=partitions * (1 + topics) * BUFFERED_FETCHES * FETCH_BYTES
+        + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + (changed + saved) // max(partitions, 1),
         feedback_bytes=feedback,
         copies_bytes=copied * partitions * BUFFERED_FETCHES * FETCH_BYTES,

@@ -1,8 +1,11 @@
 """What waits for feedback, and what it costs: arithmetic of the join for `check-config`. Pure.
 
-A prediction waits until it is final for every topic: the longest horizon and the larger lateness after it, its own pane and, as they
-go in chunks, up to a chunk more. What no plan says is assumed: events are spread evenly over models and partitions, every
-prediction gets a label, and every fifth a click and a conversion (FEEDBACK_SHARE).
+A prediction waits until it is final for every topic: the longest horizon and the larger lateness after it, and its own pane. Each
+log of a partition (predictions, and of every topic events and what they changed) is made of chunks that are allocated whole and
+go whole: up to one of what nobody waits for any more is held, and the last is not full. At low rates that is nearly all, some 7 MB
+a partition, and 10 to 12 for each topic. Costs are bounds of it: the most that is allocated at a time. What no plan says is assumed:
+events are spread evenly over models and partitions, every prediction gets a label, and every fifth a click and a conversion
+(FEEDBACK_SHARE).
 """
 
 from __future__ import annotations
@@ -32,24 +35,40 @@ PANE_WIRE_BYTES = 1_000  # of a pane of some hundred rows
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """What one partition holds of one kind: `needed` at the rate, at most `most`. `name`: of the topic, "" = predictions."""
+    """What one partition holds of one kind: `needed` at the rate, at most `most`. `name`: of the topic, "" = predictions.
+
+    bytes_each   of one in its log                  gone      so many more may be held that nobody waits for
+    chunk_rows   of all logs                        changes   shares of them that each topic changes, once
+    """
 
     name: str
     needed: int
     most: int
     bytes_each: float
-
-    @property
-    def held(self) -> int:
-        return min(self.needed, self.most)
+    chunk_rows: int
+    gone: int = 0
+    changes: tuple[float, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        return round(self.held * self.bytes_each)
+        return self._bytes(min(self.needed + self.gone, self._held_most))
 
     @property
     def most_bytes(self) -> int:
-        return round(self.most * self.bytes_each)
+        return self._bytes(self._held_most)
+
+    @property
+    def _held_most(self) -> int:
+        """A step may begin a chunk before the oldest goes."""
+        return self.most + self.chunk_rows
+
+    def _bytes(self, held: int) -> int:
+        changes = sum(self._whole(math.ceil(held * share) + self.chunk_rows) for share in self.changes)
+        return round(self._whole(held) * self.bytes_each) + changes * CHANGE_BYTES
+
+    def _whole(self, entries: int) -> int:
+        """Places of the chunks of so many, the first of which begins a chunk."""
+        return -(-entries // self.chunk_rows) * self.chunk_rows
 
 
 def waits(plan: CollectorPlan, partitions: int, events_per_s: float) -> Iterator[Waits]:
@@ -58,14 +77,15 @@ def waits(plan: CollectorPlan, partitions: int, events_per_s: float) -> Iterator
         return
     join = plan.feedback.join
     each_s = _joined_per_s(plan, partitions, events_per_s)
-    slower = sum(NEWEST_BYTES + CHANGE_BYTES * FEEDBACK_SHARE[stream.kind] for stream in join.streams)
-    row_bytes = _columns_bytes(join) + TABLE_BYTES + slower
+    row_bytes = _columns_bytes(join) + TABLE_BYTES + NEWEST_BYTES * len(join.streams)
     needed = math.ceil(each_s * reach_ms(plan) / 1000) + join.chunk_rows
-    yield Waits("", needed, join.rows_max, row_bytes)
+    changes = tuple(FEEDBACK_SHARE[stream.kind] for stream in join.streams)
+    yield Waits("", needed, join.rows_max, row_bytes, join.chunk_rows, changes=changes)
     for stream in join.streams:
         held_ms = _behind_ms(plan, stream) + join.resolution_ms
-        share = FEEDBACK_SHARE[stream.kind]
-        yield Waits(stream.name, math.ceil(each_s * share * held_ms / 1000), join.waiting_max, EVENT_BYTES)
+        share, chunk = FEEDBACK_SHARE[stream.kind], join.chunk_rows
+        events = math.ceil(each_s * share * held_ms / 1000)
+        yield Waits(stream.name, events, join.waiting_max, EVENT_BYTES, chunk, gone=chunk)
 
 
 def reach_ms(plan: CollectorPlan) -> int:
