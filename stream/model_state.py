@@ -129,10 +129,15 @@ class ModelState:
         self, context: Context, versions: Sequence[str], whole: Tally
     ) -> tuple[Mapping[str, Any], Sequence[Output]]:
         """Of the inputs of a judged window: what its record says of all features together, and alerts."""
-        if context.profile is None or context.state is not State.JUDGED or not self.rows.asked:
+        window, profile = context.window, context.profile
+        if profile is None or context.state is not State.JUDGED:
             return {}, ()
-        late = self._late(context.window.end_ms)
-        return self.rows.observe(context.window, whole, context.profile, versions, historical=late)
+        late = self._late(window.end_ms)
+        ended = self.rows.unasked(window, whole, profile, historical=late)
+        if not self.rows.asked:
+            return {}, ended
+        said, alerts = self.rows.observe(window, whole, profile, versions, historical=late)
+        return said, [*ended, *alerts]
 
     def _late(self, end_ms: int) -> bool:
         """Whether a window that ended then was history when the marker that closed it was written."""

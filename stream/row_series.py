@@ -23,6 +23,7 @@ from stream.watchers import Watcher
 from stream.window_series import Threshold
 
 ALL_FEATURES = "__features__"  # the target of alerts about all features together
+ARRAY = "[]"  # ends that of alerts about the arrays of a feature
 ANEW = "build it anew with this configuration (driftline reference build) and promote it"
 NO_SUMS = np.empty(0, np.int64)
 
@@ -47,7 +48,12 @@ def target_of(asked: Threshold | Watcher) -> str:
     norm.
     """
     array = array_of(asked)
-    return f"{array}[]" if array else ALL_FEATURES
+    return f"{array}{ARRAY}" if array else ALL_FEATURES
+
+
+def names_rows(target: str) -> bool:
+    """Whether alerts about a row series may be called so."""
+    return target == ALL_FEATURES or target.endswith(ARRAY)
 
 
 def series_of(asked: Threshold | Watcher) -> str:

@@ -17,11 +17,11 @@ import numpy as np
 
 from detectors.reference import ReferenceProfile
 from stream import container
-from stream.alerts import INSIDE, AlertBook, Breach, Incident, Kind, Observation, Transition
+from stream.alerts import INSIDE, NO_TARGET, AlertBook, Breach, Incident, Kind, Observation, Transition
 from stream.columns import F64
 from stream.monitor_settings import digest
 from stream.plan import ALL
-from stream.row_series import ALL_FEATURES, NoRowsError, RowSeries, array_of, series_of, target_of, wanted
+from stream.row_series import ALL_FEATURES, NoRowsError, RowSeries, array_of, names_rows, series_of, target_of, wanted
 from stream.stage import Output
 from stream.tally import Tally
 from stream.watchers import Said, Watcher, Watchers
@@ -50,6 +50,7 @@ class RowWatch:
     """The row series of one model: those about all features, and those about arrays, each with incidents of their own."""
 
     def __init__(self, book: AlertBook) -> None:
+        self._book = book
         asked = book.settings.rows
         self._parts = {array: _RowPart(book, array) for array in sorted(set(map(array_of, asked)))}
 
@@ -69,6 +70,19 @@ class RowWatch:
             body |= said
             outputs += alerts
         return body, outputs
+
+    def unasked(self, window: Window, whole: Tally, profile: ReferenceProfile, *, historical: bool) -> list[Output]:
+        """Ends incidents of row series that only another configuration asked for, with the first judged window after the change."""
+        found = [each for each in self._book.open.at(profile.id, ALL) if names_rows(each.target)]
+        if not found:  # as in nearly every window
+            return []
+        here = {*whole.names, *map(target_of, self._book.settings.rows)}
+        ended = []
+        for incident in sorted((each for each in found if each.target not in here), key=lambda each: each.key):
+            del self._book.open[incident.key]
+            data = incident.data | {"historical": historical}
+            ended.append(self._book.resolved(incident, NO_TARGET, window.end_ms, data))
+        return ended
 
     def blobs(self, name: str) -> dict[str, bytes]:
         """Nothing where nothing is asked for."""
