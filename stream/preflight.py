@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from detectors.binning import Kind
 from detectors.column_values import PREDICTION, read_column
+from detectors.multivariate.rows import ROWS_MIN
 from detectors.reference import BadReference, ReferenceProfile, with_id
 from detectors.reference_build import FIRST_SHARE, build_with_windows
 from detectors.reference_sample import sampled_rows
@@ -116,6 +117,16 @@ def arrays_asked(model: Model) -> set[str] | None:
     return set(filter(None, map(array_of, asked))) if asked else None
 
 
+def _few_arrays(settings: Model, model: str, rows: ReferenceRows) -> Iterator[tuple[Key, str, str]]:
+    """Arrays that detectors are about and of which the file has too few: path, what was read, what was expected."""
+    for name in sorted(arrays_asked(settings) or ()):
+        valid = int(np.isfinite(rows.columns[name]).sum()) if name in rows.arrays else ROWS_MIN
+        if valid < ROWS_MIN:
+            read = f"{valid} rows of the file have an array of {settings.targets[name].dimension} numbers in {name}"
+            path: Key = ("models", model, "targets", name, "dimension")
+            yield path, read, f"at least {ROWS_MIN} for the detectors of it, or none of them"
+
+
 def built_references(loaded: LoadedConfig) -> dict[str, ReferenceProfile]:
     """References of all models that name a file which can be read; others are left out."""
     found = {}
@@ -163,6 +174,7 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
         of = ("models", model)
         problems += [_problem(loaded, *found) for found in without_value(settings, of, numbers, texts)]
         problems += [_problem(loaded, *found) for found in names_taken(settings, of, rows.columns)]
+        problems += [_problem(loaded, "DL-C023", *found) for found in _few_arrays(settings, model, rows)]
     plan = _plan(config, known)
     if plan is not None:
         problems += [

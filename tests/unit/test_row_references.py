@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pyarrow import parquet
 from detectors.reference import ReferenceProfile, with_id
 from detectors.reference_sample import ROWS_KEPT, sampled_rows
 from stream.planning import PlanningError, collector_plan
-from stream.preflight import build_from_file
+from stream.preflight import build_from_file, preflight
 from stream.row_series import NoRowsError
 from tests.unit.test_array_series import LENGTH, MODEL, config, embeddings
 
@@ -80,6 +81,20 @@ def test_rows_that_show_nothing_are_refused_when_the_reference_is_built(
         NoRowsError, match=rf"^models.{MODEL}: {series}: reference sha256:\w+: {why}; build it .*{mends}"
     ):
         build_from_file(config(tmp_path, detectors), MODEL)
+
+
+@pytest.mark.parametrize(("every", "found"), [(500, 1), (400, 0)])
+def test_check_config_says_that_a_file_has_too_few_arrays(tmp_path: Path, every: int, found: int) -> None:
+    written(tmp_path, every)
+    for detectors, few in ((ARRAYS, found), (FEATURES, 0)):  # the norm alone needs no so many
+        path = tmp_path / "driftline.yaml"
+        own = config(tmp_path, detectors).model_dump(mode="json", exclude_unset=True)
+        path.write_text(json.dumps(own, default=str))
+        problems = preflight(path, partitions=2, events_per_s=100).problems
+        assert [(each.code, each.path) for each in problems] == [
+            ("DL-C023", f"models.{MODEL}.targets.query.dimension")
+        ] * few
+        assert all(each.read.startswith("40 rows of the file have an array of 16 numbers") for each in problems)
 
 
 def test_a_stored_reference_that_shows_nothing_is_refused_by_name(tmp_path: Path) -> None:
