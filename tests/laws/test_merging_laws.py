@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -247,6 +248,42 @@ def test_what_a_dead_owner_left_unmarked_is_forgotten_even_where_the_next_one_se
         (2, Announcement(0)), (2, pane(0, 0, 4)), (2, marker(0, 10)), (1, marker(1, 10)),
     ])  # fmt: skip
     assert found == {0: 4}
+
+
+def test_so_it_is_in_the_very_pane_that_begins_where_the_last_mark_stands():
+    found = events_by_edge([
+        (1, Announcement(0)), (1, marker(0, 10)), (1, pane(0, 10, 5)), (1, pane(0, 20, 6)),
+        (2, Announcement(0)), (2, pane(0, 10, 4)), (2, pane(0, 20, 3)), (2, marker(0, 30)), (1, marker(1, 30)),
+    ])  # fmt: skip
+    assert found == {10: 4, 20: 3}
+
+
+def test_what_was_lost_is_told_with_one_marker_before_and_after_a_restore():
+    def add(merger, *bodies):
+        for body in bodies:
+            merger.add(PaneRecord(0, 0, 1, body))
+
+    def restored(merger):
+        other = Merger(2)
+        other.load(merger.header(), {})
+        return other
+
+    def holes(merger):
+        return [(hole.start_ms, hole.end_ms, hole.partition, hole.events, hole.pane_records) for hole in merger.holes]
+
+    first = Merger(2)
+    add(first, marker(0, 10), marker(1, 10))
+    first.lose(3)
+    second = restored(first)  # lost, and no marker has told it yet
+    add(second, replace(marker(0, 20), counters={"gap": 7}), marker(1, 20))
+    told = [(10, 20, 0, 7, 3), (10, 20, 1, 0, 3)]
+    assert holes(second) == told
+    third = restored(second)
+    add(third, replace(marker(0, 30), counters={"gap": 7}), marker(1, 30))
+    assert holes(third) == told, "the same loss again"
+    third.lose(1)
+    add(third, replace(marker(0, 40), counters={"gap": 9}))
+    assert holes(third) == [*told, (30, 40, 0, 2, 1)]
 
 
 def test_nothing_is_added_to_a_marked_edge():

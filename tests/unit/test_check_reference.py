@@ -47,6 +47,7 @@ def test_figures_by_hand() -> None:
 def test_independent_rows_are_exchangeable() -> None:
     g = np.random.default_rng(1)
     found = checked(x=g.normal(size=ROWS), atom=np.maximum(0.0, g.normal(size=ROWS)), constant=np.ones(ROWS))
+    assert set(found) == {"x", "atom", "constant"}
     for check in found.values():
         assert check.exchangeable is Exchangeable.YES, check
         assert abs(check.lag1 or 0.0) < 3 * (check.lag1_error or 0.0)

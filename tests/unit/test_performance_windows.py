@@ -295,6 +295,15 @@ def test_the_log_of_windows_keeps_what_is_awaited_in_blocks():
     assert second[2 * BLOCK + 9] == (windows[-1].start_ms, windows[-1].end_ms, 2 * BLOCK + 9, False)
 
 
+def test_a_block_that_is_dropped_before_it_was_saved_is_not_saved_any_more():
+    log_of = WindowLog(block=2)
+    for at in range(5):
+        log_of.append(Window(10 * at, 10 * at + 10, at, sufficient=True), lost=False)
+    log_of.drop(3)
+    assert set(log_of.blobs("w")) == log_of.names("w") == {"w/1", "w/2"}
+    assert log_of.blobs("w") == {}
+
+
 def test_at_the_end_of_a_bounded_input_everything_is_written():
     stage = stage_of()
     kit.run(

@@ -119,8 +119,10 @@ def needed_by_newest(log: list[LogRecord], at: int) -> bool:
 
 def test_a_cut_at_any_length_is_noticed() -> None:
     log = saved_log()
+    assert {needed_by_newest(log, at) for at in live(log)} == {False, True}
     for at in live(log):
         value = log[at].value or b""
+        assert value
         for length in range(len(value)):
             result = judged(log, at, replace(log[at], value=value[:length]))
             assert not isinstance(result, str)
@@ -130,6 +132,7 @@ def test_a_cut_at_any_length_is_noticed() -> None:
 def test_two_values_swapped_are_noticed() -> None:
     log = saved_log()
     places = live(log)
+    assert len({log[place].value for place in places}) > 2
     for one in places:
         for other in places:
             if log[one].value == log[other].value:

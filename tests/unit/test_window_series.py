@@ -83,7 +83,9 @@ def test_the_limits_are_those_of_the_series_in_the_record():
               Threshold("chi_squared", None, 1e-9))  # fmt: skip
     records = kit.windows(kit.run(kit.monitor([PROFILE], thresholds=limits), drifting([0.1] * 2 + [0.4] * 2)))
     reference = ReferenceBins.of([PROFILE.target("amount")])
-    for record in [record for record in records if "amount" in record["targets"]]:
+    judged = [record for record in records if "amount" in record["targets"]]
+    assert len(judged) == 2
+    for record in judged:
         said = record["targets"]["amount"]
         rates = [round(said[name] * record["events"]) for name in ("missing", "invalid")]
         extremes = np.array([[said["min"]], [said["max"]]])
