@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import math
+import os
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -220,6 +222,53 @@ def test_one_more_is_one_file_and_one_line(one_more: str) -> None:
         assert rewritten(readme) != readme
     finally:
         sys.modules.pop(one_more, None)
+
+
+WHOLE_WAY = """
+import sys
+from pathlib import Path
+import detectors
+from detectors.registry import Entry, Family, Reads
+detectors.REGISTRY["largest_ratio"] = Entry(Family.DISTANCE, "largest_ratio")
+detectors.REGISTRY["mine"] = Entry(Family.ONLINE, "mine", Reads.NUMBERS)
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+from stream.config_loader import load_config
+from stream.preflight import build_from_file, preflight
+from stream.replay import replay
+
+parquet.write_table(pa.table({"x": np.arange(3000) % 7.0, "c": np.array(["a", "b"])[np.arange(3000) % 2]}), "rows.parquet")
+Path("monitor.yaml").write_text(
+    "kafka: {bootstrap_servers: 'localhost:9092'}\\ntopics: {predictions: p}\\nmodels:\\n  m:\\n"
+    "    reference: {file: rows.parquet}\\n    window: {every: 1m, min_events: 50}\\n"
+    "    detectors:\\n      - {type: largest_ratio, threshold: 1.5, parameters: {extra: 0.5}}\\n"
+    "      - {type: mine, series: largest_ratio, parameters: {threshold: 3}}\\n"
+)
+assert preflight(Path("monitor.yaml"), partitions=1, events_per_s=10).problems == ()
+config = load_config("monitor.yaml")
+event = '{"prediction_id": "%d", "model": "m", "timestamp": "2026-11-22T10:%02d:00Z", "features": {"x": %d, "c": "a"}}'
+events = [(event % (i, i // 60, i % 7)).encode() for i in range(600)]
+found = replay(config, events, references={"m": build_from_file(config, "m")})
+record = [window["targets"]["c"] for window in found.windows if "c" in window["targets"]][-1]
+assert record["largest_ratio(extra=0.5)"] > record["largest_ratio"] > 1.5, record
+assert record["online"]["mine(largest_ratio, threshold=3)"]["fired"], record
+assert any(alert["data"]["target"] == "c" for alert in found.alerts)
+print("recorded and alarmed")
+"""
+
+
+def test_one_more_of_each_goes_the_whole_way_from_the_file_to_the_alert(tmp_path: Path) -> None:
+    """A process of its own, as what may be configured is read from the registry when the configuration is imported."""
+    (tmp_path / "largest_ratio.py").write_text(NEW)
+    (tmp_path / "mine.py").write_text(Path(detectors.load("cusum").__file__ or "").read_text())
+    root = str(Path(detectors.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), root])}
+    done = subprocess.run(
+        [sys.executable, "-c", WHOLE_WAY], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.endswith("recorded and alarmed\n"), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("missing", SECTIONS)
