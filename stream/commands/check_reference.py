@@ -173,9 +173,10 @@ def conclusion(checks: Sequence[TargetCheck], tolerances: Sequence[Taken] = ()) 
             "reference do: `false_alarms` is promised for them as long as later blocks are like those, and independent"
         )
     if few:
+        least = f"at least {WINDOWS_MIN}; " if min(few) < WINDOWS_MIN else ""
         parts.append(
-            f"for {len(few)} of {total} it is not known and not promised: {min(few):,} windows are too few to show it (at least "
-            f"{WINDOWS_MIN}; a longer reference or a smaller `min_events` makes more)"
+            f"for {len(few)} of {total} it is not known and not promised: {min(few):,} windows are too few to show it ({least}"
+            "a longer reference or a smaller `min_events` makes more)"
         )
     if yes:
         parts.append(

@@ -20,6 +20,7 @@ from detectors.exchangeability import Cause, Exchangeable, TargetCheck, autocorr
 from detectors.reference import WindowRule
 from detectors.reference_build import build_reference, build_with_windows
 from stream.cli import app
+from stream.commands.check_reference import conclusion
 
 EVENTS, WINDOWS = 60, 500
 ROWS = EVENTS * WINDOWS
@@ -123,6 +124,18 @@ def test_the_command_names_what_is_not(tmp_path: Path) -> None:
     (report,) = json.loads(out)
     assert code == 1
     assert {target["target"]: target["exchangeable"] for target in report["targets"]} == {"x": "yes", "drifting": "no"}
+
+
+@pytest.mark.parametrize(
+    ("windows", "said"),
+    [
+        (60, "60 windows are too few to show it (at least 100; a longer"),
+        (150, "150 windows are too few to show it (a longer"),
+    ],
+)
+def test_how_many_windows_are_too_few_is_told_where_it_is_their_number(windows: int, said: str) -> None:
+    few = TargetCheck("x", Exchangeable.UNKNOWN, (Cause.TOO_FEW,), windows, 1, 50)
+    assert f"for 1 of 1 it is not known and not promised: {said} reference" in conclusion([few])
 
 
 def of_days(g: np.random.Generator, size: float) -> NDArray[np.float64]:
