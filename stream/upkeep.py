@@ -328,14 +328,13 @@ class Upkeep:
 
     async def finish(self) -> None:
         """Close everything once what was in the topic at the start is applied; end when all that follows is written."""
-        if self._goal is None:
-            if self.copier is not None and not await self.copier.drained():
-                return
-            inputs = (TopicRole.PREDICTIONS.value, *self.worker.setup.feedback)
-            found = {source: await self.logs.ends(source, self.worker.setup.sources) for source in inputs}
-            self._goal = {
-                p: {source: ends[p] for source, ends in found.items()} for p in range(self.worker.setup.sources)
-            }
+        if self._goal is None and self.copier is not None and not await self.copier.drained():
+            return
+        inputs, numbers = (TopicRole.PREDICTIONS.value, *self.worker.setup.feedback), range(self.worker.setup.sources)
+        found = {source: await self.logs.ends(source, len(numbers)) for source in inputs}
+        goal = self._goal or {p: {source: ends[p] for source, ends in found.items()} for p in numbers}
+        # a log that was made anew meanwhile may never come to where the one before it ended
+        self._goal = {p: {source: min(end, found[source][p]) for source, end in own.items()} for p, own in goal.items()}
         for slot in self.owners.of(COLLECTOR):
             if not slot.is_short_of(self._goal[slot.partition]):
                 await self._end(slot)

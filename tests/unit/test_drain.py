@@ -154,3 +154,35 @@ async def test_series_that_were_added_after_the_end_say_so_once(stopped: list[in
         await upkeep._end(slot)
         assert len(decisions) == taken
         state = own
+
+
+async def test_it_waits_for_no_more_than_a_log_that_was_made_anew_meanwhile_holds(
+    stopped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upkeep, owners = await drain(stopped)
+    ends, ended, monitors = {"predictions": 9}, [], owners.of
+    collecting: Any = SimpleNamespace(
+        partition=0, read=4, is_short_of=lambda goal: collecting.read < goal["predictions"]
+    )
+
+    async def told(role: str, partitions: int) -> dict[int, int]:
+        return dict.fromkeys(range(partitions), ends.get(role, 9))
+
+    async def end(slot: Any) -> None:
+        ended.append(slot)
+
+    monkeypatch.setattr(upkeep.logs, "ends", told)
+    monkeypatch.setattr(upkeep, "_end", end)
+    monkeypatch.setattr(owners, "of", lambda stage: [collecting] if stage == COLLECTOR else monitors(stage))
+    await upkeep.finish()
+    assert (ended, stopped) == ([], [])
+    ends["predictions"] = 20  # what came later is not waited for
+    collecting.read = 8
+    await upkeep.finish()
+    assert (ended, stopped) == ([], [])
+    ends["predictions"], collecting.read = 5, 4  # another log, read from its beginning
+    await upkeep.finish()
+    assert (ended, stopped) == ([], [])
+    collecting.read = 5
+    await upkeep.finish()
+    assert (ended, stopped) == ([collecting], [0])
