@@ -181,23 +181,50 @@ def test_two_workers_share_topics_that_are_all_keyed_otherwise(kafka, prefix, tm
 
 
 @pytest.mark.kafka
-def test_a_topic_that_was_made_anew_is_another_log(kafka, prefix, tmp_path):
+def test_a_topic_that_was_made_anew_is_another_log_though_it_ends_where_the_other_did(kafka, prefix, tmp_path):
+    """Whether Kafka has forgotten the group's offsets with the topic, as it does, or has kept them."""
     b = RekeyedBench.on(kafka, prefix, tmp_path, {"clicks": 1, "labels": 2}, partitions=2)
     labels = f"{prefix}in.labels"
+    places = [TopicPartition(labels, p) for p in range(2)]
+
+    def like_before(room: Counter[int]) -> list:
+        found = []
+        for each in b.made(800):
+            room[each[2]] -= each[0] == labels
+            if each[0] != labels or room[each[2]] >= 0:
+                found.append(each)
+        return found
+
+    def made_anew() -> None:
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=b.servers)) as admin:
+            admin.delete_topics([labels])
+            until(lambda: labels not in admin.list_topics())
+        kafka.create_topic(labels, 2)
+        b.send(like_before(Counter({place.partition: told[place].offset for place in places})))
+        assert consumer.end_offsets(places) == {place: told[place].offset for place in places}
+
     b.send(b.made(500))
     b.drain()
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=b.servers)) as admin:
-        admin.delete_topics([labels])
-        until(lambda: labels not in admin.list_topics())
-    kafka.create_topic(labels, 2)
-    b.send(b.made(500))
-    b.drain()
+    with contextlib.closing(
+        KafkaConsumer(bootstrap_servers=b.servers, group_id=f"{prefix}rekey", enable_auto_commit=False)
+    ) as consumer:
+        told = {place: consumer.committed(place, metadata=True) for place in places}
+        made_anew()
+        b.drain()
+        made_anew()
+        consumer.commit(told)
+        with b.running("--drain") as process:
+            assert process.wait(120) == Exit.REFUSED, process.log.read_text()[-3000:]
+            assert f"{labels}-0 was deleted and made again: it was copied up to {told[places[0]].offset}" in (
+                process.log.read_text()
+            )
+        b.config_path.write_text(b.config_path.read_text() + "on_data_loss: reset\n")
+        b.drain()
     logs: Counter[int] = Counter()
     for copy in b.read(b.copies("labels")):
         (origin,), _ = read_origins(from_plain([Plain(0, 0, copy.key, copy.value, tuple(copy.headers), 0, 1)]))
         logs[int(origin["log"])] += 1
-    assert len(logs) == 2
-    assert list(logs.values())[1] == len(b.read(labels))
+    assert list(logs.values()) == [sum(each.offset for each in told.values())] * 3
 
 
 class RequestBench(RekeyedBench):
