@@ -28,6 +28,7 @@ from detectors.parameters import Base
 
 TRAITS = Traits(symmetric=True, upper=1.0)
 ALIKE = 0.3  # |d| up to which the series is used: what it leaves out is below 1e-16 of what it has
+LEAST = 1e-300  # beside it any bin is large; one that is empty on both sides is alike
 TERMS = np.array([1.0 / (k * (2 * k - 1) * math.log(2.0)) for k in range(15, 0, -1)])
 
 
@@ -54,27 +55,31 @@ def _all(reference: F64, counts: F64, start: I64) -> F64:
     distance, longest = np.empty(len(start) - 1), 0
     for t in range(len(distance)):
         longest = max(longest, start[t + 1] - start[t])
-    p, q, apart, added = np.empty((4, longest))
+    apart, both, added = np.empty((3, longest))
     for t in range(len(distance)):
         first, bins = start[t], start[t + 1] - start[t]
         total_p, total_q = whole_sum(reference, first, start[t + 1]), whole_sum(counts, first, start[t + 1])
         if total_p == 0.0 or total_q == 0.0:
             distance[t] = np.nan
             continue
-        for i in range(bins):  # without a branch, so that several bins are made at once
-            p[i], q[i] = reference[first + i] / total_p, counts[first + i] / total_q
-            apart[i] = (p[i] - q[i]) / (p[i] + q[i])
+        # Two passes without a branch, so that several bins are made at once; all times total_p total_q.
+        for i in range(bins):
+            p, q = reference[first + i] * total_q, counts[first + i] * total_p
+            both[i] = p + q
+            apart[i] = (p - q) / (both[i] + LEAST)
+        for i in range(bins):
             square, series = apart[i] * apart[i], 0.0
             for k in range(len(TERMS)):
                 series = series * square + TERMS[k]
-            added[i] = (p[i] + q[i]) / 2.0 * series * square
-        total = 0.0
+            alone = (
+                both[i] if square == 1.0 else 0.0
+            )  # it is twice the middle; of all other bins that are not alike, see below
+            added[i] = 0.5 * both[i] * series * square if square <= ALIKE * ALIKE else alone
+        total = whole_sum(added, 0, bins)
         for i in range(bins):
-            if abs(apart[i]) <= ALIKE:
-                total += added[i]
-            elif p[i] == 0.0 or q[i] == 0.0:
-                total += p[i] + q[i]  # alone it is twice the middle
-            else:
-                total += p[i] * math.log2(1.0 + apart[i]) + q[i] * math.log2(1.0 - apart[i])
+            if ALIKE * ALIKE < apart[i] * apart[i] < 1.0:
+                more, less = 1.0 + apart[i], 1.0 - apart[i]
+                total += 0.5 * both[i] * (more * math.log2(more) + less * math.log2(less))
+        total /= total_p * total_q
         distance[t] = math.sqrt(min(max(total / 2.0, 0.0), 1.0))
     return distance

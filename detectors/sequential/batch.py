@@ -11,8 +11,7 @@ import math
 import weakref
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from detectors.sequential.categories import BET_VALUES, RANK_BETS
 from detectors.sequential.default import LOG10_NOTHING, direction, largest_changes
 from detectors.sequential.default_state import DetectorState
 from detectors.sequential.default_tables import Prepared
+from detectors.sequential.target_work import work_size
 from detectors.sequential.uniforms import WindowSeeds
 from detectors.sequential.verdicts import CODES, LEVELS, Verdicts
 from detectors.verdict import BadCounts, BadWeight, Level, Verdict
@@ -32,7 +32,7 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 DECODED_FOR = 8  # targets with the same bets on their shares: 7 kB of a numeric one
-KEPT_BYTES_MAX = 16 << 20  # 2,000 numeric targets
+KEPT_BYTES_MAX = 16 << 20  # 3,500 numeric targets
 LATCHED = np.array([CODES[level] for level in (Level.OK, Level.CROSSED_RANK, Level.CROSSED_TUBE)], np.uint8)
 
 
@@ -59,8 +59,7 @@ class Room:
 ROOM = Room()
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(NamedTuple):
     """Of each target: what is judged, how many events that is, its time and first start, whether it is judged, and if not, why."""
 
     counts: I64
@@ -92,7 +91,7 @@ class Batch:
         self._known = self._decode()
         for t in range(count):
             self._fill(t)
-        sizes = kernel.WORK_ROWS * self._place[:, at.CORE]
+        sizes = np.array([work_size(core) for core in self._place[:, at.CORE].tolist()], np.int64)
         self._work_start: I64 = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         room_sizes = [
             kernel.room_of(row[at.CORE], row[at.STATISTICS], row[at.RANK_BINS], RANK_BETS, row[at.TUBE_BETS])

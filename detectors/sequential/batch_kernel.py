@@ -20,8 +20,9 @@ from detectors.compiled import compiled
 from detectors.memory import intrinsic, pointer
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.categories import RANK_BETS
-from detectors.sequential.default_kernel import WORK_HEAD, WORK_ROWS, decide, fill_work, room_of
+from detectors.sequential.default_kernel import decide, room_of
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE
+from detectors.sequential.target_work import WORK_HEAD, fill_work, work_size
 from detectors.sequential.thinning import thin
 from detectors.sequential.tube import LAWS
 
@@ -89,18 +90,20 @@ def _fetch(row: I64) -> None:
     fetch(row[TIE], 4 * statistics * ranks)
     fetch(row[SEEN], 2 * statistics * ranks)
     fetch(row[SCORE], 8 * 4 * core)
-    fetch(row[WORK], 8 * WORK_ROWS * core)
+    fetch(row[WORK], 8 * work_size(core))
 
 
 @compiled
 def totals(counts: I64, start: I64, out: I64) -> int:
     """Events I64[t] of every target; the first one with a negative count, -1 if there is none."""
     for t in range(len(out)):
-        out[t] = 0
-        for k in range(start[t], start[t + 1]):
-            if counts[k] < 0:
-                return t
-            out[t] += counts[k]
+        total, signs = 0, 0
+        for c in counts[start[t] : start[t + 1]]:  # without a branch, so that several are read at once
+            total += c
+            signs |= c
+        if signs < 0:
+            return t
+        out[t] = total
     return -1
 
 
@@ -160,7 +163,7 @@ def _decide(
     chose = carray(pointer(row[CHOSE]), (len(own),), I64_TYPE)
     work_at = row[WORK] if row[WORK] != 0 else scratch[0]
     if row[WORK] == 0 or ready[0] == 0:
-        work = carray(pointer(work_at), (WORK_ROWS * core,), F64_TYPE)
+        work = carray(pointer(work_at), (work_size(core),), F64_TYPE)
         fill_work(chose, reference, row[FIRST], core, len(own) - shares, number[TOLERANCE], work)
         ready[0] = row[WORK] != 0
     # floats and integers of a state, as default_state.Layout has them
@@ -179,7 +182,7 @@ def _decide(
     decide(
         own, seed, weight, start_ms, row[EXPIRY], row[FIRST],
         carray(pointer(work_at), (WORK_HEAD, core), F64_TYPE),
-        carray(pointer(log_h_at), (core, LAWS), F64_TYPE),
+        carray(pointer(log_h_at), (core, LAWS), F32_TYPE),
         carray(pointer(scratch[1]), (core,), F64_TYPE),
         carray(pointer(scratch[2]), (room_of(core, statistics, ranks, RANK_BETS, tube),), F64_TYPE),
         carray(pointer(row[SCORE]), (core, 4), F64_TYPE),

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled, inlined
+from detectors.lanes import exponentials, row_totals, weighted
+from detectors.lanes import total as total_of
 from detectors.normal import ppf
 from detectors.sequential.categories import count_score, decode_bets, plug_in_shares
 from detectors.sequential.chance import beyond, surprise_of
-from detectors.sequential.lanes import exponentials, row_totals, weighted
-from detectors.sequential.lanes import total as total_of
 from detectors.sequential.rank_layer import (
     EVIDENCE_MAX,
     bet,
@@ -25,8 +25,9 @@ from detectors.sequential.rank_layer import (
     rank_bin,
     staked,
 )
-from detectors.sequential.scores import core_masses, fold_core, nominal_ranks, window_statistics
-from detectors.sequential.tube import LAWS, core_edges, plug_in, tube_bets
+from detectors.sequential.scores import fold_core, window_statistics
+from detectors.sequential.target_work import fill_work, work_bets, work_rows, work_size
+from detectors.sequential.tube import LAWS, plug_in
 from detectors.sequential.tube_boost import REACH, tube_factor
 from detectors.sequential.uniforms import uniform
 
@@ -45,8 +46,6 @@ NEVER = -(1 << 62)
 SHIFT, SIZE, FORM, SHARE, INSIDE, EFFECT_FIELDS = 0, 1, 2, 3, 4, 5
 FORM_NONE, FORM_SHIFT, FORM_SCALE, FORM_SHARE = 0.0, 1.0, 2.0, 3.0
 
-WORK_HEAD = 5
-WORK_ROWS = WORK_HEAD + LAWS  # of `fill_work`
 SEEN_CARRY = 1 << 16  # windows in one rank bin: more are counted in `seen_high`
 GAIN_MAX = 60.0  # nats of a bet's running gain; so that it drains in time when an excursion ends
 # An excursion is seen from here on, its start is settled when so much speaks for it, and it is over below the last.
@@ -193,7 +192,7 @@ def tube_room(core: int, bets: int) -> int:
 
 @compiled
 def tube_layer(
-    core: F64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64, log_h: F64,
+    core: F64, shares: I64, weight: float, start_ms: int, threshold: float, masses: F64, lo: F64, hi: F64, log_h: F32,
     share_in: F64, share_out: F64, share_masses: F64, share_lo: F64, share_hi: F64, bet_weight: F64,
     evidence: F32, gain: F32, gain_start: I64, recent: F32, clock: I64, room: F64, out: F64,
 ) -> None:  # fmt: skip
@@ -225,7 +224,18 @@ def tube_layer(
     raised, before = 1.0, total_of(stakes)
     if before * REACH >= threshold and before < threshold:
         raised = tube_factor(
-            core, shares, threshold, lo, hi, log_h, share_in, share_out, share_lo, share_hi, stakes, exponents
+            core,
+            shares,
+            threshold,
+            lo,
+            hi,
+            log_h.astype(np.float64),
+            share_in,
+            share_out,
+            share_lo,
+            share_hi,
+            stakes,
+            exponents,
         )
     exponentials(growth)
     for i in range(len(evidence)):
@@ -316,22 +326,6 @@ def effect(
 
 
 @compiled
-def fill_work(chose: I64, reference: I64, first: int, core_bins: int, bins: int, tolerance: float, work: F64) -> None:
-    """What a numeric target's windows need of its reference counts, work F64[WORK_ROWS * K]; some 60 us at 42 bins.
-
-    Rows of K: masses, lo, hi, nominal ranks and shape scale (K - 1 of each), then the log bets [K, LAWS] of the tube's targets.
-    """
-    if core_bins == 0:
-        return
-    rows = work[: WORK_HEAD * core_bins].reshape(WORK_HEAD, core_bins)
-    nominal_ranks(core_masses(chose, first, core_bins, bins), rows[3], rows[4])
-    rows[0, :] = core_masses(reference, first, core_bins, bins)
-    core_edges(rows[0], tolerance, rows[1], rows[2])
-    log_h = tube_bets(rows[0], rows[1], rows[2])
-    work[WORK_HEAD * core_bins :].reshape(core_bins, LAWS)[:, :] = log_h.T
-
-
-@compiled
 def room_of(core: int, statistics: int, ranks: int, each: int, bets: int) -> int:
     """How many numbers `decide` writes on its way: values and ties, then one layer after the other."""
     return 2 * statistics + max(rank_room(ranks, each), tube_room(core, bets))
@@ -339,7 +333,7 @@ def room_of(core: int, statistics: int, ranks: int, each: int, bets: int) -> int
 
 @inlined
 def decide(
-    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, rows: F64, log_h: F64, core: F64, room: F64,
+    counts: I64, seed: np.uint64, weight: float, start_ms: int, expiry: int, first: int, rows: F64, log_h: F32, core: F64, room: F64,
     score: F64, score_mean: F64, share_p: F64,
     order: F32, order_tie: F32, alpha: F64, bets: F64, bet_start: I64, share_bets: U8, known: F64, decay: F64,
     adaptive_share: float, thresholds: F64,
@@ -347,7 +341,7 @@ def decide(
     clock: I64, evidence: F32, adaptive: F32, share_evidence: F32, seen: U16, seen_high: U16, recent: F32,
     tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
 ) -> None:  # fmt: skip
-    """`judge` with the work of `fill_work`: rows F64[WORK_HEAD, K], log_h F64[K, LAWS]. core F64[K] and room F64[room_of(...)] are
+    """`judge` with what is filled of its work, `work_rows` and `work_bets`. core F64[K] and room F64[room_of(...)] are
     written.
     """
     core_bins = len(core)
@@ -382,13 +376,13 @@ def judge(
     tube: F32, gain: F32, gain_start: I64, plug: F32, out: F64, told: F64,
 ) -> None:  # fmt: skip
     """Both layers, the latches, and the effect of one window."""
-    work = np.empty(WORK_ROWS * core_bins)
+    work = np.empty(work_size(core_bins))
     fill_work(chose, reference, first, core_bins, len(counts) - len(share_p), tolerance, work)
     room = np.empty(room_of(core_bins, len(thresholds), len(alpha), share_bets.shape[2], len(bet_weight)))
-    head = WORK_HEAD * core_bins
-    rows, log_h = work[:head].reshape(WORK_HEAD, core_bins), work[head:].reshape(core_bins, LAWS)
     decide(
-        counts, seed, weight, start_ms, expiry, first, rows, log_h, np.empty(core_bins), room, score, score_mean, share_p,
+        counts, seed, weight, start_ms, expiry, first, work_rows(work, core_bins), work_bets(work, core_bins),
+        np.empty(core_bins), room, score,
+        score_mean, share_p,
         order, order_tie, alpha, bets, bet_start, share_bets, np.empty((0, 0, 0)), decay, adaptive_share, thresholds,
         threshold, share_in, share_out, share_masses, share_lo, share_hi, bet_weight,
         clock, evidence, adaptive, share_evidence, seen, seen_high, recent, tube, gain, gain_start, plug, out, told,

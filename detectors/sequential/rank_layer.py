@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
+from detectors.lanes import row_of, weighted
+from detectors.lanes import total as total_of
 from detectors.normal import cdf_all, ppf_all
-from detectors.sequential.lanes import row_of, weighted
-from detectors.sequential.lanes import total as total_of
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
+from detectors.lanes import total as total_of
+from detectors.lanes import weighted
 from detectors.normal import pdf_all, ppf_all
-from detectors.sequential.lanes import total as total_of
-from detectors.sequential.lanes import weighted
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
+from detectors.lanes import total
 from detectors.normal import cdf, ppf
-from detectors.sequential.lanes import total
 from detectors.sequential.rank_layer import fading
 from detectors.sequential.taut_string import taut_string
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.compiled import compiled
-from detectors.sequential.lanes import EXPONENT_MAX, total
+from detectors.lanes import EXPONENT_MAX, total
 from detectors.sequential.rank_layer import largest_factor
 
 F32 = NDArray[np.float32]

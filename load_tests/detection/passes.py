@@ -22,6 +22,7 @@ from detectors.sequential.batch import Batch, Room
 from detectors.sequential.default import LOG10_NOTHING
 from detectors.sequential.default_state import start
 from detectors.sequential.default_tables import InForce, Prepared, stratum_tables
+from detectors.sequential.target_work import work_size
 from detectors.sequential.uniforms import seed_prefix, window_seed
 
 F32 = NDArray[np.float32]
@@ -177,7 +178,7 @@ class Pass(Batch):
         self._point(windows.stratum)
         prepared, n, state = self.prepared[0], len(windows.last), self.states[0].flat[0]
         core = prepared.core
-        work = np.empty((len(self._place_of), max(kernel.WORK_ROWS * core, 1)))
+        work = np.empty((len(self._place_of), max(work_size(core), 1)))
         self._place_of[:, at.WORK] = work.ctypes.data + work.strides[0] * np.arange(len(work))
         table = np.array([self._table_of[row] for row in windows.stratum.tolist()], np.int64)
         out, told = np.zeros((n, kernel.FIELDS)), np.zeros((n, kernel.EFFECT_FIELDS))

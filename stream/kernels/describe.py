@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from detectors.compiled import compiled
+from detectors.distance.ragged import whole_sum
 from stream.columns import F64, I64
 
 MEAN, STD, MISSING, INVALID, OUT_OF_RANGE, UNSEEN, QUANTILE = range(7)  # rows of `out`; the quantiles are the last ones
@@ -32,9 +33,7 @@ def describe(
                 out[UNSEEN, t] = counts[start[t + 1] - 3] / events
             else:
                 out[OUT_OF_RANGE, t] = out_of_range[t] / events
-        total = 0.0
-        for i in range(start[t], stop[t]):
-            total += counts[i]
+        total = whole_sum(counts, start[t], stop[t])
         if total == 0.0:
             continue
         mean = sums[t, 0] / total

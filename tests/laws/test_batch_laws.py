@@ -171,7 +171,7 @@ def test_a_batch_refuses_as_a_whole() -> None:
 
 
 def test_room_is_asked_for_and_given_back() -> None:
-    profile, room = reference(), Room(100_000)
+    profile, room = reference(), Room(60_000)
     first = Batch(*ready(profile), room)
     counts = windows(profile, 2, 0.0)[1]
     first.update(counts, 1.0, 0)

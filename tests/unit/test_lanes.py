@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from numba.core.errors import TypingError
+from numpy.typing import NDArray
 
-from detectors.sequential.lanes import (
+from detectors.lanes import (
     EXPONENT_MAX,
     EXPONENT_MIN,
     LANES,
@@ -18,16 +22,19 @@ from detectors.sequential.lanes import (
 )
 
 
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("columns", [0, 1, 3, 4, 5, 8, 12, 16, 21, 35, 47])
-def test_columns_at_once_are_columns_one_by_one(columns: int) -> None:
+def test_columns_at_once_are_columns_one_by_one(columns: int, narrow: bool) -> None:
     g = np.random.default_rng(columns)
     wide = np.exp(g.normal(0.0, 9.0, (36, columns + 7)))
-    rows, weights = wide[:, 3 : 3 + columns], g.integers(0, 9, 36) * 1.1
+    every: NDArray[np.float32] | NDArray[np.float64] = wide.astype(np.float32) if narrow else wide
+    rows: Any = every[:, 3 : 3 + columns]
+    weights = g.integers(0, 9, 36) * 1.1
     out = np.full(columns + 1, -1.0)
     weighted(weights, rows, out)
     plain = np.zeros(columns)
     for weight, row in zip(weights, rows, strict=True):
-        plain += weight * row
+        plain += weight * row.astype(np.float64)
     np.testing.assert_array_equal(out[:-1], plain)
     assert out[-1] == -1.0  # nothing behind the last one is written
 
@@ -89,11 +96,15 @@ def test_a_row_of_chosen_columns() -> None:
     np.testing.assert_array_equal(row_of(wide[:, 3:8], 2), wide[2, 3:8])
 
 
-def test_other_numbers_than_doubles_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (total, (np.arange(9),)),
+        (exponentials, (np.zeros(9, np.float32),)),
+        (weighted, (np.arange(5), np.zeros((5, 5)), np.zeros(5))),
+    ],
+)
+def test_other_numbers_than_doubles_are_refused(function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     """Their bytes would be read as doubles."""
     with pytest.raises(TypingError):
-        total(np.arange(9))
-    with pytest.raises(TypingError):
-        exponentials(np.zeros(9, np.float32))
-    with pytest.raises(TypingError):
-        weighted(np.arange(5), np.zeros((5, 5)), np.zeros(5))
+        function(*arguments)

@@ -40,20 +40,28 @@ def _summing(*lanes: int) -> Any:
     """The intrinsic (weights F64[n], rows F64[n, m], first, out F64[m]): as many columns of `weighted` from column `first` on as
     `lanes` has together, in vectors of so many each. Of 12 or 21 lanes a vector would be put together from the stack.
 
-    Columns of a row must lie next to each other. Nothing is checked against the lengths.
+    Columns of a row must lie next to each other. Rows may be of float32, each number of which is a double. Nothing is checked
+    against the lengths.
     """
 
     def add(_context: Any, weights: Any, rows: Any, first: Any, out: Any) -> Any:
-        if not all(map(_doubles, (weights, rows, out))):
+        narrow = isinstance(rows, types.Array) and rows.dtype == types.float32
+        if not all(map(_doubles, (weights, out))) or not (narrow or _doubles(rows)):
             return None  # no such function: numba says so
+        bytes_of_rows = LANE_BYTES // 2 if narrow else LANE_BYTES
 
         def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             def array(place: int) -> Any:
                 return context.make_array(signature.args[place])(context, builder, arguments[place])
 
-            def part(address: Any, which: int) -> Any:
-                place = builder.add(address, ir.Constant(integer, LANE_BYTES * sum(lanes[:which])))
-                return builder.inttoptr(place, kinds[which].as_pointer())
+            def part(address: Any, which: int, kind: Any, width: int) -> Any:
+                place = builder.add(address, ir.Constant(integer, width * sum(lanes[:which])))
+                return builder.inttoptr(place, kind.as_pointer())
+
+            def columns(address: Any, which: int) -> Any:
+                kind = ir.VectorType(ir.FloatType() if narrow else ir.DoubleType(), lanes[which])
+                read = builder.load(part(address, which, kind, bytes_of_rows), align=bytes_of_rows)
+                return builder.fpext(read, kinds[which]) if narrow else read
 
             integer, kinds = ir.IntType(64), [ir.VectorType(ir.DoubleType(), each) for each in lanes]
             weight, row, filled, at = array(0), array(1), array(3), arguments[2]
@@ -65,12 +73,11 @@ def _summing(*lanes: int) -> Any:
                 place = builder.add(begin, builder.mul(stride, loop.index))
                 factor = builder.load(builder.gep(weight.data, [loop.index]))
                 for which, total in enumerate(totals):
-                    columns = builder.load(part(place, which), align=8)
-                    product = builder.fmul(_filled(builder, kinds[which], factor), columns)
+                    product = builder.fmul(_filled(builder, kinds[which], factor), columns(place, which))
                     builder.store(builder.fadd(builder.load(total), product), total)
             place = builder.ptrtoint(builder.gep(filled.data, [at]), integer)
             for which, total in enumerate(totals):
-                builder.store(builder.load(total), part(place, which), align=8)
+                builder.store(builder.load(total), part(place, which, kinds[which], LANE_BYTES), align=LANE_BYTES)
             return context.get_dummy_value()
 
         return types.void(weights, rows, first, out), code
@@ -90,8 +97,8 @@ _sixteen, _laws = _summing(8, 8), _summing(8, 8, 4, 1)
 
 
 @compiled
-def weighted(weights: F64, rows: F64, out: F64) -> None:
-    """Fill out F64[>= m]: sum over l of weights[l] rows[l, i], for l ascending. weights F64[n], rows F64[n, m]. O(n m)."""
+def weighted(weights: F64, rows: F64 | F32, out: F64) -> None:
+    """Fill out F64[>= m]: sum over l of weights[l] rows[l, i], for l ascending. weights F64[n], rows [n, m]. O(n m)."""
     columns, at = rows.shape[1], 0
     # As many as the detector most often has are done in one pass, which takes as long as one column alone.
     if columns == 5:
