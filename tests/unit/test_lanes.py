@@ -28,8 +28,7 @@ def test_columns_at_once_are_columns_one_by_one(columns: int, narrow: bool) -> N
     g = np.random.default_rng(columns)
     wide = np.exp(g.normal(0.0, 9.0, (36, columns + 7)))
     every: NDArray[np.float32] | NDArray[np.float64] = wide.astype(np.float32) if narrow else wide
-    rows: Any = every[:, 3 : 3 + columns]
-    weights = g.integers(0, 9, 36) * 1.1
+    rows, weights = every[:, 3 : 3 + columns], np.asarray(g.integers(0, 9, 36) * 1.1, np.float64)
     out = np.full(columns + 1, -1.0)
     weighted(weights, rows, out)
     plain = np.zeros(columns)
