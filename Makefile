@@ -2,16 +2,17 @@
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := .locks
-# Files side by side, first those that need no broker, then those that have one of each process. With ARGS one after the other.
-PURE_TESTS := tests/unit tests/laws tests/oracle tests/simulation
-SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+# Side by side, first the tests that need no broker, then those that have one of each process. With ARGS one after the other.
+# File by file, for some files count what all of their tests have seen; files of few but long tests come first.
+PURE_TESTS := tests/simulation tests/laws tests/oracle tests/unit
+SIDE_BY_SIDE := -n auto --maxprocesses 4
 PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name; done))
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The package itself: its dependencies are in the lock already, its build backend too, so nothing unhashed is fetched.
 INSTALL_SELF := $(PIP) install --no-deps --no-build-isolation --editable .
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test faults chaos-ci lint format real throughput detection clean simulate
+.PHONY: help env demo test kernels faults chaos-ci lint format real throughput detection clean simulate
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,9 +20,13 @@ help:  ## this list
 demo: $(VENV)/.runtime  ## a real Kafka, a simulated model with a scripted drift, a worker: the first alert within a minute
 	@$(BIN)/driftline demo $(or $(ARGS),--duration 90)
 
-test: lint  ## everything that must hold before a commit lands: lint, types, all tests
-	@$(BIN)/python -m pytest $(or $(ARGS),$(PURE_TESTS) $(SIDE_BY_SIDE))
-	@$(if $(ARGS),,$(BIN)/python -m pytest tests/integration $(SIDE_BY_SIDE))
+test: $(VENV)/.dev  ## everything that must hold before a commit lands: lint, types, all tests
+	@$(MAKE) --no-print-directory -j2 lint $(if $(ARGS),,kernels)
+	@$(BIN)/python -m pytest $(or $(ARGS),$(PURE_TESTS) $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder)
+	@$(if $(ARGS),,$(BIN)/python -m pytest tests/integration $(SIDE_BY_SIDE) --dist loadfile)
+
+kernels: $(VENV)/.dev  # once and beside the linters, not in every process of pytest and in workers that tests wait for
+	@$(BIN)/python tests/compile_kernels.py
 
 faults: $(VENV)/.dev  ## whole processes and brokers made to fail, one fault at a time
 	@$(BIN)/python -m pytest tests/faults $(ARGS)
