@@ -229,6 +229,26 @@ def test_a_clock_that_is_wrong_by_a_year_holds_its_partition_back_no_longer_than
     assert [partition for partition, _, _ in waiting.take({})] == [0, 1]
 
 
+def test_what_a_partition_has_reached_holds_for_what_is_fetched_later() -> None:
+    """Its clock goes back with the next fetch: as if all had been fetched at once."""
+
+    def one(offset: int, time_ms: int) -> Records:
+        return from_plain([Plain(offset, time_ms, None, b"{}", (), offset, offset + 1)])
+
+    waiting = Waiting({0: 0, 1: 0})
+    waiting.add(0, [one(0, 100)], 1, 1 << 60)
+    waiting.add(1, [one(0, 100)], 1, 1 << 60)
+    waiting.copied(waiting.take({}))
+    waiting.add(0, [one(1, 50)], 2, 1 << 60)
+    waiting.add(1, [one(1, 100)], 2, 1 << 60)
+    assert [partition for partition, _, _ in waiting.take({})] == [0, 1]
+    waiting.copied(waiting.take({}))
+    waiting.add(0, [one(2, 150)], 3, 1 << 60)
+    waiting.add(1, [one(2, 70)], 3, 1 << 60)
+    assert [(partition, rows.tolist()) for partition, _, rows in waiting.take({})] == [(1, [0])]
+    assert waiting.take({})[0][1].timestamp_ms.tolist() == [70]
+
+
 def test_a_partition_with_nothing_to_count_moves_on() -> None:
     waiting = Waiting({0: 3})
     waiting.add(0, [], 9, 0)

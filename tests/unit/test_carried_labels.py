@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from stream.join import Join, JoinPlan
 from stream.join_feedback import CARRIED, Feedback, FeedbackKind, FeedbackStream
 from stream.join_groups import NO_GROUP, Group
 from stream.join_index import Predictions
+from stream.joining import Joining
 from stream.panes import EDGE_END, Marker, decode_record
 from stream.performance_merging import Horizon
 from stream.performance_windows import horizons_of
@@ -291,6 +293,34 @@ def test_the_first_versions_of_a_slice_and_model_are_told_apart_however_the_log_
         110: [(f"m{OTHER}", 1), ("mb", 1), ("me", 1), ("mf", 1)],
         150: [("ma", 1)],
     }
+
+
+def test_a_restore_knows_the_version_of_an_event_at_the_very_time_up_to_which_all_was_taken() -> None:
+    join, none = Join(JOIN), np.empty(0, np.int64)
+    join.add_feedback("labels", batch([(145, 0)], 100))  # the watermark of labels is at 100
+    empty = Predictions(
+        none, none.astype(np.uint64), none.astype(np.uint32), np.empty((0, 1)), np.empty(0), none.astype(np.uint32)
+    )
+    join.add_predictions(empty, 100)
+    join.advance(lambda _: None)
+    assert join.streams["labels"].done_ms == 100
+    join.add_feedback("labels", batch([(100, 0), (101, 1), (102, 2)]))
+    restored = Join(JOIN)
+    restored.load(join.whole_blobs())
+    restored.add_feedback("labels", batch([(103, 3)], 50))
+    assert versions_of(restored)[100] == [(f"m{OTHER}", 1), ("ma", 1), ("mb", 1), ("mc", 1)]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "ahead_ms", "full"), [(51, 1, True), (50, 1, False), (51, 0, False), (100, 1, True)]
+)
+def test_a_topic_is_read_no_more_once_half_of_what_may_wait_waits_for_the_predictions(
+    waiting: int, ahead_ms: int, full: bool
+) -> None:
+    state = SimpleNamespace(waiting=waiting, watermark_ms=10 + ahead_ms)
+    join = SimpleNamespace(streams={"labels": state}, watermark_ms=10)
+    joining: Any = SimpleNamespace(join=join, plan=SimpleNamespace(join=SimpleNamespace(waiting_max=100)))
+    assert Joining.is_full(joining, "labels") is full
 
 
 def many(n: int) -> Iterator[Feedback]:

@@ -25,6 +25,7 @@ from stream.monitor import Monitor
 from stream.output_counts import count_output, count_performance
 from stream.panes import EDGE_END, Marker
 from stream.performance_detection import Chosen, PerformanceDetection, PerformanceLimit
+from stream.performance_merging import Horizon, PerformanceMerger
 from stream.performance_panes import PerformancePane, encode_performance_pane, series_name
 from stream.performance_plan import StreamPerformance
 from stream.stage import Decision
@@ -112,6 +113,37 @@ def test_what_nobody_asked_for_is_passed_over():
     kit.run(stage, log(*inputs(0, 10, 20), *other, clicks(0, 7), clicks(10, 7), passed(20)))
     assert rates(stage) == [(0, 0.1, False)]
     assert [name for name in stage.changed_blobs() if name.startswith("performance-panes")] == []
+
+
+def test_what_a_dead_owner_left_in_the_pane_that_begins_where_the_last_mark_stands_is_forgotten():
+    bodies = log(*inputs(0, 10, 20, 30, 40), clicks(0, 7), clicks(10, 7), passed(20), clicks(20, 70), clicks(30, 70))
+    bodies.add(kit.Announcement(0), clicks(20, 7), clicks(30, 14), passed(40), epoch=2)
+    stage = stage_of()
+    kit.run(stage, bodies)
+    assert rates(stage) == [(0, 0.1, False), (20, 0.15, False)]
+
+
+def test_lost_panes_are_told_with_one_marker_before_and_after_a_restore():
+    series = Horizon(*CLICKS)
+
+    def restored(merger):
+        other = PerformanceMerger(1, [series], world.RESOLUTION)
+        other.load(merger.header(), {})
+        return other
+
+    def marked(merger, edge, **counters):
+        merger.add(kit.PaneRecord(0, 0, 1, passed(edge, counters, largest=edge + 30)))
+        return merger.losses[series]
+
+    first = PerformanceMerger(1, [series], world.RESOLUTION)
+    marked(first, 20)
+    first.lose(3)
+    second = restored(first)
+    assert marked(second, 40) == [(20, 40)]
+    third = restored(second)
+    assert marked(third, 60) == [(20, 40)], "the same loss again"
+    assert marked(third, 80, gap=1) == [(20, 40), (60, 110)]
+    assert marked(restored(third), 90, gap=1) == [(20, 40), (60, 110)]
 
 
 def test_a_partition_that_there_is_not_is_refused():
