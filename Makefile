@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCKS := .locks
 # Side by side, first the tests that need no broker, then those that have one of each process. With ARGS one after the other.
-# File by file, for some files count what all of their tests have seen; files of few but long tests come first.
+# Those without go file by file, for some files count what all of their tests have seen; few but long tests come first. Those
+# with a broker go one by one (the order: tests/integration/conftest.py).
 PURE_TESTS := tests/simulation tests/laws tests/oracle tests/unit
 SIDE_BY_SIDE := -n auto --maxprocesses 4
 PYTHON ?= $(firstword $(shell for name in python3.11 python3.12 python3.13 python3; do command -v $$name; done))
@@ -23,7 +24,7 @@ demo: $(VENV)/.runtime  ## a real Kafka, a simulated model with a scripted drift
 test: $(VENV)/.dev  ## everything that must hold before a commit lands: lint, types, all tests
 	@$(MAKE) --no-print-directory -j2 lint $(if $(ARGS),,kernels)
 	@$(BIN)/python -m pytest $(or $(ARGS),$(PURE_TESTS) $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder)
-	@$(if $(ARGS),,$(BIN)/python -m pytest tests/integration $(SIDE_BY_SIDE) --dist loadfile)
+	@$(if $(ARGS),,$(BIN)/python -m pytest tests/integration $(SIDE_BY_SIDE) --dist load --maxschedchunk 1)
 
 kernels: $(VENV)/.dev  # once and beside the linters, not in every process of pytest and in workers that tests wait for
 	@$(BIN)/python tests/compile_kernels.py
