@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -32,7 +33,7 @@ def digest(*parts: str | int) -> str:
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:HASH_LENGTH]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for what is computed once
 class ModelSettings:
     """One model. `window` None or auto: what the reference found, and until it is known the rule of `learning_rule`.
 
@@ -95,6 +96,11 @@ class ModelSettings:
 
     def detection_hash(self) -> str:
         """Names everything that decides about alarms; part of every event id. Receivers and display are not in it."""
+        return self._detection_hash
+
+    @cached_property
+    def _detection_hash(self) -> str:
+        """It is in every record of every window."""
         window = self.window
         deciding: dict[str, Any] = {
             "algorithm": ALGORITHM,

@@ -24,6 +24,7 @@ from stream.schema_sample import SchemaSample
 from stream.sparse import dense, smallest, sparse
 
 Sections = dict[str, NDArray[Any]]
+NO_START: I64 = np.zeros(1, np.int64)  # of no targets; never written
 APART = 2  # after a target's bins come its missing and its invalid count
 
 
@@ -118,10 +119,16 @@ class Tally:
         )  # fmt: skip
 
     def only(self, targets: I64) -> Tally:
-        """`select` without rows, to be read only: where that is all targets in their order, nothing is copied."""
-        if len(targets) == len(self.names) and np.array_equal(targets, np.arange(len(targets))):
-            return replace(self, sample=None, schema=None)
-        return self.select(targets) if len(targets) else self._neighbours(0, 0)
+        """`select` without rows, to be read only: where that is all targets in their order, or none, nothing is copied."""
+        if len(targets) == len(self.names) and bool((targets == np.arange(len(targets))).all()):
+            return Tally(
+                self.names, self.events, self.start, self.counts, self.sums, self.extremes, self.out_of_range, self.distinct
+            )  # fmt: skip
+        if len(targets):
+            return self.select(targets)
+        return Tally(
+            (), self.events, NO_START, self.counts[:0], self.sums[:0], self.extremes[:0], self.out_of_range[:0], Registers.none()
+        )  # fmt: skip
 
     def _neighbours(self, begin: int, stop: int) -> Tally:
         """Targets [begin, stop), which lie side by side: a copy."""
@@ -134,7 +141,9 @@ class Tally:
 
     def remembered(self) -> Tally:
         """For `select` later, nothing else: without distinct counts, and with counts of 32 bits where they fit."""
-        return replace(self, counts=smallest(self.counts), distinct=Registers.none(), sample=None, schema=None)
+        return Tally(
+            self.names, self.events, self.start, smallest(self.counts), self.sums, self.extremes, self.out_of_range, Registers.none()
+        )  # fmt: skip
 
     def counts_of(self, target: int) -> I64:
         """I64[bins + 2]: bins, missing, invalid. A view."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from detectors.verdict import Change
 
 DAY_MS = 86_400_000
 UNITS = ((DAY_MS, "day"), (3_600_000, "hour"), (60_000, "minute"), (1000, "second"))
 MISSING, INVALID, UNSEEN, OTHER = "missing", "invalid", "__unseen__", "__other__"
+INSTANTS_KEPT = 256  # a window's ends are in each of its records
 SPREAD_RATIO_MIN = 1.1  # below it "1.0 times the reference's" would say nothing
 
 
@@ -34,6 +36,7 @@ class Movement:
     changes: Sequence[Change]
 
 
+@lru_cache(INSTANTS_KEPT)
 def instant(time_ms: int) -> str:
     """RFC 3339 in UTC, with a fraction only where there is one: 2026-11-22T10:20:00Z."""
     seconds, rest = divmod(time_ms, 1000)
