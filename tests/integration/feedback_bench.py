@@ -14,7 +14,6 @@ from pathlib import Path
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
-from kafka import KafkaConsumer, TopicPartition
 
 from stream.admin import create_topics
 from stream.config_loader import load
@@ -110,16 +109,6 @@ def stamp(time_ms: int) -> str:
 
 def time_of(body: dict) -> int:
     return round(dt.datetime.fromisoformat(body["timestamp"]).timestamp() * 1000)
-
-
-def committed(bench: FeedbackBench, topic: str) -> int:
-    consumer = KafkaConsumer(
-        bootstrap_servers=bench.servers, group_id=f"{bench.prefix}workers", enable_auto_commit=False
-    )
-    try:
-        return sum(consumer.committed(TopicPartition(topic, p)) or 0 for p in range(bench.partitions))
-    finally:
-        consumer.close()
 
 
 def assert_performance(bench: FeedbackBench) -> None:

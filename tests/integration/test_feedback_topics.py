@@ -20,9 +20,7 @@ from stream.supervisor import Exit
 _spec = spec_from_file_location("feedback_bench", Path(__file__).with_name("feedback_bench.py"))
 feedback_bench = sys.modules["feedback_bench"] = module_from_spec(_spec)
 _spec.loader.exec_module(feedback_bench)
-FeedbackBench, assert_performance, committed = (
-    feedback_bench.FeedbackBench, feedback_bench.assert_performance, feedback_bench.committed,
-)  # fmt: skip
+FeedbackBench, assert_performance = feedback_bench.FeedbackBench, feedback_bench.assert_performance
 until, kill = feedback_bench.bench_module.until, feedback_bench.bench_module.kill
 CAP = 10_000
 
@@ -51,8 +49,11 @@ def outcomes(bench: FeedbackBench, stream: str) -> Counter[str]:
 @pytest.mark.kafka
 @pytest.mark.parametrize(
     ("partitions", "command"),
-    [(2, "kafka-topics.sh --alter --topic {} --partitions 4"), (6, "kafka-topics.sh --create --topic NAME --partitions 4")],
-)  # fmt: skip
+    [
+        (2, "kafka-topics.sh --alter --topic {} --partitions 4"),
+        (6, "kafka-topics.sh --create --topic NAME --partitions 4"),
+    ],
+)
 def test_other_partition_counts_are_refused_with_the_command_that_mends_them(
     kafka, prefix, tmp_path, partitions, command
 ):
@@ -64,14 +65,14 @@ def test_other_partition_counts_are_refused_with_the_command_that_mends_them(
         said = process.log.read_text()
     assert f"topic {labels}: has {partitions} partitions, must have 4, as many as the predictions topic" in said
     assert command.format(labels) in said
-    assert committed(b, b.topic) == 0
+    assert b.committed() == 0
     assert not b.read(f"{b.prefix}panes")
     if partitions > b.partitions:
         return
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=b.servers)) as admin:
         admin.create_partitions({labels: b.partitions})
     with b.running() as process:
-        until(lambda: committed(b, b.topic) == 500, why=lambda: process.log.read_text()[-3000:])
+        until(lambda: b.committed() == 500, why=lambda: process.log.read_text()[-3000:])
 
 
 @pytest.mark.kafka
@@ -100,13 +101,13 @@ def test_feedback_that_is_far_ahead_is_held_back_and_none_of_it_is_lost(kafka, p
     for _ in range(2):  # the second starts from the state of the first, which is killed while it holds back
         with b.running() as process:
             until(held, why=lambda: (harness.metrics(b.port), process.log.read_text()[-3000:]))
-            until(lambda: committed(b, b.topic) == 1_000, why=lambda: process.log.read_text()[-3000:])
+            until(lambda: b.committed() == 1_000, why=lambda: process.log.read_text()[-3000:])
             kill(process.pid)
             process.wait(10)
     with b.running() as process:
         b.send([each for each in rest if each[0] == b.topic])
         until(
-            lambda: committed(b, f"{b.prefix}in.labels") == len(b.read(f"{b.prefix}in.labels")),
+            lambda: b.committed(f"{b.prefix}in.labels") == len(b.read(f"{b.prefix}in.labels")),
             why=lambda: process.log.read_text()[-3000:],
         )
     b.drain()
@@ -143,7 +144,7 @@ def test_silent_topics_of_feedback_hold_up_nothing_for_long(kafka, prefix, tmp_p
         until(lambda: min(counted("ctr"), counted("accuracy")) > 3_000, why=why)
         before = b.performance()
         b.send(late)
-        until(lambda: committed(b, labels) == len(late), why=why)
+        until(lambda: b.committed(labels) == len(late), why=why)
     b.drain()
     after = b.performance()
     assert before.items() <= after.items()

@@ -79,15 +79,6 @@ class RekeyedBench(FeedbackBench):
     def copies(self, name: str) -> str:
         return f"{self.prefix}rekeyed.{self.prefix}in.{name}"
 
-    def committed(self, group: str, topic: str) -> int:
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.servers, group_id=f"{self.prefix}{group}", enable_auto_commit=False
-        )
-        try:
-            return sum(consumer.committed(TopicPartition(topic, p)) or 0 for p in range(10))
-        finally:
-            consumer.close()
-
     def id_of(self, body: dict) -> str | None:
         return body.get("prediction_id")
 
@@ -141,7 +132,7 @@ def test_copies_that_are_cut_off_anywhere_leave_performance_as_a_recount_has_it(
         b.send(b.made(1_500))
         total = len(b.read(f"{prefix}in.labels"))
         until(
-            lambda: b.committed("rekey", f"{prefix}in.labels") == total,
+            lambda: b.committed(f"{prefix}in.labels", "rekey") == total,
             why=lambda: (total, process.log.read_text()[-3000:]),
         )
         process.send_signal(signal.SIGTERM)
@@ -167,8 +158,8 @@ def test_two_workers_share_topics_that_are_all_keyed_otherwise(kafka, prefix, tm
         until(lambda: len(children(process)) == 2, why=why)
         for victim in (0, 1):
             b.send(b.made(2_500))
-            saved = b.committed("workers", b.copies("predictions"))
-            until(lambda known=saved: b.committed("workers", b.copies("predictions")) > known, why=why)
+            saved = b.committed(b.copies("predictions"))
+            until(lambda known=saved: b.committed(b.copies("predictions")) > known, why=why)
             kill(children(process)[victim])
             until(lambda: len(children(process)) == 2, why=why)
         b.send(b.made(1_000))

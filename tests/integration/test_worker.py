@@ -12,7 +12,6 @@ from pathlib import Path
 import orjson
 import psutil
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from stream.broker import _free_ports
@@ -32,17 +31,6 @@ def bench(kafka, prefix, tmp_path):
     return lambda **changes: Bench(kafka.bootstrap_servers, prefix, tmp_path, **changes)
 
 
-def committed(bench) -> int:
-    """Sum of the group's committed offsets of the predictions topic."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=bench.servers, group_id=f"{bench.prefix}workers", enable_auto_commit=False
-    )
-    try:
-        return sum(consumer.committed(TopicPartition(bench.topic, p)) or 0 for p in range(bench.partitions))
-    finally:
-        consumer.close()
-
-
 def supervised(bench, workers: int) -> list[str]:
     text = (
         "import sys\nfrom stream.supervisor import Supervisor, worker_command\n"
@@ -58,7 +46,7 @@ def test_a_killed_worker_loses_nothing_and_counts_nothing_twice(bench):
     b = bench(settings="idle_timeout: 10m\n")  # the recount knows no ticks
     b.produce(b.events(12_000))
     with b.running(command=supervised(b, 2)) as supervisor:
-        until(lambda: committed(b) > 0, why=lambda: supervisor.log.read_text()[-3000:])
+        until(lambda: b.committed() > 0, why=lambda: supervisor.log.read_text()[-3000:])
         first = children(supervisor)
         assert len(first) == 2
         b.produce(b.events(4_000))
@@ -66,7 +54,7 @@ def test_a_killed_worker_loses_nothing_and_counts_nothing_twice(bench):
         records = b.events(4_000)
         b.produce(records)
         total = len(b.read(b.topic))
-        until(lambda: committed(b) == total, why=lambda: (committed(b), total, supervisor.log.read_text()[-3000:]))
+        until(lambda: b.committed() == total, why=lambda: (b.committed(), total, supervisor.log.read_text()[-3000:]))
         assert set(children(supervisor)) != set(first)
         assert "CRASHED" not in supervisor.log.read_text()  # as a worker does that is kept out of the group
         supervisor.send_signal(signal.SIGTERM)
@@ -111,7 +99,7 @@ def test_a_worker_shows_itself_on_loopback_only_and_stops_in_order(bench):
         process.send_signal(signal.SIGTERM)
         assert process.wait(12) == 0, process.log.read_text()[-3000:]
         assert time.monotonic() - started < 10
-    assert committed(b) == total  # the last snapshot was taken
+    assert b.committed() == total  # the last snapshot was taken
     with b.running() as process:
         until(lambda: get("/ready")[0] == 200, why=lambda: process.log.read_text()[-3000:])
         while process.poll() is None:  # the first is taken in order, the next ends it at once

@@ -21,6 +21,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from stream.admin import create_topics
 from stream.config_loader import load
@@ -181,6 +182,19 @@ class Bench:
             assert code == 0, process.log.read_text()[-4000:]
 
     # -- what is in Kafka
+
+    def committed(self, topic: str = "", group: str = "workers") -> int:
+        """Sum of a group's committed offsets of a topic, the predictions' by default; 0 for a group that has none."""
+        return asyncio.run(self._committed(topic or self.topic, f"{self.prefix}{group}"))
+
+    async def _committed(self, topic: str, group: str) -> int:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await admin.start()
+        try:
+            known = await admin.list_consumer_group_offsets(group)
+        finally:
+            await admin.close()
+        return sum(max(said.offset, 0) for place, said in known.items() if place.topic == topic)
 
     def read(self, topic: str) -> list:
         return asyncio.run(self._read(topic))
