@@ -61,11 +61,12 @@ class _Flat(NamedTuple):
 
 
 class _Names(NamedTuple):
-    """order I64[t]: places of the names as they sort; rank I64[t]: its inverse."""
+    """order I64[t]: places of the names as they sort; rank I64[t]: its inverse; in_order: both are 0 .. t - 1."""
 
     order: I64
     rank: I64
     flat: _Flat
+    in_order: bool
 
 
 class _Slots(NamedTuple):
@@ -81,7 +82,8 @@ class _Slots(NamedTuple):
 @lru_cache(LAYOUTS_KEPT)
 def _names(names: tuple[str, ...]) -> _Names:
     order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
-    return _Names(order, np.argsort(order), _Flat.of([orjson.dumps(name) + b":" for name in names]))
+    in_order = bool((order == np.arange(len(order))).all())
+    return _Names(order, np.argsort(order), _Flat.of([orjson.dumps(name) + b":" for name in names]), in_order)
 
 
 @lru_cache(LAYOUTS_KEPT)
@@ -98,6 +100,16 @@ def _slots(columns: tuple[str, ...], texts: tuple[str, ...]) -> _Slots:
     return _Slots(np.array(kind, np.int64), _Flat.of(keys), after, numbers, tuple(filter(texts.__contains__, members)))
 
 
+def _by_target(columns: Sequence[F64], order: I64 | None) -> F64:
+    """Columns F64[t] as numbers target by target, targets in this order (None: as they stand), and BEHIND zeros."""
+    targets = len(columns[0]) if columns else 0
+    numbers = np.zeros(len(columns) * targets + BEHIND)
+    if targets:
+        table = np.concatenate(columns).reshape(len(columns), targets).T
+        numbers[: table.size].reshape(table.shape)[:] = table if order is None else table[order]
+    return numbers
+
+
 def target_bodies(
     names: tuple[str, ...],
     columns: Mapping[str, F64],
@@ -110,7 +122,7 @@ def target_bodies(
     """
     if counts.min(initial=0) < 0:
         raise BadCounts("negative counts")
-    order, rank, name = _names(names)
+    order, rank, name, in_order = _names(names)
     slots = _slots(tuple(columns), tuple(members))
     text_of = np.zeros((len(names), len(slots.texts)), np.int64)
     known: dict[bytes, int] = {b"": 0}
@@ -126,9 +138,7 @@ def target_bodies(
             which = {value: known.setdefault(entry, len(known)) for value, entry in said.items()}
             text_of[:, slot] = [which[value] for value in own]
     text = _Flat.of(list(known))
-    table = np.array([columns[key] for key in slots.columns], np.float64).reshape(len(slots.columns), len(names))
-    numbers = np.zeros(table.size + BEHIND)
-    numbers[: table.size].reshape(table.T.shape)[:] = table.T[order]
+    numbers = _by_target([columns[key] for key in slots.columns], None if in_order else order)
     digits = orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)
     longest = len(slots.keys.text) + int(slots.after.sum()) + len(slots.kind) + 4
     texts = int(np.diff(text.start)[text_of].sum())
