@@ -235,6 +235,23 @@ def test_many_at_once_are_few_incidents(folder: Path, profile: ReferenceProfile)
     assert len(found) == 4 + 8 + 1
 
 
+@pytest.mark.parametrize(("later", "escalated"), [(10, 0), (11, 1)])
+def test_the_shared_incident_escalates_when_it_has_doubled(
+    folder: Path, profile: ReferenceProfile, later: int, escalated: int
+) -> None:
+    """Three features share it from the start; of those that come later eight have incidents of their own."""
+
+    def widen(features: Event, window: int) -> None:
+        features |= {f"early{i}": 1.0 for i in range(3)}
+        if window >= 4:
+            features |= {f"late{i:02d}": 1.0 for i in range(later)}
+
+    found = told(run(folder, profile, widen, windows=8))
+    assert found[0] == ("opened", "new", "__other__")
+    assert [name for transition, _, name in found[1:] if transition == "opened"] == [f"late{i:02d}" for i in range(8)]
+    assert [name for transition, _, name in found if transition == "escalated"] == ["__other__"] * escalated
+
+
 def test_names_that_change_from_event_to_event_are_one_alert(folder: Path, profile: ReferenceProfile) -> None:
     numbers = count()
 
