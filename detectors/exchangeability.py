@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from detectors.reference import TargetReference, WindowInfo
 from detectors.reference_targets import group_starts, tested_statistics
 from detectors.sequential.reference_ranks import grouped
+from detectors.sequential.size_strata import size_strata
 from detectors.sequential.strata import Season, hours_of
 from detectors.sequential.windows_auto import (
     PAIR_LIMIT,
@@ -104,11 +105,15 @@ def check_target(target: TargetReference, windows: I64, info: WindowInfo, start_
     if not info.checked:
         causes = (Cause.NO_TIME,)
         return TargetCheck(target.name, unknown, causes, target.windows, target.group, target.size_median)
-    statistics, ties = tested_statistics(target, grouped(windows, target.group))
-    m = len(statistics)
+    judged = grouped(windows, target.group)
+    statistics, ties = tested_statistics(target, judged)
+    m, sizes = len(statistics), judged.sum(axis=1)
     stratum = None
     if target.strata is not None and start_ms is not None:
-        stratum = hours_of(Season(target.strata.season), group_starts(start_ms, target.group))
+        if target.strata.by_clock:
+            stratum = hours_of(Season(target.strata.by), group_starts(start_ms, target.group))
+        else:
+            stratum = size_strata(target.strata.bounds, sizes)
     blocks = block_ratios(statistics, ties, info.every_ms * target.group, stratum)
     score = normal_scores(statistics[:, 0], ties[:, 0], stratum)
     trend = rank_trend(ranks(score, ties[:, 0]))

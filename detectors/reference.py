@@ -21,7 +21,15 @@ from detectors.reference_digest import digest
 from detectors.reference_kept import KeptWindows, kept_from, kept_sections
 from detectors.reference_performance import ReferencePerformance, performance_content, performance_from
 from detectors.reference_rows import ARRAYS, ReferenceRows, rows_content, rows_from
-from detectors.reference_strata import Put, Strata, shares_by_hour, slim_strata, strata_of, strata_sections
+from detectors.reference_strata import (
+    Put,
+    Strata,
+    ranked_by_size,
+    shares_by_hour,
+    slim_strata,
+    strata_of,
+    strata_sections,
+)
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -35,6 +43,7 @@ VERSION_ROWS = 4  # where rows are
 VERSION_PERFORMANCE = 5  # where metrics of labelled rows are
 VERSION_HOURS = 6  # where shares are scored by the rows of their hour
 VERSION_ARRAYS = 7  # where rows are arrays
+VERSION_SIZES = 8  # where strata are of windows' sizes
 COVERS_CONTENT = "content"
 COVERS_BINNINGS = "binnings"
 
@@ -281,7 +290,7 @@ def _target_header(target: TargetReference) -> dict[str, Any]:
     if target.effects is not None:  # a reference stored before there were any keeps its header and its id
         header["effects"] = asdict(target.effects)
     if target.strata is not None:
-        header["season"] = target.strata.season
+        header["season"] = target.strata.by  # the name that it had when there were hours alone
     return header
 
 
@@ -295,9 +304,16 @@ def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArr
     strata = strata_sections([target.strata for target in profile.targets])
     rows, row_sections = rows_content(profile.row_sample)
     told, told_sections = performance_content(profile.performance)
-    version = VERSION_PERFORMANCE if told else VERSION_ROWS if rows else VERSION_STRATA if strata else VERSION
+    needs = (
+        (VERSION_STRATA, strata),
+        (VERSION_ROWS, rows),
+        (VERSION_PERFORMANCE, told),
+        (VERSION_HOURS, shares_by_hour(strata)),
+        (VERSION_ARRAYS, ARRAYS in rows),
+        (VERSION_SIZES, ranked_by_size(strata)),
+    )
     header = {
-        "version": VERSION_ARRAYS if ARRAYS in rows else VERSION_HOURS if shares_by_hour(strata) else version,
+        "version": max([VERSION, *(version for version, needed in needs if needed)]),
         "model": profile.model,
         "covers": profile.covers,
         "rows": profile.rows,
@@ -329,8 +345,8 @@ def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, ND
 
 def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> ReferenceProfile:
     """Inverse of `to_sections`. Raises UnknownReferenceVersion, CorruptReference."""
-    if (read := header.get("version")) not in range(VERSION, VERSION_ARRAYS + 1):
-        raise UnknownReferenceVersion(f"reference format {read!r}; this program reads up to {VERSION_ARRAYS}")
+    if (read := header.get("version")) not in range(VERSION, VERSION_SIZES + 1):
+        raise UnknownReferenceVersion(f"reference format {read!r}; this program reads up to {VERSION_SIZES}")
     bare = {key: value for key, value in header.items() if key not in {"id", "content"}}
     if digest(bare, sections) != header.get("content"):
         raise CorruptReference("the content does not match the hash it carries")

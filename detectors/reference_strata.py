@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 _SECTIONS = (("windows", "<i8"), ("counts", "<i8"), ("rank", "<i8"), ("order", "<f8"), ("tie", "<f8"))
-_FIRST = "first"  # written where any target has it, so that a file without keeps its id
+_FIRST, _BOUNDS = "first", "bounds"  # written where any target has them, so that a file without keeps its id
 _PREFIX = "strata_"
 
 
@@ -33,24 +33,31 @@ Put = Callable[[NDArray[Any]], Rows]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strata:
-    """A target whose windows are ranked among those of the same hour (sequential/strata.py). n strata have enough windows.
+    """A target whose windows are ranked among those of the same hour (sequential/strata.py), or of about the same number of events
+    (sequential/size_strata.py). n strata have enough windows.
 
-    season       "hour_of_day" or "hour_of_week"
-    windows      I64[24 or 168]: reference windows of each hour; the rows below are of those with enough of them, in their order
+    by           "hour_of_day", "hour_of_week" or "window_size"
+    windows      I64[24, 168 or n]: reference windows of each; the rows below are of those with enough of them, in their order
     counts       I64[n, b + 2]: events of their windows; in the fewest bits in a `slim` profile
     rank         I64[n, r]: which order statistics are kept, each row increasing from 1 to the hour's windows
     order, tie   F64[n, s, r]: value and tie-break of each statistic at those ranks; F32, and perhaps on disk, in a `slim` profile
     first        I64[n, k]: the rows of these hours among those that chose the cuts, by bin, missing, invalid; the bins of a numeric
-                 target are one. Shares are scored by them. All 0 where shares are scored by the rows of all hours together
+                 target are one. Shares are scored by them. All 0 where shares are scored by the rows of all strata together
+    bounds       I64[n - 1] of sizes: windows of fewer than bounds[i] events are of strata 0 .. i; empty of hours
     """
 
-    season: str
+    by: str
     windows: I64
     counts: NDArray[Any]
     rank: I64
     order: Rows
     tie: Rows
     first: NDArray[Any]
+    bounds: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def by_clock(self) -> bool:
+        return not len(self.bounds)
 
 
 def slim_strata(strata: Strata, equal: dict[bytes, I64], put: Put | None) -> Strata:
@@ -76,12 +83,22 @@ def strata_sections(strata: Sequence[Strata | None]) -> dict[str, NDArray[Any]]:
         return {}
     sections: dict[str, NDArray[Any]] = {}
     by_hour = any(one is not None and one.first.any() for one in strata)
-    for name, dtype in (*_SECTIONS, (_FIRST, "<i8")) if by_hour else _SECTIONS:
+    by_size = any(one is not None and not one.by_clock for one in strata)
+    for name, dtype in _sections(by_hour=by_hour, by_size=by_size):
         empty = np.empty(0, dtype)
         parts = [empty if one is None else np.asarray(getattr(one, name), dtype).reshape(-1) for one in strata]
         sections[_PREFIX + name] = np.concatenate(parts)
         sections[f"{_PREFIX}{name}.length"] = np.array([len(part) for part in parts], "<i8")
     return sections
+
+
+def _sections(*, by_hour: bool, by_size: bool) -> list[tuple[str, str]]:
+    return [*_SECTIONS, *[(_FIRST, "<i8")][:by_hour], *[(_BOUNDS, "<i8")][:by_size]]
+
+
+def ranked_by_size(sections: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether a target has strata by size, which older programs cannot read."""
+    return _PREFIX + _BOUNDS in sections
 
 
 def shares_by_hour(sections: Mapping[str, NDArray[Any]]) -> bool:
@@ -90,19 +107,19 @@ def shares_by_hour(sections: Mapping[str, NDArray[Any]]) -> bool:
 
 
 def strata_of(
-    seasons: Sequence[str | None], sections: Mapping[str, NDArray[Any]], widths: Sequence[int]
+    by: Sequence[str | None], sections: Mapping[str, NDArray[Any]], widths: Sequence[int]
 ) -> list[Strata | None]:
-    """Inverse of `strata_sections`. seasons: of each target, None without strata; widths: b + 2 of each."""
-    if not any(seasons):
-        return [None] * len(seasons)
+    """Inverse of `strata_sections`. by: of each target, None without strata; widths: b + 2 of each."""
+    if not any(by):
+        return [None] * len(by)
     parts = {}
-    by_hour = shares_by_hour(sections)
-    for name in (*(name for name, _ in _SECTIONS), _FIRST) if by_hour else (name for name, _ in _SECTIONS):
+    by_hour, by_size = shares_by_hour(sections), ranked_by_size(sections)
+    for name, _ in _sections(by_hour=by_hour, by_size=by_size):
         ends = np.cumsum(sections[f"{_PREFIX}{name}.length"])
         parts[name] = np.split(sections[_PREFIX + name], ends[:-1])
     found: list[Strata | None] = []
-    for i, (season, width) in enumerate(zip(seasons, widths, strict=True)):
-        if season is None:
+    for i, (kind, width) in enumerate(zip(by, widths, strict=True)):
+        if kind is None:
             found.append(None)
             continue
         counts = parts["counts"][i].astype(np.int64).reshape(-1, width)
@@ -111,5 +128,6 @@ def strata_of(
         order, tie = (parts[name][i].astype(np.float64).reshape(shape) for name in ("order", "tie"))
         rows = len(counts)
         first = parts[_FIRST][i].astype(np.int64).reshape(rows, -1) if by_hour else np.zeros((rows, 3), np.int64)
-        found.append(Strata(season, parts["windows"][i].astype(np.int64), counts, rank, order, tie, first))
+        bounds = parts[_BOUNDS][i].astype(np.int64) if by_size else np.empty(0, np.int64)
+        found.append(Strata(kind, parts["windows"][i].astype(np.int64), counts, rank, order, tie, first, bounds))
     return found

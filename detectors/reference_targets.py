@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from detectors.binning import OTHER_LABEL, UNSEEN_LABEL, Binning, Kind, numeric_binning
 from detectors.column_values import VALID, Column
 from detectors.reference import TargetReference, WindowRule
+from detectors.reference_strata import Strata
 from detectors.reference_windows import bins_of
 from detectors.sequential.reference_ranks import first_by_hour, grouped, ranked, ranked_strata, window_statistics
+from detectors.sequential.size_strata import WINDOW_SIZE, size_bounds, size_strata
 from detectors.sequential.strata import HOURS, Season, choose, hours_of, within_hours
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
 from detectors.sequential.tolerance_auto import block_effects
@@ -43,8 +45,12 @@ def target_dependence(
 ) -> Ratio:
     """Of windows I64[m, b + 2], starting at start_ms I64[m], within the strata that they would be given."""
     statistics, ties = tested_statistics(target, windows)
-    chosen = choose(season, start_ms, statistics, ties, length_ms)
-    return dependence(statistics, ties, length_ms, chosen.stratum)
+    stratum = choose(season, start_ms, statistics, ties, length_ms).stratum
+    if stratum is None:
+        sizes = windows.sum(axis=1)
+        bounds = size_bounds(sizes)
+        stratum = size_strata(bounds, sizes) if len(bounds) else None
+    return dependence(statistics, ties, length_ms, stratum)
 
 
 def group_starts(start_ms: I64, group: int) -> I64:
@@ -148,21 +154,12 @@ def ranked_target(  # noqa: PLR0917 - a reference's windows, and when they and i
     rank, order, tie = ranked(statistics, ties)
     strata = None
     if start_ms is not None and season is not Season.NONE:
-        starts = group_starts(start_ms, group)
-        inside = np.ones(len(starts), np.bool_) if end_ms is None else within_hours(starts, group_ends(end_ms, group))
-        tested, tested_ties = tested_statistics(target, judged)
-        chosen = choose(season, starts[inside], tested[inside], tested_ties[inside], group * every_ms)
-        if chosen.stratum is not None:
-            hours, first = HOURS[chosen.season], np.zeros((HOURS[chosen.season], 3), np.int64)
-            if chose is not None:
-                first = first_by_hour(target.binning, chose[0], hours_of(chosen.season, chose[1]), hours)
-                by_hour = first, hours_of(chosen.season, starts)
-                statistics, ties = window_statistics(target.binning, target.name, target.first, judged, by_hour)
-            own = statistics[inside], ties[inside]
-            strata = ranked_strata(
-                chosen.season.value, first, *own, chosen.stratum, judged[inside], STRATUM_WINDOWS_MIN
-            )
+        times = group_starts(start_ms, group), None if end_ms is None else group_ends(end_ms, group)
+        strata = _by_clock(target, judged, (statistics, ties), times, season, group * every_ms, chose)
     sizes = judged.sum(axis=1)
+    if strata is None and len(bounds := size_bounds(sizes)):
+        stratum, first = size_strata(bounds, sizes), np.zeros((len(bounds) + 1, 3), np.int64)
+        strata = ranked_strata(WINDOW_SIZE, first, statistics, ties, stratum, judged, STRATUM_WINDOWS_MIN, bounds)
     return replace(
         target,
         counts=windows.sum(axis=0),
@@ -177,6 +174,32 @@ def ranked_target(  # noqa: PLR0917 - a reference's windows, and when they and i
         effects=effects,
         strata=strata,
     )
+
+
+def _by_clock(  # noqa: PLR0917 - windows, what is known of them, and how they are wanted
+    target: TargetReference,
+    judged: I64,
+    statistics: tuple[F64, F64],
+    times: tuple[I64, I64 | None],
+    season: Season,
+    length_ms: int,
+    chose: tuple[I64, I64] | None,
+) -> Strata | None:
+    """Strata of windows I64[m, b + 2] with these statistics and ties; times: their starts and ends. chose: as in `ranked_target`."""
+    starts, ends = times
+    inside = np.ones(len(starts), np.bool_) if ends is None else within_hours(starts, ends)
+    tested, tested_ties = tested_statistics(target, judged)
+    chosen = choose(season, starts[inside], tested[inside], tested_ties[inside], length_ms)
+    if chosen.stratum is None:
+        return None
+    hours, first = HOURS[chosen.season], np.zeros((HOURS[chosen.season], 3), np.int64)
+    if chose is not None:
+        first = first_by_hour(target.binning, chose[0], hours_of(chosen.season, chose[1]), hours)
+        by_hour = first, hours_of(chosen.season, starts)
+        statistics = window_statistics(target.binning, target.name, target.first, judged, by_hour)
+    values, ties = statistics
+    by = chosen.season.value
+    return ranked_strata(by, first, values[inside], ties[inside], chosen.stratum, judged[inside], STRATUM_WINDOWS_MIN)
 
 
 def _group(

@@ -20,6 +20,7 @@ from detectors.reference_build import FIRST_SHARE, build_with_windows
 from detectors.reference_sample import sampled_rows
 from detectors.reference_windows import window_ends, window_starts, windows_in_time
 from detectors.sequential.reference_ranks import common_ranks
+from detectors.sequential.size_strata import size_bounds, size_strata
 from detectors.sequential.strata import LENGTH_MAX_MS, WINDOWS_MIN, Season, carries, hours_of, within_hours
 from detectors.verdict import AUTO_EVENTS_MIN
 from stream.config import Config, Model
@@ -33,7 +34,7 @@ from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, co
 from stream.reference_performance import measured_rows
 from stream.rights import Use
 from stream.row_series import NoRowsError, RowSeries, array_of, is_row_series, rows_sampled
-from stream.sizing import Estimate, Hours, estimate, with_categories
+from stream.sizing import Estimate, StrataPlan, estimate, with_categories
 from stream.sizing_feedback import kept_ms, reach_ms, waits
 from stream.tables import ReferenceRows, TableError, read_table, reference_rows
 from stream.topics import INPUTS
@@ -143,7 +144,7 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
     problems = list(loaded.warnings)
     known: dict[str, tuple[DeclaredTarget, ...]] = {}
     categories: dict[str, dict[str, int]] = {}
-    hours: dict[str, Hours] = {}
+    strata: dict[str, StrataPlan] = {}
     for model, settings in config.models.items():
         if settings.reference.file is None:
             continue
@@ -163,9 +164,9 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
             for target in known[model]
             if target.kind is Kind.CATEGORICAL
         }
-        found = _hours(config, model, rows)
-        if found is not None:
-            hours[model] = found
+        planned = _strata(config, model, rows)
+        if planned is not None:
+            strata[model] = planned
         problems += [
             _problem(loaded, "DL-C023", path, read, expected)
             for path, read, expected in check_names(config, model, rows.columns)
@@ -180,7 +181,7 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
         problems += [
             _problem(loaded, "DL-C028", *found) for found in too_much_waits(config, plan, partitions, events_per_s)
         ]
-    size = None if plan is None else _estimate(config, plan, categories, hours, (partitions, events_per_s))
+    size = None if plan is None else _estimate(config, plan, categories, strata, (partitions, events_per_s))
     if size is not None and size.total_bytes > config.memory_budget.bytes:
         read = f"about {size.total_bytes / MB:.0f} MB are needed, memory_budget is {config.memory_budget}"
         expected = "fewer segment values or targets, a shorter resolution, dedup: false, or a larger budget"
@@ -301,7 +302,7 @@ def _estimate(
     config: Config,
     plan: CollectorPlan,
     categories: Mapping[str, Mapping[str, int]],
-    hours: Mapping[str, Hours],
+    strata: Mapping[str, StrataPlan],
     traffic: tuple[int, int],
 ) -> Estimate:
     learning = {name for name, model in config.models.items() if model.reference.first is not None}
@@ -322,7 +323,7 @@ def _estimate(
         partitions,
         events_per_s=events_per_s,
         learning=learning,
-        hours=hours,
+        planned_strata=strata,
         kept=kept,
         row_samples=rows,
         copied=len(config.rekeyed()),
@@ -330,24 +331,30 @@ def _estimate(
     )
 
 
-def _hours(config: Config, model: str, rows: ReferenceRows) -> Hours | None:
+def _strata(config: Config, model: str, rows: ReferenceRows) -> StrataPlan | None:
     """Strata that the model's targets have, or under `auto` may have; None where its rows carry none.
 
     A length that `window: auto` would choose is not looked for: the shortest has the most windows, and so the most memory.
     """
     wanted, rule = Season(config.season_of(model)), window_rule(config, model)
-    if wanted is Season.NONE or rows.time_ms is None:
+    if rows.time_ms is None:
         return None
     time_ms = np.sort(rows.time_ms)[int(FIRST_SHARE * len(rows.time_ms)) :]
     every_ms = rule.every_ms or rule.resolution_ms
     of_row, count = windows_in_time(time_ms, replace(rule, min_events=rule.min_events or AUTO_EVENTS_MIN), every_ms)
-    if not count or every_ms > LENGTH_MAX_MS:
+    if not count:
         return None
     start_ms, auto = window_starts(time_ms, of_row, count), wanted is Season.AUTO
     start_ms = start_ms[within_hours(start_ms, window_ends(time_ms, of_row, count, every_ms, rule.resolution_ms))]
-    for season in (Season.HOUR_OF_WEEK, Season.HOUR_OF_DAY) if auto else (wanted,):
+    seasons = () if wanted is Season.NONE or every_ms > LENGTH_MAX_MS else (wanted,)
+    for season in (Season.HOUR_OF_WEEK, Season.HOUR_OF_DAY) if auto and seasons else seasons:
         windows = np.bincount(hours_of(season, start_ms))
         windows = windows[windows >= WINDOWS_MIN]
         if carries(season, start_ms, every_ms) if auto else len(windows):
-            return Hours(len(windows), common_ranks(windows).shape[1], auto)
-    return None
+            return StrataPlan(len(windows), common_ranks(windows).shape[1], auto)
+    sizes = np.bincount(of_row[of_row >= 0])
+    bounds = size_bounds(sizes)
+    if not len(bounds):
+        return None
+    windows = np.bincount(size_strata(bounds, sizes))
+    return StrataPlan(len(windows), common_ranks(windows).shape[1], rule.auto, by_clock=False)

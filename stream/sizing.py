@@ -65,18 +65,21 @@ BLOB_COPIES = 2  # of a monitor at a time: the blobs, and their pieces on the wa
 
 
 @dataclass(frozen=True, slots=True)
-class Hours:
-    """Strata by the clock: how many hours have enough windows, and how many ranks are kept of each. `auto`: it may come so."""
+class StrataPlan:
+    """Strata of a model's targets: how many hours, or sizes of windows, have enough windows, and how many ranks are kept of each.
+    `auto`: it may come so.
+    """
 
     count: int
     ranks: int
     auto: bool = False
+    by_clock: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Bytes. `edge_bytes`: all open statistics of one pane edge, all partitions; it is in `panes_bytes`, not in the total.
-    `auto_strata_bytes`: on top of the total if all targets turn out to need hours where `season: auto` may give them;
+    `auto_strata_bytes`: on top of the total if all targets turn out to need the strata that `auto` may give them;
     `stalled_bytes`: if a topic of feedback stalls until all that may wait does; `unpacked_bytes`: if fetches that are copied to
     re-keyed topics unpack to as much as one may. `performance_panes_bytes_per_s`: what the panes topic gets of performance, all
     partitions.
@@ -84,7 +87,7 @@ class Estimate:
     panes, ids, sample   what the collectors hold open: statistics, ids of `dedup`, rows of models that learn
     references           profiles
     detectors, windows   what the monitors hold: tables and states of the detectors; open and remembered windows
-    strata               of detectors with hours, where `season` names them
+    strata               of detectors with hours, where `season` names them, or with sizes of windows, where `window` has a length
     buffers, encoding    fetched, of predictions and feedback, and being decoded; snapshot blobs until the broker has acknowledged them
     feedback             predictions that wait for feedback, and feedback that waits, as far as `feedback` lets them
     copies               fetched of topics that are re-keyed, as if each had as many partitions as the predictions
@@ -139,7 +142,7 @@ def estimate(
     *,
     events_per_s: int = EVENTS_PER_S,
     learning: Collection[str] | None = None,
-    hours: Mapping[str, Hours] | None = None,
+    planned_strata: Mapping[str, StrataPlan] | None = None,
     kept: Mapping[str, int] | None = None,
     row_samples: Mapping[str, int] | None = None,
     copied: int = 0,
@@ -148,7 +151,7 @@ def estimate(
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
     `learning`: models that learn from the stream, where the plan was made before their references were looked for.
-    `hours`: of each model whose targets may have them. `kept`: how many targets of each model have limits that the reference makes.
+    `planned_strata`: of models whose targets may have them. `kept`: how many targets of each model have limits that the reference makes.
     `row_samples`: rows that panes of each model sample for multivariate detectors. `copied`: topics that are re-keyed.
     `array_numbers`: of the arrays that such detectors are about, how many they have, all together.
     """
@@ -166,7 +169,7 @@ def estimate(
     columns = {target.column for model in plan.models for target in model.targets}
     strata = {False: 0, True: 0}
     for model in plan.models:
-        found = (hours or {}).get(model.model)
+        found = (planned_strata or {}).get(model.model)
         if found is not None:
             strata[found.auto] += _strata_bytes(model, found)
     saved = BLOB_COPIES * (targets * SAVED_TARGET_BYTES + (strata[False] // 2))
@@ -234,15 +237,16 @@ def _detector_bytes(model: ModelPlan) -> int:
     return len(model.targets) * DETECTOR_TARGET_BYTES + bins * DETECTOR_CATEGORY_BYTES
 
 
-def _strata_bytes(model: ModelPlan, hours: Hours) -> int:
-    """What hours add to the detectors: live ranks of each statistic, counts, the tables in force."""
+def _strata_bytes(model: ModelPlan, strata: StrataPlan) -> int:
+    """What strata add to the detectors: live ranks of each statistic, counts, the tables in force; of sizes all are."""
     found = 0
     for target in model.targets:
         bins = _target_bins(target) + 2
         categorical = target.binning.kind is Kind.CATEGORICAL
         statistics, first = (bins, bins) if categorical else (len(NUMERIC_STATISTICS), FIRST_COUNTS)
-        seen, counts = statistics * (hours.ranks + 1) * SEEN_BYTES, (bins + first) * STRATUM_COUNT_BYTES
-        found += STRATA_BYTES[target.binning.kind] + hours.count * (seen + counts)
+        seen, counts = statistics * (strata.ranks + 1) * SEEN_BYTES, (bins + first) * STRATUM_COUNT_BYTES
+        in_force = 1 if strata.by_clock else strata.count
+        found += in_force * STRATA_BYTES[target.binning.kind] + strata.count * (seen + counts)
     return found
 
 

@@ -32,6 +32,7 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 DECODED_FOR = 8  # targets with the same bets on their shares: 7 kB of a numeric one
+WINDOWS_NEVER = 1 << 62
 KEPT_BYTES_MAX = 16 << 20  # 3,300 numeric targets
 LATCHED = np.array([CODES[level] for level in (Level.OK, Level.CROSSED_RANK, Level.CROSSED_TUBE)], np.uint8)
 
@@ -86,6 +87,7 @@ class Batch:
         self._number = np.zeros((count, at.NUMBERS))
         self._ready = np.zeros(count, np.uint8)
         self._row = [0] * count
+        self._rows_of: list[dict[int, I64]] = [{} for _ in range(count)]  # rows of `_place` by stratum, of sizes
         self._seeds = WindowSeeds([each.prefix for each in self.prepared])
         self._tables = [each.tables for each in self.prepared]
         self._known = self._decode()
@@ -104,7 +106,7 @@ class Batch:
         room.ask(self, 8 * int(sizes.sum()))
         limits = [each.size_range for each in self.prepared]
         self._size_min = np.array([least for least, _ in limits], np.int64)
-        # those that collect several windows, or have hours
+        # those that collect several windows, or have strata
         self._apart = [t for t, p in enumerate(self.prepared) if p.target.group > 1 or p.strata is not None]
         self._windows_left = self._until_carry()
 
@@ -181,7 +183,7 @@ class Batch:
         return Verdicts(level, rank, tube, told[:, kernel.SHIFT].copy(), make)
 
     def _collect(self, t: int, window: _Window, end_ms: int | None) -> None:
-        """What `default.update` does before it judges a target that takes several windows as one, or has hours."""
+        """What `default.update` does before it judges a target that takes several windows as one, or has strata."""
         prepared, state, window_ms = self.prepared[t], self.states[t], int(window.start_ms[t])
         if prepared.target.group > 1:
             own = window.counts[self.start[t] : self.start[t + 1]]
@@ -201,7 +203,7 @@ class Batch:
             meta[:] = 0
         elif window.insufficient[t]:
             return
-        row = 0 if prepared.strata is None else prepared.strata.row(window_ms, end_ms)
+        row = 0 if prepared.strata is None else prepared.strata.row(window_ms, end_ms, int(window.total[t]))
         if row < 0:
             window.act[t] = at.SKIP
             state.pending_weight += float(window.weight[t])
@@ -210,13 +212,33 @@ class Batch:
         if prepared.strata is not None:
             tables = prepared.strata.tables(prepared, row)
             if tables is not self._tables[t]:
-                self._tables[t], self._row[t], self._ready[t] = tables, row, 0
-                self._fill(t)
+                self._tables[t], self._row[t] = tables, row
+                self._change(t)
+
+    def _change(self, t: int) -> None:
+        """Another stratum is in force: of hours everything is different, of sizes the ranks, whose addresses are taken once."""
+        strata = self.prepared[t].strata
+        if strata is None or strata.by_clock:
+            self._ready[t] = 0
+            self._fill(t)
+            return
+        kept = self._rows_of[t].get(self._row[t])
+        if kept is None:
+            self._fill(t)
+            self._rows_of[t][self._row[t]] = self._place[t].copy()
+            return
+        work = self._place[t, at.WORK]
+        self._place[t] = kept
+        self._place[t, at.WORK] = work
 
     def _decode(self) -> dict[int, F64]:
         """Bets on shares that many targets have in common, decoded once, by the address of their codes."""
-        codes = {tables.rank[5].ctypes.data: tables.rank[5] for tables in self._tables}
-        users = Counter(tables.rank[5].ctypes.data for tables in self._tables)
+        every = list(self._tables)
+        for prepared in self.prepared:
+            if prepared.strata is not None and not prepared.strata.by_clock:
+                every += [prepared.strata.tables(prepared, row) for row in range(1, len(prepared.strata.rows))]
+        codes = {tables.rank[5].ctypes.data: tables.rank[5] for tables in every}
+        users = Counter(tables.rank[5].ctypes.data for tables in every)
         return {place: BET_VALUES[codes[place]] for place, count in users.items() if count >= DECODED_FOR}
 
     def _keep_work(self) -> None:
@@ -229,23 +251,24 @@ class Batch:
         self._place[:, at.WORK] = base + 8 * self._work_start[:-1] if base else 0
 
     def _until_carry(self) -> int:
-        """How many windows no count of live ranks can pass 16 bits in."""
-        return kernel.SEEN_CARRY - 1 - max((int(state.clock[kernel.INDEX]) for state in self.states), default=0)
+        """How many windows no count of live ranks can pass 16 bits in, that has no room for more yet."""
+        judged = [int(state.clock[kernel.INDEX]) for state in self.states if not len(state.seen_high)]
+        return kernel.SEEN_CARRY - 1 - max(judged, default=-WINDOWS_NEVER)
 
     def _carry(self) -> None:
         """Make room for counts above 16 bits, in time: all windows may be in one bin."""
         self._windows_left -= 1
         if self._windows_left >= 0:
             return
-        self._windows_left = max(self._until_carry() - 1, -1)
         for t, state in enumerate(self.states):
-            if state.clock[kernel.INDEX] >= kernel.SEEN_CARRY - 1:
-                if not len(state.seen_high):
-                    state.seen_high = np.zeros_like(state.seen_low)
+            if state.clock[kernel.INDEX] >= kernel.SEEN_CARRY - 1 and not len(state.seen_high):
+                state.seen_high = np.zeros_like(state.seen_low)
+                self._rows_of[t].clear()
                 self._fill(t)
+        self._windows_left = max(self._until_carry() - 1, -1)
 
     def _fill(self, t: int) -> None:
-        """Addresses and sizes of a target, with the tables of the hour in force."""
+        """Addresses and sizes of a target, with the tables of the stratum in force."""
         prepared, state, tables, row = self.prepared[t], self.states[t], self._tables[t], self._place[t]
         order, tie, alpha, bets, bet_start, share_bets, _, _, thresholds = tables.rank
         threshold, tolerance, reference, share_in, share_out, share_masses, share_lo, share_hi, bet_weight = tables.tube

@@ -91,8 +91,8 @@ def update(  # noqa: PLR0917 - as Batch.update, with what it is of
 ) -> Verdict:
     """Judge one window. counts I64[binning.bins + 2] (missing, invalid last); weight_ms = w_t (time since the previous
     window began times the series' share). Mutates `state`; raises BadCounts, BadWeight with the state untouched.
-    Fewer events than target.size_min: INSUFFICIENT_DATA, state untouched (the caller carries). A target with strata judges what is
-    within one hour; window_end_ms: None = this window is.
+    Fewer events than target.size_min: INSUFFICIENT_DATA, state untouched (the caller carries). A target with hours judges what is
+    within one; window_end_ms: None = this window is.
     """
     total = _checked(prepared, counts)
     if not (weight_ms >= 0.0 and math.isfinite(weight_ms)):
@@ -113,7 +113,7 @@ def update(  # noqa: PLR0917 - as Batch.update, with what it is of
         meta[:] = 0
     elif total < size_min:
         return _waiting(prepared, state, Level.INSUFFICIENT_DATA, total)
-    row = 0 if prepared.strata is None else prepared.strata.row(window_start_ms, window_end_ms)
+    row = 0 if prepared.strata is None else prepared.strata.row(window_start_ms, window_end_ms, total)
     if row < 0:  # L = 1: (R + w) 1, then (R + w + w') L
         state.pending_weight += weight_ms
         return _waiting(prepared, state, Level.OK, total)

@@ -33,6 +33,7 @@ from detectors.sequential.categories import (
 )
 from detectors.sequential.rank_layer import ADAPTIVE_DECAY, ADAPTIVE_SHARE, BETS, rank_counts, shift_bets
 from detectors.sequential.scores import STATISTICS, score_table, smoothed
+from detectors.sequential.size_strata import size_stratum
 from detectors.sequential.strata import WINDOWS_MIN as STRATUM_WINDOWS_MIN
 from detectors.sequential.strata import Season, hour_of, within_hour
 from detectors.sequential.tolerance_auto import Tolerances, tolerances
@@ -81,33 +82,40 @@ class Tables(NamedTuple):
 
 
 class InForce:
-    """The tables of the stratum that was asked for last; those of the others are made anew, about a ms, when their hour comes.
-
-    Bets and edges of 24 strata would take 60 KB a numeric target. What is kept of each is its order statistics and counts.
+    """The tables of a target's strata. Of hours only those of the one that was asked for last: bets and edges of 24 would take 60 KB
+    a numeric target, and are made anew, about a ms, when their hour comes. Of sizes all that were asked for: each window may be of
+    another, and the tube is the same in all of them.
     """
 
-    __slots__ = ("_row", "_tables", "rows", "season")
+    __slots__ = ("_bounds", "_kept", "by_clock", "rows", "season")
 
     def __init__(self, strata: Strata) -> None:
-        self.season = Season(strata.season)
+        self.by_clock = strata.by_clock
+        self.season = Season(strata.by) if strata.by_clock else Season.NONE
         judged = strata.windows >= STRATUM_WINDOWS_MIN
         self.rows = np.where(judged, np.cumsum(judged) - 1, -1).astype(np.int16)
-        self._row = -1
-        self._tables: Tables | None = None
+        self._bounds: list[int] = strata.bounds.tolist()
+        self._kept: dict[int, Tables] = {}
 
-    def row(self, window_start_ms: int, window_end_ms: int | None = None) -> int:
+    def row(self, window_start_ms: int, window_end_ms: int | None, events: int) -> int:
         """Row of the window's stratum, -1 where the reference has too few windows of that hour, or the window is not within it.
 
         window_end_ms: None = it is.
         """
+        if not self.by_clock:
+            return size_stratum(self._bounds, events)
         if window_end_ms is not None and not within_hour(window_start_ms, window_end_ms):
             return -1
         return int(self.rows[hour_of(self.season, window_start_ms)])
 
     def tables(self, prepared: Prepared, row: int) -> Tables:
-        if self._tables is None or row != self._row:
-            self._row, self._tables = row, stratum_tables(prepared, row)
-        return self._tables
+        kept = self._kept.get(row)
+        if kept is None:
+            kept = stratum_tables(prepared, row)
+            if self.by_clock:
+                self._kept.clear()
+            self._kept[row] = kept
+        return kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,9 +299,16 @@ def _yardstick(strata: Strata, row: int) -> Yardstick:
 
 
 def stratum_tables(prepared: Prepared, row: int) -> Tables:
-    """Of one stratum. The weights of the tube's bets are those of all windows: no process may change its weights as it goes."""
+    """Of one stratum. The weights of the tube's bets are those of all windows: no process may change its weights as it goes. Strata by
+    size have ranks of their own, and nothing else.
+    """
     target, settings = prepared.target, prepared.settings
     assert target.strata is not None
+    if not target.strata.by_clock:
+        if row == 0:
+            return prepared.tables
+        ranks = _rank_tables(target, settings, prepared.share_p, _yardstick(target.strata, row))
+        return prepared.tables._replace(rank=ranks)
     counts = target.strata.counts[row].astype(np.int64)
     tube = _tube_tables(target, settings, prepared.tolerances, counts)
     share_p = shared(hour_shares(prepared.share_p, target.strata.first[row]))
@@ -302,16 +317,16 @@ def stratum_tables(prepared: Prepared, row: int) -> Tables:
 
 
 def expected(prepared: Prepared, windows: Sequence[tuple[int, int]]) -> Tables:
-    """What the reference expects of windows (start in ms, events) together: the tables of all, or without strata the target's.
+    """What the reference expects of windows (start in ms, events) together: the tables of all, or without hours the target's.
 
     Their strata are mixed as the windows mix them. The ranks are of no use.
     """
     target = prepared.target
-    if prepared.strata is None or target.strata is None:
+    if prepared.strata is None or target.strata is None or not target.strata.by_clock:
         return prepared.tables
     events = np.zeros(len(target.strata.counts))
     for start_ms, count in windows:
-        row = prepared.strata.row(start_ms)
+        row = prepared.strata.row(start_ms, None, count)
         if row >= 0:
             events[row] += count
     used = np.flatnonzero(events)

@@ -84,10 +84,10 @@ def common_ranks(windows: I64) -> I64:
 
 
 def ranked_strata(
-    season: str, first: I64, statistics: F64, ties: F64, stratum: I64, windows: I64, least: int
+    by: str, first: I64, statistics: F64, ties: F64, stratum: I64, windows: I64, least: int, bounds: I64 | None = None
 ) -> Strata:
-    """Windows I64[m, b + 2] with statistics and ties F64[m, s] by strata I64[m] of the hours that first I64[hours, k] has (as in
-    Strata); of those with `least` windows or more.
+    """Windows I64[m, b + 2] with statistics and ties F64[m, s] by strata I64[m], of which first I64[strata, k] has all (as in
+    Strata); of those with `least` windows or more. bounds: as in Strata, of sizes.
     """
     count = np.bincount(stratum, minlength=len(first)).astype(np.int64)
     rows = np.flatnonzero(count >= least)
@@ -98,7 +98,8 @@ def ranked_strata(
         for j in range(statistics.shape[1]):
             order[row, j], tie[row, j] = order_statistics(statistics[inside, j], ties[inside, j], rank[row])
     counts = np.stack([windows[stratum == hour].sum(axis=0) for hour in rows.tolist()])
-    return Strata(season, count, counts, rank, order, tie, first[rows])
+    bounds = np.empty(0, np.int64) if bounds is None else bounds
+    return Strata(by, count, counts, rank, order, tie, first[rows], bounds)
 
 
 def first_by_hour(binning: Binning, bins: I64, hour: I64, hours: int) -> I64:

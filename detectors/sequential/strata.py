@@ -95,8 +95,10 @@ def within_hours(start_ms: I64, end_ms: I64) -> NDArray[np.bool_]:
 
 
 def hour_counts(strata: Strata, start_ms: int) -> NDArray[Any] | None:
-    """Int[b + 2]: counts of the reference's windows of that hour; None where it has too few of them."""
-    hour, judged = hour_of(Season(strata.season), start_ms), strata.windows >= WINDOWS_MIN
+    """Int[b + 2]: counts of the reference's windows of that hour; None where it has too few of them, or strata by size."""
+    if not strata.by_clock:
+        return None
+    hour, judged = hour_of(Season(strata.by), start_ms), strata.windows >= WINDOWS_MIN
     return strata.counts[int(judged[:hour].sum())] if judged[hour] else None
 
 

@@ -123,7 +123,7 @@ def judged(profile: ReferenceProfile, windows: Windows) -> Judged:
         if group > 1 and (taken < group or events < size_min):
             continue
         if events >= size_min:  # else `update` says INSUFFICIENT_DATA, and the window is lost
-            row = 0 if strata is None else strata.row(starts[first], ends[i])
+            row = 0 if strata is None else strata.row(starts[first], ends[i], events)
             if row < 0:
                 unjudged += weight
             else:

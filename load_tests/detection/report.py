@@ -1,7 +1,7 @@
 """Figures from the tasks' results, what is asked of them, and the tables on stdout.
 
 Of every stream: alarms at most T / A, the upper end of their 95 % interval at most UPPER_MAX of it. Of the streams whose
-windows are exchangeable, as they are or by the hour, or nearly so in windows as long as `window: auto` takes them, also that
+windows are exchangeable, as they are, by the hour or by size, or nearly so in windows as long as `window: auto` takes them, also that
 the one-step factor of the rank layer is 1 on average: there that layer carries the bound, for any A. Elsewhere (days that
 differ, drift inside the tolerance) windows are not like the reference's, and a factor above 1 is no fault but what the rank
 layer is for. The bound is the tube's there: its evidence is that of a law outside the tolerance, so it is asked of alarms.
@@ -25,7 +25,7 @@ from load_tests.detection.figures import (
     poisson_interval,
     ratio_to_best,
 )
-from load_tests.detection.streams import BY_HOUR, BY_NAME, CASES, EXCHANGEABLE, NEARLY, NO, SIX, Stream
+from load_tests.detection.streams import BY_HOUR, BY_NAME, BY_SIZE, CASES, EXCHANGEABLE, NEARLY, NO, SIX, Stream
 
 UPPER_MAX = 1.1  # of T / A
 FACTOR_ERROR_MAX = 0.01
@@ -36,6 +36,7 @@ RANKS_ALL, RANKS_NEARLY = (
     "rank layer: windows as long as auto takes them nearly are",
 )
 RANKS_HOUR = "rank layer: windows of the same hour are exchangeable"
+RANKS_SIZE = "rank layer: windows of about the same number of events are exchangeable"
 TUBE_DAYS = "tube as wide as `tolerance: auto` makes it: days differ, windows are not exchangeable"
 TUBE_INSIDE = "tube: the drift is inside the tolerance, live windows are not like the reference's"
 Task = Mapping[str, Mapping[str, Any]]
@@ -110,7 +111,8 @@ def carried_by(stream: Stream) -> str:
     """What the bound on false alarms rests on there."""
     if stream.windows == NO:
         return TUBE_INSIDE if stream.inside else TUBE_DAYS
-    return {EXCHANGEABLE: RANKS_ALL, NEARLY: RANKS_NEARLY, BY_HOUR: RANKS_HOUR}[stream.windows]
+    carried = {EXCHANGEABLE: RANKS_ALL, NEARLY: RANKS_NEARLY, BY_HOUR: RANKS_HOUR, BY_SIZE: RANKS_SIZE}
+    return carried[stream.windows]
 
 
 def conditions(alarms: Mapping[str, Any], settings: Sequence[Setting] = SETTINGS) -> list[dict[str, Any]]:

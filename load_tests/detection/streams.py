@@ -8,6 +8,7 @@ is EVENT_MS. A stream is drawn in one piece and cut into reference and live rows
     exchangeable   events are independent and of one law, or rows in random order
     nearly         short memory: windows that are long enough depend on each other a little
     by the hour    exchangeable among windows of the same hour of the day only
+    by size        exchangeable among windows of about the same number of events only: traffic swings off the clock
     no             whole days differ; what carries the bound, if anything does, is the tolerance
 """
 
@@ -30,13 +31,14 @@ I64 = NDArray[np.int64]
 Values = NDArray[Any]
 Generator = np.random.Generator
 
-DAY_MS = 86_400_000
+DAY_MS, DAY_HOURS = 86_400_000, 24
 EVENTS_PER_DAY = 4_800
 EVENT_MS = DAY_MS // EVENTS_PER_DAY  # 18 s
 TRAFFIC_RATIO = 10.0  # busiest over quietest time of a varying day
+OFF_CLOCK_HOURS = 37
 DAY_STEPS = 1_440  # of the table that turns even time into uneven time
 
-EXCHANGEABLE, NEARLY, BY_HOUR, NO = "exchangeable", "nearly", "by the hour", "no"
+EXCHANGEABLE, NEARLY, BY_HOUR, BY_SIZE, NO = "exchangeable", "nearly", "by the hour", "by size", "no"
 MISSING_SHARE, MISSING_AFTER = 0.001, 0.01
 SHARES = (0.5, 0.3, 0.15, 0.029, 0.02)  # of the categories a to e; the rest, .001, is missing
 
@@ -59,33 +61,35 @@ class Rows:
 class Stream:
     """`law(g, time_ms)` draws the values of events at these times. `rows_max`: of a finite table, 0 = no limit.
 
+    `swing_hours`: in which traffic goes from its least to its most and back; 0 = it is steady.
+
     `inside`: the live rows are shifted by half the tolerance under test: a drift that must not alarm.
     """
 
     name: str
     windows: str
     law: Callable[[Generator, I64], Values]
-    traffic_varies: bool = False
+    swing_hours: int = 0
     numeric: bool = True
     rows_max: int = 0
     inside: bool = False
 
     def draw(self, g: Generator, rows: int) -> Rows:
         """That many events from a midnight on."""
-        time_ms = arrivals(g, rows, TRAFFIC_RATIO if self.traffic_varies else 1.0)
+        time_ms = arrivals(g, rows, TRAFFIC_RATIO, self.swing_hours) if self.swing_hours else arrivals(g, rows)
         return Rows(time_ms, self.law(g, time_ms))
 
 
-def arrivals(g: Generator, rows: int, ratio: float = 1.0) -> I64:
-    """Times of a Poisson process given its count; its rate moves by a daily sine, `ratio` from the least to the most."""
-    days = rows / EVENTS_PER_DAY
-    even = np.sort(g.random(rows)) * days
+def arrivals(g: Generator, rows: int, ratio: float = 1.0, swing_hours: int = DAY_HOURS) -> I64:
+    """Times of a Poisson process given its count; its rate moves by a sine of so many hours, `ratio` from the least to the most."""
+    swing_ms = swing_hours * DAY_MS // DAY_HOURS
+    even = np.sort(g.random(rows)) * (rows / EVENTS_PER_DAY * (DAY_MS / swing_ms))
     if ratio > 1.0:
         clock = np.linspace(0.0, 1.0, DAY_STEPS + 1)
         rate = np.exp(0.5 * math.log(ratio) * np.sin(2 * np.pi * (clock[:-1] + 0.5 / DAY_STEPS)))
         share = np.concatenate([[0.0], np.cumsum(rate) / rate.sum()])
         even = np.floor(even) + np.interp(even % 1.0, share, clock)
-    time_ms: I64 = (even * DAY_MS).astype(np.int64)
+    time_ms: I64 = (even * swing_ms).astype(np.int64)
     return time_ms
 
 
@@ -185,10 +189,14 @@ STREAMS: tuple[Stream, ...] = (
     Stream("flights: distance, shuffled", EXCHANGEABLE, partial(shuffled, column="distance"), rows_max=FLIGHTS),
     *(Stream(f"AR .{round(10 * c)}", NEARLY, partial(autoregressive, coefficient=c)) for c in (0.3, 0.5, 0.9)),
     *(
-        Stream(f"season {a:g} sd, traffic x10", BY_HOUR, partial(season, amplitude=a), traffic_varies=True)
+        Stream(f"season {a:g} sd, traffic x10", BY_HOUR, partial(season, amplitude=a), swing_hours=DAY_HOURS)
         for a in (0.1, 0.25, 0.5, 1.0)
     ),
     *(Stream(f"day effects {s:g} sd", NO, partial(day_effects, deviation=s)) for s in (0.05, 0.1, 0.2)),
+    *(
+        Stream(f"{name}, traffic x10 in {OFF_CLOCK_HOURS} hours", BY_SIZE, law, swing_hours=OFF_CLOCK_HOURS)
+        for name, law in (("normal", normal), ("Bernoulli 2 %", bernoulli))
+    ),
     Stream("normal, drift of half the tolerance", NO, normal, inside=True),
 )
 BY_NAME = {stream.name: stream for stream in STREAMS}
@@ -243,6 +251,7 @@ SIX = (".25 sd", ".5 sd", "1 sd", "variance x1.5", "2 % tail", "ramp 0 to 1 sd o
 LONG = 60_000
 SEASON = "season 0.5 sd, traffic x10"
 DAYS = "day effects 0.1 sd"
+OFF_CLOCK = f"normal, traffic x10 in {OFF_CLOCK_HOURS} hours"
 CASES: tuple[Case, ...] = (
     Case(SIX[0], "normal", partial(shifted, by=0.25)),
     Case(SIX[1], "normal", partial(shifted, by=0.5)),
@@ -253,6 +262,9 @@ CASES: tuple[Case, ...] = (
     Case(".25 sd in a season", SEASON, partial(shifted, by=0.25)),
     Case(".5 sd in a season", SEASON, partial(shifted, by=0.5)),
     Case("1 sd in a season", SEASON, partial(shifted, by=1.0)),
+    Case(".25 sd in swinging traffic", OFF_CLOCK, partial(shifted, by=0.25)),
+    Case(".5 sd in swinging traffic", OFF_CLOCK, partial(shifted, by=0.5)),
+    Case("1 sd in swinging traffic", OFF_CLOCK, partial(shifted, by=1.0)),
     Case(".5 sd over day effects", DAYS, partial(shifted, by=0.5), LONG),
     Case("1 sd over day effects", DAYS, partial(shifted, by=1.0), LONG),
     Case("rate 2 to 3 %", "Bernoulli 2 %", rate, LONG),

@@ -67,8 +67,8 @@ def _report(problems: list[Problem], estimate: Estimate | None, output: Output) 
     )
     if estimate.auto_strata_bytes:
         print(
-            f"up to {estimate.auto_strata_bytes / MB:.0f} MB more if all targets turn out to have a season: the references can carry "
-            "one, driftline check-reference says which have it"
+            f"up to {estimate.auto_strata_bytes / MB:.0f} MB more if all targets turn out to need strata (hours, or sizes of "
+            "windows): the references can carry them, driftline check-reference says which have them"
         )
     if estimate.performance_panes_bytes_per_s:
         print(

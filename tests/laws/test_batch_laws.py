@@ -15,6 +15,7 @@ import detector_kits as kit
 from detectors.reference import WindowRule, slim
 from detectors.reference_build import build_reference
 from detectors.sequential import batch as batches
+from detectors.sequential import batch_kernel as at
 from detectors.sequential import default_kernel as kernel
 from detectors.sequential.batch import Batch, Room
 from detectors.sequential.default import DetectionSettings, prepare, start, update
@@ -27,11 +28,14 @@ SETTINGS = DetectionSettings(0.05, 3e6)
 ROOMY, NONE = 1 << 20, 0
 
 
-def reference(season: Season = Season.NONE):
-    """Numbers with atoms and without, categories, missing values; every quarter of an hour a window."""
+def reference(season: Season = Season.NONE, *, swings: bool = False):
+    """Numbers with atoms and without, categories, missing values; every quarter of an hour a window. `swings`: of 20 to 80 events."""
     g = np.random.default_rng(7)
-    n = 24 * 4 * SIZE * 40
-    time_ms = np.arange(n) * (HOUR_MS // 4 // SIZE)
+    sizes = SIZE + (30 * np.sin(np.arange(24 * 4 * 40) / 25)).astype(int) * swings
+    time_ms = np.concatenate(
+        [i * HOUR_MS // 4 + np.arange(n) * (HOUR_MS // 4) // n for i, n in enumerate(sizes.tolist())]
+    )
+    n = len(time_ms)
     swing = 0.6 * np.sin(2 * np.pi * time_ms / (24 * HOUR_MS))
     columns = {
         "normal": g.normal(size=n) + swing,
@@ -39,17 +43,17 @@ def reference(season: Season = Season.NONE):
         "holes": np.where(g.random(n) < 0.05, np.nan, g.exponential(size=n)),
         "words": np.array(list("abcdef"))[g.choice(6, n, p=[0.4, 0.3, 0.2, 0.05, 0.04, 0.01])].astype(object),
     }
-    rule = WindowRule(False, HOUR_MS // 4, SIZE, 0, 60_000)
+    rule = WindowRule(False, HOUR_MS // 4, 20 if swings else SIZE, 0, 60_000)
     roles = dict.fromkeys(columns, "feature")
     return slim(build_reference("m", columns, roles, time_ms=time_ms, window=rule, season=season))
 
 
-def windows(profile, count: int, shift: float):
+def windows(profile, count: int, shift: float, sizes: tuple[int, ...] = (20, 50, 400, 50)):
     """Counts of all targets, flat: of 20 (too few), 50, or 400 events (thinned), drifting from the middle on."""
     g = np.random.default_rng(8)
     found = []
     for index in range(count):
-        n = (20, 50, 400, 50)[index % 4]
+        n = sizes[index % len(sizes)]
         x = g.normal(size=n) + (shift if index > count // 2 else 0.0)
         draws = {
             "normal": x,
@@ -185,3 +189,62 @@ def test_room_is_asked_for_and_given_back() -> None:
     first.update(counts, 1.0, 2)
     assert first._work is not None
     assert batches.KEPT_BYTES_MAX < 20e6
+
+
+def test_counts_that_have_passed_16_bits_cost_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, not with each window from the 65,535th on."""
+    profile = reference()
+    prepared, states = ready(profile)
+    late = len(states) - 1
+    for t, state in enumerate(states):
+        state.clock[kernel.INDEX] = kernel.SEEN_CARRY - (10 if t < late else 15)
+    batch, filled = Batch(prepared, states, Room(ROOMY)), []
+    inner = batch._fill
+    monkeypatch.setattr(batch, "_fill", lambda t: (filled.append((index, t)), inner(t)))
+    for index, counts in enumerate(windows(profile, 30, 0.0, (50,))):
+        batch.update(counts, 9e5, index * 900_000)
+    assert filled == [(9, t) for t in range(late)] + [(14, late)]
+    assert all(len(state.seen_high) for state in states)
+
+
+class Crowd:
+    """Others that want room."""
+
+
+@pytest.mark.parametrize("kept", [ROOMY, NONE])
+@pytest.mark.parametrize("groups", [{}, {"counts": 3, "words": 2}])
+def test_a_batch_with_strata_by_size_is_its_targets_one_by_one(groups: dict[str, int], kept: int) -> None:
+    """Each window of another stratum; counts of live ranks pass 16 bits on the way, and from the middle on no work is kept."""
+    profile = reference(swings=True)
+    strata = profile.targets[0].strata
+    assert strata is not None
+    assert not strata.by_clock
+    prepared, states = ready(profile, groups)
+    _, alone = ready(profile, groups)
+    for state in (*states, *alone):
+        state.clock[kernel.INDEX] = kernel.SEEN_CARRY - 10
+        state.seen_low[...] = kernel.SEEN_CARRY - 10
+    room, crowd = Room(kept), Crowd()
+    batch = Batch(prepared, states, room)
+    rows = set()
+    for index, counts in enumerate(windows(profile, 150, 1.5, (22, 45, 10, 200))):
+        start_ms = index * HOUR_MS // 4
+        together = batch.update(counts, HOUR_MS / 4, start_ms, start_ms + HOUR_MS // 4)
+        one_by_one = [
+            update(each, state, counts[batch.start[t] : batch.start[t + 1]], HOUR_MS / 4, start_ms)
+            for t, (each, state) in enumerate(zip(prepared, alone, strict=True))
+        ]
+        assert list(together) == one_by_one
+        for state, other in zip(states, alone, strict=True):
+            for name, array in state.arrays().items():
+                np.testing.assert_array_equal(array, other.arrays()[name], err_msg=name)
+        if index == 45:
+            room.ask(crowd, 2 * ROOMY)
+        assert batch._place[:, at.WORK].any() == (kept == ROOMY and index <= 45)  # else it is of memory that is gone
+        in_force = prepared[0].strata
+        assert in_force is not None
+        rows.add(in_force.row(start_ms, None, int(counts[: batch.start[1]].sum())))
+    assert len(rows) >= 3
+    assert any(state.seen_high.any() for state in states), (
+        "some bins passed them, in strata that had been in force before"
+    )

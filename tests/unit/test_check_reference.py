@@ -232,8 +232,8 @@ def test_it_says_which_targets_are_told_by_the_hour(tmp_path: Path, season: str,
         "auto": "season auto: windows of x are ranked within their hour of the day (UTC); windows of 1 of 2 targets do not "
         "differ between the hours; its windows cannot be told by hour of the week: 20 windows an hour (for 95% of the "
         "windows) in 21 days, none longer than half an hour, are needed; it has 10 in 34 days",
-        "hour_of_week": "season hour_of_week: 2 targets have no strata: no hour has 20 windows, or windows are longer than half an hour",
-        "none": "season none, as configured: windows are ranked among all of the reference's",
+        "hour_of_week": "season hour_of_week: 2 targets have no hours: no hour has 20 windows, or windows are longer than half an hour",
+        "none": "season none, as configured: windows of all hours are ranked together",
     }
     assert report["season"] == said[season]
 

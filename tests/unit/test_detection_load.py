@@ -137,6 +137,16 @@ def test_season_and_traffic_follow_the_day():
     assert rows.time_ms[-1] == pytest.approx(100 * DAY_MS, rel=1e-3)
 
 
+def test_traffic_that_swings_off_the_clock_has_its_own_day():
+    rows = draw("normal, traffic x10 in 37 hours", 370_000)
+    swing = rows.time_ms % (37 * DAY_MS // 24) * 24 // (37 * DAY_MS // 24)
+    events = np.bincount(swing, minlength=24)
+    assert 8.5 < events.max() / events.min() < 10.5
+    hours = np.bincount(rows.time_ms % DAY_MS * 24 // DAY_MS, minlength=24)
+    assert hours.max() / hours.min() < 1.4
+    assert rows.time_ms[-1] == pytest.approx(370_000 / 4_800 * DAY_MS, rel=1e-2)
+
+
 def test_events_come_at_random_at_the_stated_rate():
     gaps = np.diff(arrivals(np.random.default_rng(1), 100_000))
     assert gaps.mean() == pytest.approx(EVENT_MS, rel=0.01)

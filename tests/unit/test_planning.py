@@ -33,7 +33,7 @@ from stream.sizing import (
     OPEN_WINDOW_TARGET_BYTES,
     STRATA_BYTES,
     WINDOW_TARGET_BYTES,
-    Hours,
+    StrataPlan,
     estimate,
     with_categories,
 )
@@ -292,10 +292,10 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
         config(), dict.fromkeys(references), {"fraud": (DeclaredTarget("f0", Role.FEATURE, Kind.NUMERIC),)}
     )
     rows = learning.models[0].sample_rows
-    hours = Hours(24, 35)
+    hours = StrataPlan(24, 35)
     told, auto = (
-        estimate(plain, 8, hours={"fraud": hours}),
-        estimate(plain, 8, hours={"fraud": replace(hours, auto=True)}),
+        estimate(plain, 8, planned_strata={"fraud": hours}),
+        estimate(plain, 8, planned_strata={"fraud": replace(hours, auto=True)}),
     )
     each = STRATA_BYTES[Kind.NUMERIC] + 24 * (
         7 * 36 * 2 + (4 + 2 + 3) * 2
@@ -305,6 +305,8 @@ def test_the_memory_grows_as_the_arithmetic_says() -> None:
         told.total_bytes - eight.total_bytes == told.strata_bytes * 9 // 8
     )  # its snapshot, of one of 8 monitors at a time
     assert auto.total_bytes == eight.total_bytes
+    sizes = estimate(plain, 8, planned_strata={"fraud": replace(hours, by_clock=False)})
+    assert sizes.strata_bytes - told.strata_bytes == 100 * 23 * STRATA_BYTES[Kind.NUMERIC]  # all are in force
     assert estimate(learning, 8).sample_bytes == 8 * 2 * rows * 9
     assert estimate(learning, 8, learning=()).sample_bytes == 0  # its reference is in a file that was not built yet
 

@@ -85,7 +85,7 @@ def live(prepared: Prepared, law: str, days: int, seed: int = 1, shift: float = 
 
 def chosen(law: str, days: int = 36, season: Season = Season.AUTO) -> str | None:
     strata = reference(law, days, season).targets[0].strata
-    return None if strata is None else strata.season
+    return None if strata is None else strata.by
 
 
 def test_hours_are_of_the_week_from_monday_on_in_utc() -> None:
@@ -144,7 +144,7 @@ def test_a_reference_with_hours_goes_through_its_records(law: str) -> None:
     there, back = found.targets[0].strata, stored.targets[0].strata
     assert there is not None
     assert back is not None
-    assert type(there.season) is type(back.season) is str
+    assert type(there.by) is type(back.by) is str
     for name in ("windows", "counts", "rank", "order", "tie", "first"):
         np.testing.assert_array_equal(getattr(back, name), getattr(there, name))
     assert there.first.sum() == found.targets[0].first.sum()
@@ -353,7 +353,7 @@ def test_at_every_hour_ranks_are_uniform_within_strata_and_only_there(season: Se
             tables = prepared.tables
             moved = (state.seen - before)[..., :5, :]
             if prepared.strata is not None:
-                tables = prepared.strata.tables(prepared, prepared.strata.row(at))
+                tables = prepared.strata.tables(prepared, prepared.strata.row(at, None, 0))
                 moved = moved.sum(axis=0)
             alpha = tables.rank[2]
             middle = (np.cumsum(alpha) - 0.5 * alpha) / alpha.sum()
