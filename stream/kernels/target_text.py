@@ -7,13 +7,16 @@ import numpy as np
 
 from detectors.compiled import compiled
 from detectors.memory import address_of, load64, store64, trailing_zeros
-from stream.columns import F64, I64, U8
+from stream.columns import F64, I64, U8, U64
 
 NUMBER, COUNTS, TEXT = 0, 1, 2  # kinds of slots
 COMMA, OPEN, CLOSE, OPEN_LIST, CLOSE_LIST, ZERO = (np.uint8(ord(sign)) for sign in ",{}[]0")
-TEN, HUNDRED = np.uint64(10), np.uint64(100)
+TEN = np.uint64(10)
 WORD = 8  # what is copied at a time: so many bytes behind every text may be read, and behind `out` written
 COMMAS, ONES, HIGHS = (np.uint64(int.from_bytes(bytes([byte]) * WORD, "little")) for byte in (ord(","), 0x01, 0x80))
+SMALL = 1_000
+SMALL_TEXT: U64 = np.array([int.from_bytes(f"{n},".encode(), "little") for n in range(SMALL)], np.uint64)
+SMALL_LENGTH: I64 = np.array([len(f"{n},") for n in range(SMALL)], np.int64)
 
 
 @compiled
@@ -94,31 +97,26 @@ def _until_comma(source: int, target: int) -> int:
 
 @compiled
 def _list(counts: I64, out: U8, at: int) -> int:
-    """A list of numbers >= 0."""
+    """A list of numbers >= 0: small ones, which nearly all are, from a table, as how many digits they have is a guess."""
     out[at] = OPEN_LIST
+    at += 1
+    target = address_of(out)
     for c in counts:
-        at += 1
-        rest = np.uint64(c)
-        if rest < HUNDRED:  # most are; whether they have one digit or two is a guess: no branch on it
-            tens = rest // TEN
-            out[at] = ZERO + np.uint8(tens)
-            at += int(tens > np.uint64(0))
-            out[at] = ZERO + np.uint8(rest - tens * TEN)
-            out[at + 1] = COMMA
-            at += 1
+        if c < SMALL:
+            store64(target + at, SMALL_TEXT[c])
+            at += SMALL_LENGTH[c]
             continue
-        digits = 1
+        digits, rest = 1, np.uint64(c)
         while rest >= TEN:
             digits += 1
             rest //= TEN
         rest = np.uint64(c)
-        for place in range(at + digits - 1, at, -1):
+        for place in range(at + digits - 1, at - 1, -1):
             out[place] = ZERO + np.uint8(rest % TEN)
             rest //= TEN
-        out[at] = ZERO + np.uint8(rest)
-        at += digits
-        out[at] = COMMA
-    if len(counts) == 0:
-        at += 1
+        at += digits + 1
+        out[at - 1] = COMMA
+    if len(counts) > 0:
+        at -= 1  # the last comma
     out[at] = CLOSE_LIST
     return at + 1

@@ -73,6 +73,13 @@ def test_the_text_is_that_of_the_members_as_dicts_whole_and_in_parts(record, par
         assert found.part(part, parts) == dumped(own)
 
 
+def test_every_small_count_and_those_around_the_powers_of_ten_are_written_as_orjson_writes_them():
+    edges = [10**k + near for k in range(1, 19) for near in (-1, 0, 1)]
+    counts = [*range(1_005), *edges, 2**53 + 1, 2**63 - 1]
+    record = (("a", "b", "none"), {"mean": [1.0, 2.0, 3.0]}, [[*counts, 7, 8], [*counts[::-1], 7, 8], [7, 8]], {}, None)
+    assert bytes(made(*record).json()) == dumped(plain(*record))
+
+
 def test_negative_counts_are_refused():
     with pytest.raises(BadCounts):
         made(("a",), {"mean": [1.0]}, [[3, -1, 0, 0]], {}, None)
