@@ -4,7 +4,7 @@ Where the law of a stream follows the clock (a season, traffic that swells by da
 exchangeable ones, those of one hour are. Hours are UTC, by the start of the window; a window that
 reaches into another hour is of none: how much of it is of which hour depends on when the windows began, which the reference's and
 live ones share as little as a phase. It is left out of the reference's strata, and live its L is 1. A target's strata are the
-hours of the week, else the hours of the day, else there are none:
+hours of the week, else the hours of the day, else sizes of windows (size_strata.py) or none:
 
     carried   a stratum needs WINDOWS_MIN windows; those that have so many must hold CARRIED_SHARE of all windows, in a reference of
               at least CYCLES_MIN cycles, with windows of at most LENGTH_MAX_MS (so that of two in a row one is within an hour,
