@@ -49,9 +49,20 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 I32 = NDArray[np.int32]
 
-__all__ = ["Cells", "WindowCounts", "build_reference", "build_with_windows", "choose_binnings", "profile_from_windows"]
+__all__ = [
+    "Cells",
+    "WindowCounts",
+    "build_reference",
+    "build_with_windows",
+    "choose_binnings",
+    "choosing_rows",
+    "left_out",
+    "profile_from_windows",
+]
 
 FIRST_SHARE = 0.15  # of the rows chooses cuts and scores
+NOT_WATCHED = ": not watched, for none of the "
+NO_BINS = "rows that choose its bins has a valid value"
 TIME_MS_MAX = 1 << 52  # beyond it, window arithmetic in ms would leave int64's comfortable half
 
 
@@ -60,7 +71,7 @@ class TooFewRows(BadReference):
 
 
 class EmptyColumn(BadReference):
-    """A column without any valid value among the rows that choose its bins."""
+    """No column has a valid value among the rows that choose the bins."""
 
 
 class UnequalColumns(BadReference):
@@ -102,6 +113,9 @@ def build_reference(
     Without `time_ms` the rows are shuffled (by a hash of their number) into equal windows: exchangeability with live windows
     cannot be checked then. Raises TooFewRows, EmptyColumn, UnequalColumns, BadTimes, UnknownKind. Memory: about 8 bytes a
     value besides the columns.
+
+    A column without a valid value among the rows that choose its bins is left out, and a note says so, as `choose_binnings`
+    does; EmptyColumn where that leaves none.
     """
     return build_with_windows(
         model, columns, roles, kinds=kinds, time_ms=time_ms, window=window, ranges=ranges, origin=origin, season=season
@@ -125,24 +139,26 @@ def build_with_windows(
     """
     rule, kinds, ranges = window or WindowRule(), kinds or {}, ranges or {}
     rows = _rows(columns, roles, time_ms)
-    order = shuffled(rows) if time_ms is None else np.argsort(time_ms, kind="stable")
+    order = _in_order(rows, time_ms)
     rows_first = int(FIRST_SHARE * rows)
     _enough_rows(rows, rows_first, rule)
     notes: list[str] = []
-    names = sorted(columns)
     first: list[TargetReference] = []
     bins: list[I64] = []
     first_bins: list[I64] = []
     summaries = []
-    for name in names:
+    for name in sorted(columns):
         column = read_column(name, columns[name], roles[name], kinds.get(name)).take(order)
         start = column.take(slice(0, rows_first))
         if not np.any(start.state == VALID):
-            raise EmptyColumn(f"{name}: the first {rows_first} rows (they choose its bins) have no valid value")
+            notes.append(_without_bins(name, rows_first))
+            continue
         first.append(first_rows(name, roles[name], start, ranges.get(name), notes))
         first_bins.append(bins_of(first[-1].binning, start))
         bins.append(bins_of(first[-1].binning, column.take(slice(rows_first, rows))).astype(np.int32))
         summaries.append(column_summary(column))
+    if not first:
+        raise EmptyColumn(f"no column has a valid value in the first {rows_first} rows, which choose the bins")
     first_ms, row_ms = (None, None) if time_ms is None else np.split(time_ms[order], [rows_first])
     info, cut = _file_windows(first, bins, row_ms, rule, season=season, notes=notes)
     of_row, count = cut
@@ -175,6 +191,24 @@ def build_with_windows(
         covers=COVERS_CONTENT,
     )
     return with_id(profile), tuple(windows), start_ms
+
+
+def choosing_rows(rows: int, time_ms: I64 | None) -> I64:
+    """Numbers of the rows of a file that choose the bins: the first by time, or of the shuffled ones."""
+    return _in_order(rows, time_ms)[: int(FIRST_SHARE * rows)]
+
+
+def left_out(profile: ReferenceProfile) -> dict[str, str]:
+    """Columns that it lacks because no row that chooses their bins has a valid value: name -> its note."""
+    return {note.rpartition(NOT_WATCHED)[0]: note for note in profile.notes if note.endswith(NO_BINS)}
+
+
+def _in_order(rows: int, time_ms: I64 | None) -> I64:
+    return shuffled(rows) if time_ms is None else np.argsort(time_ms, kind="stable")
+
+
+def _without_bins(name: str, rows: int) -> str:
+    return f"{name}{NOT_WATCHED}{rows} {NO_BINS}"
 
 
 def _rows(columns: Mapping[str, NDArray[Any]], roles: Mapping[str, str], time_ms: I64 | None) -> int:
@@ -296,7 +330,7 @@ def choose_binnings(
             column = read_column(name, raw, roles[name], kinds.get(name))
         rows = len(column)
         if not np.any(column.state == VALID):
-            notes.append(f"{name}: not watched, for none of the {rows} rows that choose its bins has a valid value")
+            notes.append(_without_bins(name, rows))
             continue
         targets.append(first_rows(name, roles[name], column, ranges.get(name), notes))
     profile = ReferenceProfile(

@@ -4,7 +4,7 @@ memory enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from stream.config_detectors import targets_with_limits
 from stream.config_errors import Problem, Severity, unknown_name
 from stream.config_loader import LoadedConfig, load
 from stream.layout_settings import lengths_of
+from stream.left_out import findings, without_bins
 from stream.plan import CollectorPlan, Role
 from stream.planning import DeclaredTarget, UnknownTargetsError, check_names, collector_plan, window_rule
 from stream.reference_performance import measured_rows
@@ -93,8 +94,9 @@ def build_from_file_with_windows(
     settings = config.models[model]
     asked = arrays_asked(settings)
     if asked is not None:
-        arrays = {name: of for name, of in rows.arrays.items() if name in asked}
-        sample = sampled_rows(rows.columns, rows.roles, rows.kinds, Role.FEATURE, arrays)
+        watched = {target.name: rows.columns[target.name] for target in profile.targets}
+        arrays = {name: of for name, of in rows.arrays.items() if name in asked and name in watched}
+        sample = sampled_rows(watched, rows.roles, rows.kinds, Role.FEATURE, arrays)
         profile = with_id(replace(profile, row_sample=sample))
         _usable(settings, profile)
     if measured is not None or why_not:
@@ -158,7 +160,12 @@ def preflight(path: Path, *, partitions: int, events_per_s: int) -> Preflight:
         except (TableError, BadReference) as error:
             problems.append(_problem(loaded, "DL-C023", where, str(error), "columns that can be watched"))
             continue
-        known[model] = _declared(rows)
+        lacking, count = without_bins(rows)
+        problems += [
+            replace(_problem(loaded, "DL-C023", path, read, expected), severity=severity)
+            for path, read, expected, severity in findings(settings, model, rows, lacking, count)
+        ]
+        known[model] = _declared(rows, lacking)
         categories[model] = {
             target.name: _categories(rows.columns[target.name])
             for target in known[model]
@@ -269,10 +276,12 @@ def topic_problems(loaded: LoadedConfig, use: Use = Use.TOPICS_LIST) -> list[Pro
     return problems
 
 
-def _declared(rows: ReferenceRows) -> tuple[DeclaredTarget, ...]:
-    """Targets as the columns' types suggest."""
+def _declared(rows: ReferenceRows, lacking: Collection[str]) -> tuple[DeclaredTarget, ...]:
+    """Targets as the columns' types suggest, without those that the reference will lack."""
     found = []
     for name, values in rows.columns.items():
+        if name in lacking:
+            continue
         kind = Kind.NUMERIC if values.dtype == np.float64 else Kind.CATEGORICAL
         if name in rows.kinds:
             kind = Kind(rows.kinds[name])

@@ -31,6 +31,7 @@ from stream.config_detectors import targets_with_limits
 from stream.connection import kafka_python_settings
 from stream.container import ContainerError
 from stream.discover import Discovery
+from stream.left_out import not_watched
 from stream.plan import Role
 from stream.planning import DeclaredTarget, declared_targets
 from stream.preflight import build_from_file
@@ -218,6 +219,8 @@ def for_use(config: Config, profile: ReferenceProfile) -> ReferenceProfile:
             "models.%s: reference %s was stored before references kept their windows: limits on %s that it is to make page never; "
             "build it again (driftline reference build), or learn it anew", profile.model, profile.id, ", ".join(lacking),
         )  # fmt: skip
+    for sentence in not_watched(config, profile):
+        log.warning("models.%s: %s", profile.model, sentence)
     return slim(without_windows(profile, wanted), row_file().put)
 
 

@@ -19,6 +19,7 @@ references and events alone: an event's record time is taken to be its event tim
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -38,6 +39,7 @@ from stream.decode_feedback import decode_feedback
 from stream.discover import discover
 from stream.feedback_planning import feedback_layouts
 from stream.kernels.framing import records_from_lines
+from stream.left_out import not_watched
 from stream.mapping import RECORD_TIME
 from stream.merging import PaneRecord
 from stream.monitor import Monitor
@@ -48,6 +50,8 @@ from stream.reference_records import ReferenceLog
 from stream.stage import Decision, Output
 from stream.tables import table_events
 from stream.topics import TopicRole
+
+log = logging.getLogger(__name__)
 
 CHUNK_EVENTS = 4_096  # about what one fetch brings; only where a learnt reference comes into force depends on it
 SAMPLE_LINES_MAX = 20_000  # read ahead to find out what a learning model's events look like
@@ -218,7 +222,12 @@ def _line(event: Event) -> bytes:
 
 def _configured(config: Config, model: str) -> ReferenceProfile | None:
     """The reference that the configuration names; None = learnt from the events."""
-    return None if config.models[model].reference.file is None else build_from_file(config, model)
+    if config.models[model].reference.file is None:
+        return None
+    profile = build_from_file(config, model)
+    for sentence in not_watched(config, profile):
+        log.warning("models.%s: %s", model, sentence)
+    return profile
 
 
 class Pipeline:

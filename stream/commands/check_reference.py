@@ -38,6 +38,7 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
     Nothing is stored and no broker is asked. Exit code 0: all look exchangeable. 1: some do not, or it cannot be told.
     """
     from detectors.exchangeability import Exchangeable, check_target
+    from stream.left_out import not_watched
     from stream.limit_report import limit_rows
     from stream.planning import monitor_settings
     from stream.preflight import build_from_file_with_windows
@@ -60,9 +61,10 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
         shown = shown and all(check.exchangeable is Exchangeable.YES for check in checks)
         if output is Output.JSON:
             made = [row.as_json for row in limits]
-            reports.append(_as_json(profile, checks, tolerances) | {"season": season, "limits": made})
+            report = _as_json(profile, checks, tolerances) | {"season": season, "limits": made}
+            reports.append(report | {"not_watched": not_watched(settings, profile)})
         else:
-            _print(profile, checks, tolerances, season)
+            _print(profile, checks, tolerances, season, not_watched(settings, profile))
             _print_limits(limits, told.models[name].thresholds)
     if output is Output.JSON:
         print_json(reports)
@@ -70,7 +72,13 @@ def check_reference(config: ConfigOption = Path(CONFIG_FILE), output: OutputOpti
         raise typer.Exit(int(ExitCode.PROBLEMS))
 
 
-def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances: Sequence[Taken], season: str) -> None:
+def _print(
+    profile: ReferenceProfile,
+    checks: Sequence[TargetCheck],
+    tolerances: Sequence[Taken],
+    season: str,
+    lacking: Sequence[str],
+) -> None:
     from stream.tolerances import sentences
 
     info = profile.windows
@@ -81,6 +89,8 @@ def _print(profile: ReferenceProfile, checks: Sequence[TargetCheck], tolerances:
     print(f"  {length_reason(info)}")
     print(f"  {season}")
     print_table(COLUMNS, [_row(check) for check in checks])
+    for sentence in lacking:
+        print(f"  {sentence}")
     for sentence in sentences(tolerances, dependent(checks)):
         print(f"  {sentence}")
     print(f"{profile.model}: {conclusion(checks, tolerances)}")

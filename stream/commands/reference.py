@@ -41,7 +41,9 @@ def build(
     output: OutputOption = Output.TEXT,
 ) -> None:
     """Build references from the configured files and store them; `promote` makes one the active one."""
+    from detectors.reference_build import left_out
     from stream.config_errors import unknown_name
+    from stream.left_out import not_watched
     from stream.preflight import build_from_file
 
     settings = loaded_config(config).config
@@ -69,7 +71,8 @@ def build(
             f"{name}: {profile.id}\n  {profile.rows:,} rows, {len(profile.targets)} targets, {windows.count:,} windows of "
             f"{windows.every_ms / 1000:g} s with {windows.size_min:,} to {windows.size_max:,} events"
         )
-        for note in profile.notes:
+        lacking = left_out(profile).values()
+        for note in (*(note for note in profile.notes if note not in lacking), *not_watched(settings, profile)):
             print(f"  {note}")
         if not dry_run:
             print(f"  stored; to use it:  driftline reference promote {name} {profile.id[:SHORT]}")

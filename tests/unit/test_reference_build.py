@@ -41,6 +41,8 @@ from detectors.reference_build import (
     WindowCounts,
     build_reference,
     choose_binnings,
+    choosing_rows,
+    left_out,
     profile_from_windows,
 )
 from detectors.reference_targets import CATEGORIES_MAX
@@ -186,6 +188,29 @@ def test_errors_have_names() -> None:
     for error, columns, roles, more in cases:
         with pytest.raises(error):
             build_reference("m", columns, roles, **more)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_column_without_a_value_where_bins_are_chosen_is_left_out_and_named(timed: bool) -> None:
+    g = np.random.default_rng(0)
+    times = g.permutation(4000) if timed else None
+    late, known = np.full(4000, np.nan), np.full(4000, np.nan)
+    first = choosing_rows(4000, times)
+    assert len(first) == 600
+    assert not timed or set(times[first]) == set(range(600))
+    rest = np.setdiff1d(np.arange(4000), first)
+    late[rest], known[first[:1]] = 1.0, 2.0
+    x, role = g.normal(size=4000), dict.fromkeys(("late", "known", "x"), "feature")
+    found = build_reference("m", {"late": late, "known": known, "x": x}, role, time_ms=times, window=RULE)
+    assert [target.name for target in found.targets] == ["known", "x"]
+    assert left_out(found) == {
+        "late": "late: not watched, for none of the 600 rows that choose its bins has a valid value"
+    }
+    assert found.target("x").histogram.tolist() == (
+        build_reference("m", {"x": x}, role, time_ms=times, window=RULE).target("x").histogram.tolist()
+    )
+    learnt = choose_binnings("m", {"late": late[first], "x": x[first]}, role)
+    assert left_out(learnt) == left_out(found)  # both kinds of references say the same
 
 
 def test_the_id_depends_on_the_content_alone() -> None:
