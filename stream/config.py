@@ -126,7 +126,8 @@ class Defaults(Section):
     season: Season = Field(
         default="auto",
         description="windows are compared with the reference's of the same hour (UTC); auto: of the week, else of the day, where a "
-        "target differs between hours and the reference file carries it. A reference that is learnt has no hours",
+        "target differs between hours and the reference file carries it. A reference that is learnt has no hours. "
+        "Without hours, where windows' sizes come in runs: with those of about the same number of events",
     )
 
 
