@@ -20,30 +20,15 @@ from detectors.binning import Binning, Kind
 from detectors.reference_digest import digest
 from detectors.reference_kept import KeptWindows, kept_from, kept_sections
 from detectors.reference_performance import ReferencePerformance, performance_content, performance_from
-from detectors.reference_rows import ARRAYS, ReferenceRows, rows_content, rows_from
-from detectors.reference_strata import (
-    Put,
-    Strata,
-    ranked_by_size,
-    shares_by_hour,
-    slim_strata,
-    strata_of,
-    strata_sections,
-)
+from detectors.reference_rows import ReferenceRows, rows_content, rows_from
+from detectors.reference_strata import Put, Strata, slim_strata, strata_of, strata_sections
+from detectors.reference_versions import VERSION, VERSION_KEPT, VERSION_NEWEST, version_needed
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
-VERSION = 1
-VERSION_STRATA = 2  # where a target has strata
-VERSION_KEPT = 3  # where windows are kept
-VERSION_ROWS = 4  # where rows are
-VERSION_PERFORMANCE = 5  # where metrics of labelled rows are
-VERSION_HOURS = 6  # where shares are scored by the rows of their hour
-VERSION_ARRAYS = 7  # where rows are arrays
-VERSION_SIZES = 8  # where strata are of windows' sizes
 COVERS_CONTENT = "content"
 COVERS_BINNINGS = "binnings"
 
@@ -304,16 +289,8 @@ def _content(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, NDArr
     strata = strata_sections([target.strata for target in profile.targets])
     rows, row_sections = rows_content(profile.row_sample)
     told, told_sections = performance_content(profile.performance)
-    needs = (
-        (VERSION_STRATA, strata),
-        (VERSION_ROWS, rows),
-        (VERSION_PERFORMANCE, told),
-        (VERSION_HOURS, shares_by_hour(strata)),
-        (VERSION_ARRAYS, ARRAYS in rows),
-        (VERSION_SIZES, ranked_by_size(strata)),
-    )
     header = {
-        "version": max([VERSION, *(version for version, needed in needs if needed)]),
+        "version": version_needed(strata, rows, told),
         "model": profile.model,
         "covers": profile.covers,
         "rows": profile.rows,
@@ -345,8 +322,8 @@ def to_sections(profile: ReferenceProfile) -> tuple[dict[str, Any], dict[str, ND
 
 def from_sections(header: Mapping[str, Any], sections: Mapping[str, NDArray[Any]]) -> ReferenceProfile:
     """Inverse of `to_sections`. Raises UnknownReferenceVersion, CorruptReference."""
-    if (read := header.get("version")) not in range(VERSION, VERSION_SIZES + 1):
-        raise UnknownReferenceVersion(f"reference format {read!r}; this program reads up to {VERSION_SIZES}")
+    if (read := header.get("version")) not in range(VERSION, VERSION_NEWEST + 1):
+        raise UnknownReferenceVersion(f"reference format {read!r}; this program reads up to {VERSION_NEWEST}")
     bare = {key: value for key, value in header.items() if key not in {"id", "content"}}
     if digest(bare, sections) != header.get("content"):
         raise CorruptReference("the content does not match the hash it carries")

@@ -96,14 +96,9 @@ def _sections(*, by_hour: bool, by_size: bool) -> list[tuple[str, str]]:
     return [*_SECTIONS, *[(_FIRST, "<i8")][:by_hour], *[(_BOUNDS, "<i8")][:by_size]]
 
 
-def ranked_by_size(sections: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether a target has strata by size, which older programs cannot read."""
-    return _PREFIX + _BOUNDS in sections
-
-
-def shares_by_hour(sections: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether shares are scored by the rows of their hour, which older programs cannot read."""
-    return _PREFIX + _FIRST in sections
+def kinds_of_strata(sections: Mapping[str, NDArray[Any]]) -> tuple[bool, bool]:
+    """(whether shares are scored by the rows of their hour, whether targets have strata by size): older programs cannot read them."""
+    return _PREFIX + _FIRST in sections, _PREFIX + _BOUNDS in sections
 
 
 def strata_of(
@@ -113,7 +108,7 @@ def strata_of(
     if not any(by):
         return [None] * len(by)
     parts = {}
-    by_hour, by_size = shares_by_hour(sections), ranked_by_size(sections)
+    by_hour, by_size = kinds_of_strata(sections)
     for name, _ in _sections(by_hour=by_hour, by_size=by_size):
         ends = np.cumsum(sections[f"{_PREFIX}{name}.length"])
         parts[name] = np.split(sections[_PREFIX + name], ends[:-1])

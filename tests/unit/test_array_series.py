@@ -15,7 +15,8 @@ from pyarrow import parquet
 
 from detectors.binning import Kind
 from detectors.multivariate import RowWindow, prepared
-from detectors.reference import VERSION_ARRAYS, VERSION_ROWS, ReferenceProfile, from_sections, to_sections
+from detectors.reference import ReferenceProfile, from_sections, to_sections
+from detectors.reference_versions import VERSION_ARRAYS, VERSION_ROWS
 from stream import replay as replay_module
 from stream.alerts import AlertBook
 from stream.columns import Columns

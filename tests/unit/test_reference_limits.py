@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from detectors.column_values import read_column
 from detectors.reference import (
-    VERSION_ARRAYS,
     CorruptReference,
     ReferenceProfile,
     UnknownReferenceVersion,
@@ -26,6 +25,7 @@ from detectors.reference import (
 )
 from detectors.reference_build import build_reference
 from detectors.reference_kept import KEPT_MAX, KeptWindows, Resized, kept_places, resize_seed, resized, sizes
+from detectors.reference_versions import VERSION_NEWEST
 from detectors.reference_windows import bins_of, count_windows
 from stream.cli import app
 from stream.config import config_from
@@ -185,9 +185,9 @@ def test_the_format_keeps_windows_reads_older_ones_and_refuses_newer(profile: Re
     assert ReferenceLimits(read, [Threshold("psi", THREE)]).of(Threshold("psi", THREE), "x", 300, HOUR_MS).above is None
     with pytest.raises(
         UnknownReferenceVersion,
-        match=f"format {VERSION_ARRAYS + 1}; this program reads up to {VERSION_ARRAYS}",
+        match=f"format {VERSION_NEWEST + 1}; this program reads up to {VERSION_NEWEST}",
     ):
-        from_sections(header | {"version": VERSION_ARRAYS + 1}, sections)
+        from_sections(header | {"version": VERSION_NEWEST + 1}, sections)
     sized = sum(part.nbytes for part in (kept_of(profile).counts, kept_of(profile).sums, kept_of(profile).extremes))
     assert sized < 50_000
 

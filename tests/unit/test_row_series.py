@@ -15,7 +15,6 @@ from pyarrow import parquet
 
 from detectors.multivariate import RowWindow, prepared
 from detectors.reference import (
-    VERSION_ARRAYS,
     CorruptReference,
     ReferenceProfile,
     UnknownReferenceVersion,
@@ -23,6 +22,7 @@ from detectors.reference import (
     slim,
     to_sections,
 )
+from detectors.reference_versions import VERSION_NEWEST
 from stream import replay as replay_module
 from stream.alerts import AlertBook
 from stream.columns import Tag
@@ -228,8 +228,8 @@ def test_rows_are_guarded_by_the_id(profile: ReferenceProfile) -> None:
     changed[0, 0] += 1e-9
     with pytest.raises(CorruptReference):
         from_sections(header, sections | {"row_sample": changed})
-    with pytest.raises(UnknownReferenceVersion, match=f"reads up to {VERSION_ARRAYS}"):
-        from_sections(header | {"version": VERSION_ARRAYS + 1}, sections)
+    with pytest.raises(UnknownReferenceVersion, match=f"reads up to {VERSION_NEWEST}"):
+        from_sections(header | {"version": VERSION_NEWEST + 1}, sections)
 
 
 def test_a_reference_without_rows_is_refused_with_what_to_do(folder: Path) -> None:

@@ -17,9 +17,10 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from detectors.exchangeability import check_target
-from detectors.reference import VERSION_SIZES, ReferenceProfile, WindowRule, from_sections, slim, to_sections
+from detectors.reference import ReferenceProfile, WindowRule, from_sections, slim, to_sections
 from detectors.reference_build import WindowCounts, build_with_windows, choose_binnings, profile_from_windows
 from detectors.reference_strata import Strata
+from detectors.reference_versions import VERSION_SIZES
 from detectors.sequential.default import (
     DetectionSettings,
     describe,

@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import detector_kits as kit
 
 from detectors.reference import (
-    VERSION_HOURS,
     CorruptReference,
     NotWritableError,
     ReferenceProfile,
@@ -28,6 +27,7 @@ from detectors.reference import (
     with_id,
 )
 from detectors.reference_build import build_reference, build_with_windows
+from detectors.reference_versions import VERSION_HOURS
 from detectors.sequential.default import (
     DetectionSettings,
     Prepared,
