@@ -111,6 +111,7 @@ def test_every_key_is_read_by_some_code_outside_the_configuration() -> None:
         "tolerance": "tolerance_of",
         "false_alarms": "false_alarms_of",
         "window": "window_of",
+        "season": "season_of",
     }
     unread = {
         f"{section.__name__}.{name}"
