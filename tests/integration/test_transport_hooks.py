@@ -182,7 +182,7 @@ class Session:
         return self.seen[tp][-1].next_offset if self.seen[tp] else -1
 
     async def until(self, condition) -> None:
-        for _ in range(300):
+        for _ in range(1_200):  # a rebalance that waits for a member takes 10 s, and one may follow another
             if condition():
                 return
             await asyncio.sleep(0.05)
