@@ -90,7 +90,8 @@ def expected_delay(prepared: Prepared, past: Past, shift: float) -> Delay:
     """Of a shift by +-`shift` probit units (of a category: of the most frequent one). Needs `can_shift`; the same every time."""
     both = [moves(prepared, by) for by in (shift, -shift)]
     effects = prepared.target.effects
-    still = prepared.strata is None and (effects is None or max(effects.values, effects.absent) == 0.0)
+    one_tube = prepared.strata is None or not prepared.strata.by_clock
+    still = one_tube and (effects is None or max(effects.values, effects.absent) == 0.0)
     if still and max(_growth(prepared, by) for by in (shift, -shift)) <= GROWTH_MIN:
         return Delay(math.inf)
     found, looked, work = [], [], 0

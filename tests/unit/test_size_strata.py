@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -30,6 +31,7 @@ from detectors.sequential.default import (
     state_to_sections,
     update,
 )
+from detectors.sequential.expected_delay import Delay, Past, expected_delay
 from detectors.sequential.size_strata import SHARE_MIN, WINDOW_SIZE, next_size, size_bounds, size_strata, size_stratum
 from detectors.sequential.strata import WINDOWS_MIN, Season, hour_counts
 from load_tests.detection.contenders import judge, live_judged
@@ -214,6 +216,15 @@ def test_exchangeability_is_judged_within_strata() -> None:
     profile, windows, starts = built()
     check = check_target(profile.targets[0], windows[0], profile.windows, starts)
     assert check.exchangeable.value == "yes"
+
+
+def test_a_shift_that_the_tolerance_holds_is_not_simulated_and_a_larger_one_is_found() -> None:
+    profile, (windows,), starts = built()
+    prepared = prepare(profile.targets[0], DetectionSettings(0.3, 1e9), profile.id)
+    past = Past.of(windows, starts, profile.windows)
+    assert expected_delay(prepared, past, 0.2) == Delay(math.inf)
+    found = expected_delay(prepared, past, 1.0)
+    assert 0 < found.events < math.inf
 
 
 def test_commands_say_sizes_and_count_their_memory(tmp_path: Path) -> None:
