@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import orjson
@@ -415,12 +414,18 @@ def test_what_hours_say_is_weighed_by_the_events_of_each(profile: ReferenceProfi
     of_age = next(target for target in profile.targets if target.name == "age")
     hours = np.zeros((24, len(of_age.histogram)), np.int64)
     hours[0::2, 0], hours[1::2, -2] = 1_000, 100
-    strata = cast(Strata, SimpleNamespace(season=Season.HOUR_OF_DAY, windows=np.full(24, 100), counts=hours))
+    ranks, none = np.zeros((24, 0), np.int64), np.zeros((24, 0, 0))
+    strata = Strata(Season.HOUR_OF_DAY, np.full(24, 100), hours, ranks, none, none, np.zeros((24, 3), np.int64))
     dated_one = replace(profile, targets=(replace(of_age, strata=strata),))
     for dark, was in ((40, 0.8), (41, None), (25, 0.5)):
         stretch = Stretch(np.array([[0, 50, 0]]), [(0, 50 - dark), (HOUR_MS, dark)], 50, 50, 2 * HOUR_MS)
         seen, _ = sights(stretch, ("age",), dated_one, Known(frozenset(), frozenset(), 0.0))
         assert {key: sight.was for key, sight in seen.items()} == ({} if was is None else {(Change.LOST, "age"): was})
+    by_size = replace(strata, by="window_size", bounds=np.arange(20, 43))
+    sized, plain = (replace(profile, targets=(replace(of_age, strata=each),)) for each in (by_size, None))
+    stretch = Stretch(np.array([[0, 50, 0]]), [(0, 10), (HOUR_MS, 40)], 50, 50, 2 * HOUR_MS)
+    told = [sights(stretch, ("age",), each, Known(frozenset(), frozenset(), 0.0)) for each in (sized, plain)]
+    assert told[0] == told[1]  # sizes of windows say nothing about the hour
 
 
 def test_alerts_do_not_depend_on_how_the_events_are_cut(
