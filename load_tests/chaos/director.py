@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TypeVar
 
 from load_tests.chaos.cluster import MODELS, Cluster
@@ -26,6 +25,7 @@ OVERTIME = 1.3  # a long run goes on with so many times its kills while a failpo
 JOIN_READY_S = 10.0
 RESTORED_S = 35.0  # after a hide, until the restores have met it
 TRIES = 10
+FAULTS_LOG = "faults.log"
 PAUSE_S = 2.0  # between two faults from outside
 
 
@@ -59,7 +59,7 @@ class Director:
     def note(self, text: str) -> None:
         line = f"{time.monotonic() - self._began:7.1f} s  {self.tally.kills:3} kills  {text}"
         self.notes.append(line)
-        with (self.cluster.folder / "faults.log").open("a") as file:
+        with (self.cluster.folder / FAULTS_LOG).open("a") as file:
             file.write(line + "\n")
 
     # -- what the workers ask
@@ -234,6 +234,3 @@ class Director:
             place.kill()
             if place.process is not None:
                 place.process.wait()
-
-    def story(self) -> Path:
-        return self.cluster.folder / "faults.log"

@@ -10,7 +10,7 @@ from typing import Any
 
 from load_tests import harness
 from load_tests.chaos.cluster import Cluster
-from load_tests.chaos.director import Director
+from load_tests.chaos.director import FAULTS_LOG, Director
 from load_tests.chaos.faults import HITS_MIN, IDLES_MIN, LONG, SWITCHES_MIN
 from load_tests.chaos.verdict import Verdict
 from load_tests.chaos.workers import FAR_FLOOR_BYTES
@@ -34,6 +34,7 @@ SEEN = (
     "decisions",
 )  # without any a run shows nothing of them
 SHOWN = 20
+TOLD_LINES = 40  # of each log, after a run that failed
 
 
 def commit() -> str:
@@ -171,3 +172,12 @@ def restores(folder: Path) -> dict[str, Any]:
         "unfinished_bytes": spread([int(match["unfinished"]) for match in found if int(match["snapshots"])]),
         "over": over[:SHOWN],
     }
+
+
+def story(folder: Path) -> str:
+    """What was done in the run and how each worker's log ends: what a failure is looked into with."""
+    parts = []
+    for path in (folder / FAULTS_LOG, *sorted(folder.glob("worker-*.log"))):
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        parts.append("\n".join([f"--- the end of {path.name}, of {len(lines)} lines", *lines[-TOLD_LINES:]]))
+    return "\n".join(parts)

@@ -80,6 +80,7 @@ class Place:
     wanted: asyncio.Event = field(default_factory=asyncio.Event)  # not set: no new start for the time being
     starts: int = 0
     ready: bool = False
+    _watched: bool = False  # by `run`, which thaws it after the time of its freeze; nobody else would
     _frozen: bool = False
     _killed_at: float = 0.0
     _hits_before: int = 0  # characters of the hit log, which all places share
@@ -151,12 +152,21 @@ class Place:
         await self.ended(STOP_S)
 
     async def ended(self, seconds: float) -> int | None:
-        """The exit code once it is there; a process that takes longer is killed: None."""
+        """The exit code once it is there; a process that takes longer is killed: None. The time that it is frozen does not
+        count, for it cannot hear a signal then; one frozen at its failpoint after the end of its watch is thawed here.
+        """
         process = self.process  # the next one may start meanwhile
         assert process is not None
-        deadline = time.monotonic() + seconds
+        before = time.monotonic()
+        left = seconds
         while process.poll() is None:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if not is_stopped(process.pid):
+                left -= now - before
+            elif not self._watched:
+                process.send_signal(signal.SIGCONT)
+            before = now
+            if left < 0.0:
                 self.tally.refused.append(
                     f"worker {self.index}, start {self.starts}, did not end within {seconds:.0f} s"
                 )
@@ -174,7 +184,11 @@ class Place:
             await self.wanted.wait()
             started = time.monotonic()
             self.start(self.next_arm(self))
-            await self._watch(started)
+            self._watched = True
+            try:
+                await self._watch(started)
+            finally:
+                self._watched = False
             self._judge()
 
     async def _watch(self, started: float) -> None:

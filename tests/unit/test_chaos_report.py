@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 from load_tests.chaos import workers
+from load_tests.chaos.__main__ import said
 from load_tests.chaos.faults import HITS_MIN, LONG, Arm, Plan
-from load_tests.chaos.report import SEEN, allowed_bytes, percentile, report, restores
+from load_tests.chaos.report import SEEN, allowed_bytes, percentile, report, restores, story
 from load_tests.chaos.traffic import SPOILT, Source
 from load_tests.chaos.verdict import Verdict
 from load_tests.chaos.workers import Place, Tally
@@ -160,3 +161,23 @@ def test_an_exit_that_no_fault_explains_is_noted(tmp_path, code, explained) -> N
     own.process = SimpleNamespace(returncode=int(code), pid=1)  # type: ignore[assignment]
     own._judge()
     assert (tally.refused == []) is explained
+
+
+def test_the_report_for_people_counts_only_what_was_reached() -> None:
+    found = {"seed": 3, "hits": {"send:panes": 0, "stop.saved": 2}, "tries": {"send:panes": 4, "stop.saved": 0}}
+    lines = [line.split(maxsplit=1) for line in said(found).splitlines()]
+    assert lines == [["seed", "3"], ["hits", "{'stop.saved': 2}"], ["tries", "{'send:panes': 4}"]]
+
+
+def test_a_failed_run_tells_its_faults_and_how_the_logs_end(tmp_path) -> None:
+    (tmp_path / "faults.log").write_text("1.0 s  kill\n")
+    (tmp_path / "worker-1.log").write_text("".join(f"line {i}\n" for i in range(1, 101)))
+    (tmp_path / "broker.log").write_text("not told\n")
+    told = story(tmp_path).splitlines()
+    assert told[:3] == [
+        "--- the end of faults.log, of 1 lines",
+        "1.0 s  kill",
+        "--- the end of worker-1.log, of 100 lines",
+    ]
+    assert told[3:] == [f"line {i}" for i in range(61, 101)]
+    assert story(tmp_path / "none") == "--- the end of faults.log, of 0 lines"
