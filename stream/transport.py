@@ -18,6 +18,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -242,6 +243,7 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._read_offset = Unfiltered()
+        self._dropped: set[TP] = set()  # fetched and not passed on, as a rebalance came between
 
     def _new_consumer_thread(self) -> RawConsumerThread:
         return RawConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -258,6 +260,8 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
         """One round of fetched chunks, partitions in turn. After a rebalance the rest is dropped: positions are sought anew."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
+        if self._dropped:
+            await self._seek_dropped()
         active = self._get_active_partitions() - self._held_back()  # a copy: Faust changes the set that it gives
         if not active:
             await asyncio.sleep(FULL_SLEEP_S)
@@ -273,9 +277,20 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
                     queues.remove(queue)
                     continue
                 if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+                    self._dropped.update(TP(each.topic, each.partition) for each in fetched or {})
                     return
                 tp = TP(chunk.topic, chunk.partition)
                 yield tp, _message(tp, chunk, generation)
+
+    async def _seek_dropped(self) -> None:
+        """Once more to where this assignment began: a fetch that was waiting when the rebalance came may have returned what lies
+        there already, and nothing was passed on since. Whoever is revoked meanwhile has to wait for the next assignment.
+        """
+        generation = self.app.consumer_generation_id
+        with suppress(IllegalStateError):
+            await self.app.seek({tp: at for tp, at in self.app.sought.items() if tp in self._dropped})
+        if self.flow_active and self.app.consumer_generation_id == generation:
+            self._dropped.clear()
 
     def _held_back(self) -> set[TP]:
         damaged = {TP(*place) for place in self.app.damage.waiting(time.monotonic())}
@@ -310,6 +325,7 @@ class RawConsumer(driver.Consumer):  # type: ignore[misc]
         await self.app.seek(positions)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        self.app.sought.clear()  # the client gives all up before it joins again
         await super().on_partitions_revoked(revoked)
         await self.app.before_revocation(revoked)
 
@@ -360,6 +376,7 @@ class RawApp(faust.App):  # type: ignore[misc]
     def __init__(self, *args: Any, raw_topics: Iterable[str] = (), **kwargs: Any) -> None:
         self.raw_topics = frozenset(raw_topics)
         self.seeks: Counter[TP] = Counter()
+        self.sought: dict[TP, int] = {}  # where the last seek of each went, of this assignment
         self.held_back: Callable[[], set[TP]] = set
         self.damage = Damage()
         self.chunk_topics: set[str] = set()
@@ -382,3 +399,4 @@ class RawApp(faust.App):  # type: ignore[misc]
         if here:
             await self.consumer.seek_wait(here)
             self.seeks.update(here.keys())
+            self.sought.update(here)

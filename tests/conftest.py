@@ -45,7 +45,11 @@ class Kafka:
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Kafka]:
     """Apache Kafka, one per session. Where it cannot be had, the tests that ask for it fail; they never skip."""
-    with any_broker(properties={"message.max.bytes": "4194304"}) as bootstrap_servers:
+    properties = {
+        "message.max.bytes": "4194304",
+        "log.cleaner.backoff.ms": "1000",
+    }  # 15 s are waited for by tests of compaction
+    with any_broker(properties=properties) as bootstrap_servers:
         yield Kafka(bootstrap_servers)
 
 

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 from load_tests.chaos.cluster import COUNTRIES, IDLE_TIMEOUT_S, MODELS, PARTITIONS
 
 STEP_S = 0.05
+RETRY_S = 0.2
 EVENTS_PER_STEP = 16  # 320 a second
 SPEED = 2.0  # event time runs so much faster than the wall clock, from BEHIND_S before it until it has caught up
 BEHIND_S = 7_200
@@ -145,11 +146,8 @@ class Traffic:
         self._ending.set()
 
     async def run(self) -> None:
-        producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers, compression_type="lz4", linger_ms=20, request_timeout_ms=20_000
-        )
-        await producer.start()
         began = time.monotonic()
+        producer = await self._connected()
         try:
             while not self._ending.is_set():
                 ahead = began + self.source.steps * STEP_S - time.monotonic()
@@ -160,12 +158,26 @@ class Traffic:
         finally:
             await producer.stop()
 
+    async def _connected(self) -> AIOKafkaProducer:
+        """A producer that has met the broker, which the first fault may have taken away before it did."""
+        while True:
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._servers, compression_type="lz4", linger_ms=20, request_timeout_ms=20_000
+            )
+            try:
+                await producer.start()
+            except KafkaError:
+                await producer.stop()
+                await asyncio.sleep(RETRY_S)
+                continue
+            return producer
+
     async def _send(self, producer: AIOKafkaProducer, partition: int, value: bytes | None) -> None:
         while True:
             try:
                 sent = await producer.send(self._topic, value, key=b"key", partition=partition)
             except KafkaError:
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(RETRY_S)
                 continue
             sent.add_done_callback(self._note)
             self.published += 1

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import itertools
 import re
+import threading
 from collections import defaultdict
 
 import aiokafka.consumer.fetcher as aiokafka_fetcher
@@ -306,6 +307,8 @@ async def test_a_second_member_makes_the_first_give_up_and_seek_anew(kafka, pref
             )
             assert first.revoked == [{TP(topic, 0), TP(topic, 1)}]
             (mine,) = first.app.consumer.assignment()
+            # the app hears of its generation a moment after the client has its partitions
+            await first.until(lambda: first.app.consumer_generation_id > generation)
             assert first.app.consumer_generation_id == second.app.consumer_generation_id == generation + 1
             assert not await first.thread.commit_fenced({mine: 0}, "", generation)
             for partition in (0, 1):
@@ -314,6 +317,42 @@ async def test_a_second_member_makes_the_first_give_up_and_seek_anew(kafka, pref
             (other,) = second.app.consumer.assignment()
             await second.until(lambda: second.position(other) == 1)
             assert not first.seen[other]
+
+
+async def test_what_a_fetch_begun_before_a_rebalance_returns_after_it_is_read_again(
+    kafka, prefix, tmp_path, monkeypatch
+):
+    """The client has passed it by then, and without another record nothing would tell that it is missing."""
+    topic = kafka.create_topic(prefix + "raw", partitions=2)
+    async with running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "a") as first:
+        thread, fetch = first.thread, first.thread._fetch_records
+        held, go_on, returned = threading.Event(), threading.Event(), []
+
+        async def late(*args, **kwargs):
+            if held.is_set():
+                return await fetch(*args, **kwargs)
+            held.set()
+            while not go_on.is_set():  # noqa: ASYNC110  the client's own loop, in another thread
+                await asyncio.sleep(0.01)
+            returned.append(await fetch(*args, **kwargs))
+            return returned[0]
+
+        monkeypatch.setattr(thread, "_fetch_records", late)
+        await first.until(held.is_set)
+        async with running(kafka.bootstrap_servers, prefix + "g", [topic], [], tmp_path / "b") as second:
+            await first.until(
+                lambda: len(first.app.consumer.assignment()) == len(second.app.consumer.assignment()) == 1
+            )
+            (mine,) = first.app.consumer.assignment()
+            await first.until(lambda: first.app.seeks[mine] == 2)
+            await first.until(lambda: first.app.consumer.flow_active)
+            await produce(kafka.bootstrap_servers, topic, [b"x"], partition=mine.partition)
+            await first.until(lambda: bool(thread._consumer._fetcher._records))
+            go_on.set()
+            await first.until(lambda: first.position(mine) == 1)
+            assert [list(each) for each in returned] == [[mine]]
+            assert first.app.seeks[mine] == 3
+            assert values_of(first.seen[mine]) == [b"x"]
 
 
 async def test_a_member_with_nothing_to_fetch_stays_in_the_group(kafka, prefix, tmp_path):
