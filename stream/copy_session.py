@@ -29,10 +29,10 @@ from stream.copying import Copy, Waiting, copies_of
 from stream.damage import Damage
 from stream.failpoints import reach
 from stream.metrics import Metrics
+from stream.raw_fetch import install_raw_fetch
 from stream.rights import copy_group_id
 from stream.snapshots import patient
 from stream.topics import TopicRole
-from stream.transport import install_raw_fetch
 
 log = logging.getLogger(__name__)
 

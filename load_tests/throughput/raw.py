@@ -8,7 +8,8 @@ from aiokafka import AIOKafkaConsumer
 
 from stream import chunks
 from stream.columns import Records
-from stream.transport import EVENTS_PER_CHUNK, install_raw_fetch
+from stream.raw_fetch import install_raw_fetch
+from stream.transport import EVENTS_PER_CHUNK
 
 
 async def raw_batches(bootstrap: str, topic: str) -> AsyncIterator[Records]:

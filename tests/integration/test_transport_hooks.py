@@ -26,7 +26,8 @@ from faust.types import TP
 from stream import snapshots
 from stream.chunks import Plain, RawBatch, records_of
 from stream.damage import Damage
-from stream.transport import MessageSet, RawApp, RawPartitionRecords, install_raw_fetch
+from stream.raw_fetch import MessageSet, RawPartitionRecords, install_raw_fetch
+from stream.transport import RawApp
 
 READ_COMMITTED = 1
 

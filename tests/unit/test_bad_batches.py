@@ -26,7 +26,8 @@ from stream.decode import NATIVE, Layout, decode, decode_strict
 from stream.letters import letter_of, why_not
 from stream.look_alikes import look_alikes
 from stream.metrics import LABEL_LENGTH_MAX, Metrics
-from stream.transport import READ_COMMITTED, MessageSet, RawPartitionRecords
+from stream.raw_fetch import MessageSet, RawPartitionRecords
+from stream.transport import READ_COMMITTED
 from stream.unpack import BATCH_BYTES_MAX, HEAD_BYTES, UNPACK, DamagedError, TooLargeError
 from tests.unit.bad_input_rows import GOOD_LINE, GOOD_MS
 
@@ -159,7 +160,7 @@ def test_a_damaged_batch_makes_its_partition_wait_and_is_asked_for_again(
     damage = Damage()
     damage.on_fault = lambda *fault: faults.append(fault)
     clock = 100.0
-    monkeypatch.setattr("stream.transport.time.monotonic", lambda: clock)
+    monkeypatch.setattr("stream.raw_fetch.time.monotonic", lambda: clock)
     found, following = pieces(data, damage)
     assert ([piece.next_offset for piece in found], following) == ([1], 1)  # type: ignore[attr-defined]
     for tries in range(2, TRIES + 4):
