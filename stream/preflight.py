@@ -337,6 +337,7 @@ def _estimate(
         row_samples=rows,
         copied=len(config.rekeyed()),
         array_numbers=arrays,
+        monitors=config.monitors,
     )
 
 

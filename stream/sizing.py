@@ -88,7 +88,7 @@ class Estimate:
     references           profiles
     detectors, windows   what the monitors hold: tables and states of the detectors; open and remembered windows
     strata               of detectors with hours, where `season` names them, or with sizes of windows, where `window` has a length
-    buffers, encoding    fetched, of predictions and feedback, and being decoded; snapshot blobs until the broker has acknowledged them
+    buffers, encoding    fetched, of predictions, feedback, panes, and being decoded; snapshot blobs until the broker has acknowledged them
     feedback             predictions that wait for feedback, and feedback that waits, as far as `feedback` lets them
     copies               fetched of topics that are re-keyed, as if each had as many partitions as the predictions
     imports              the programs themselves
@@ -147,6 +147,7 @@ def estimate(
     row_samples: Mapping[str, int] | None = None,
     copied: int = 0,
     array_numbers: int = 0,
+    monitors: int = 0,
 ) -> Estimate:
     """Cost of `plan` with P source partitions at a rate of events (all partitions together).
 
@@ -154,6 +155,7 @@ def estimate(
     `planned_strata`: of models whose targets may have them. `kept`: how many targets of each model have limits that the reference makes.
     `row_samples`: rows that panes of each model sample for multivariate detectors. `copied`: topics that are re-keyed.
     `array_numbers`: of the arrays that such detectors are about, how many they have, all together.
+    `monitors`: partitions of the panes topic, which one worker fetches all of; 0: none is counted.
     """
     if learning is None:
         learning = {model.model for model in plan.models if model.learning}
@@ -192,7 +194,7 @@ def estimate(
         windows_bytes=targets * WINDOW_TARGET_BYTES
         + sum(_window_bytes(model) for model in plan.models)
         + monitor_bytes(plan),
-        buffers_bytes=partitions * (1 + topics) * BUFFERED_FETCHES * FETCH_BYTES
+        buffers_bytes=(partitions * (1 + topics) + monitors) * BUFFERED_FETCHES * FETCH_BYTES
         + STEP_EVENTS * len(columns) * STEP_CELL_BYTES,
         encoding_bytes=edge // 2 + (changed + saved) // max(partitions, 1),
         feedback_bytes=feedback,

@@ -217,5 +217,15 @@ def test_copies_to_rekeyed_topics_are_counted(tmp_path: Path, capsys: pytest.Cap
     assert "up to 520 MB more if all partitions that are copied to re-keyed topics have to catch up" in out
 
 
+def test_fetched_panes_are_counted_by_their_partitions(tmp_path: Path) -> None:
+    def buffers(monitors: int) -> int:
+        path = written(tmp_path, topics={"predictions": "p", "labels": "labels"}, monitors=monitors)
+        found = preflight(path, partitions=8, events_per_s=50).estimate
+        assert found is not None
+        return found.buffers_bytes
+
+    assert buffers(32) - buffers(8) == 24 * (2 << 20)
+
+
 def test_kinds_have_a_share() -> None:
     assert set(FEEDBACK_SHARE) == set(FeedbackKind)
