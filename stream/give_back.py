@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from detectors import compiled
+
 log = logging.getLogger(__name__)
 
 MAPS = Path("/proc/self/smaps")
@@ -62,7 +64,10 @@ def _compiler_parts() -> tuple[tuple[int, int], ...]:
 
 
 def compiler() -> None:
-    """The pages of LLVM that are mapped here; the next kernel that is loaded or compiled maps them again."""
+    """What LLVM keeps of each kernel, and its pages that are mapped here; the next kernel that is loaded or compiled maps them
+    again.
+    """
+    compiled.pack()
     with suppress(OSError, AttributeError):
         advise = _library().madvise
         advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]

@@ -107,3 +107,38 @@ def test_what_is_compiled_into_the_decoder_is_in_its_stamp(part: str, monkeypatc
     monkeypatch.setattr(compiled, "_content", changed)
     after = compiled._compiled_in(kernel.py_func, own)
     assert (before != after) == (part == "memory.py"), "a file of kernels has a stamp of its own; intrinsics have none"
+
+
+PACKED = """
+from detectors import compiled
+from stream.kernels.timestamp import day_number as inner
+inner(1970, 1, 2)
+loaded = sum(inner.stats.cache_hits.values())
+first, library = compiled.pack(), next(iter(inner.overloads.values())).library
+assert library._shared_module is None
+assert compiled.pack() == 0
+@compiled.njit(nogil=True)
+def outer(year, month, day):
+    return inner(year, month, day) - inner(year, month, month)
+result = outer(1970, 1, 8)
+assert len(inner.overloads) == 1
+again = compiled.pack()
+assert compiled.pack() == 0 and library._shared_module is None
+print(loaded, first > 0, result, inner(1970, 1, 8) - inner(1970, 1, 1), again > 0)
+"""
+
+
+def test_packed_kernels_run_and_are_linked_by_kernels_that_are_compiled_later(tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text(PACKED)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": path}
+
+    def run() -> str:
+        command = [sys.executable, "-c", "import later"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout.strip()
+
+    assert run() == "0 True 7 7 True", "compiled here, and saved"
+    (tmp_path / "later.py").write_text(PACKED.replace("outer", "other"))
+    assert run() == "1 True 7 7 True", "loaded from the cache"
