@@ -130,7 +130,8 @@ def pack() -> int:
     """
     packed = 0
     for kernel in list(_STAMPS):
-        for overload in list(kernel.overloads.values()):
+        # dict's values: an OrderedDict's own iterator hashes keys, and a thread that compiles may add one meanwhile
+        for overload in list(dict.values(kernel.overloads)):
             library = overload.library
             module = library._shared_module  # noqa: SLF001 - numba has no public way
             if module is not None:
