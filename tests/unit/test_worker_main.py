@@ -85,9 +85,9 @@ def test_a_signal_before_anything_is_owned_ends_the_worker_in_order(tmp_path: Pa
         )
         worker = subprocess.Popen([sys.executable, "-m", "stream.worker_main", str(config)])
         try:
-            silent.accept()[0].close()
-            worker.terminate()
-            assert worker.wait(10) == 0
+            with silent.accept()[0]:  # held: closed, the worker might see that first, and end for it
+                worker.terminate()
+                assert worker.wait(10) == 0
         finally:
             worker.kill()
             worker.wait()
